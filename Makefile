@@ -1,0 +1,50 @@
+# Makefile - a thin door: CMake builds, CTest tests, and each target here is one call.
+#
+#   make                  install what is missing to build (Debian), then build into build/
+#   make run              the same, then the benchmark bench/run.sh
+#   make test             everything: all compilers, all kinds of build, all tests
+#   make bench-compare    hakmem beside the allocators that Debian packages
+#   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
+#   make setup            install every package that any target needs
+#   make format, make clean
+
+PREFIX ?= /usr/local
+SETUP   = packaging/setup-debian.sh
+
+.PHONY: build run test test-tsan bench-compare install setup format clean
+
+build:
+	@$(SETUP) build
+	@cmake --preset release > /dev/null
+	@cmake --build --preset release --target products
+
+run: build
+	@$(SETUP) bench
+	bench/run.sh
+
+test:
+	@$(SETUP) build test
+	@tests/run.sh
+
+# Separate from `test`, because ThreadSanitizer refuses some kernels' address layouts.
+test-tsan:
+	@$(SETUP) build test
+	@tests/run.sh tsan
+
+bench-compare: build
+	@$(SETUP) bench
+	bench/compare.sh
+
+install:
+	@test -e build/cmake_install.cmake || { echo "Run make first: there is nothing to install." >&2; exit 1; }
+	cmake --install build --prefix "$(PREFIX)"
+
+setup:
+	@$(SETUP) build test bench format
+
+format:
+	@$(SETUP) format
+	git ls-files -z --cached --others --exclude-standard '*.c' '*.h' '*.cc' | xargs -0 -r clang-format -i
+
+clean:
+	rm -rf build

@@ -1,0 +1,195 @@
+/* hakmem.h - the native interface of the hakmem allocator.
+ *
+ * A program needs nothing from this header to run on hakmem: preloading or linking the library replaces the malloc
+ * family and the C++ operators. The functions here are for programs that want to name the allocator, ask it questions
+ * or steer it.
+ *
+ * Every block that any function of the malloc family or of this header returns may be given to any of them: hak_free
+ * takes a block of malloc, free takes a block of hak_malloc.
+ *
+ * Unless a contract says otherwise:
+ *   Threads  any thread, at any time, also before main and after the thread's own destructors.
+ *   Signals  not async-signal-safe, as no malloc is (POSIX.1-2017 2.4.3). A handler that interrupts this allocator's
+ *            slow paths and allocates all the same is served; one that interrupts a hit is not protected.
+ *   Fork     a child of fork() may call everything, whatever the parent's other threads were doing.
+ *   errno    left alone on success; ENOMEM with a NULL result when there is no memory.
+ */
+#ifndef HAKMEM_H
+#define HAKMEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HAKMEM_VERSION_MAJOR 0
+#define HAKMEM_VERSION_MINOR 1
+#define HAKMEM_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define HAK_API __attribute__((visibility("default")))
+#define HAK_ALLOCATES __attribute__((malloc, warn_unused_result))
+#else
+#define HAK_API
+#define HAK_ALLOCATES
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#define HAK_NOEXCEPT noexcept
+#else
+#define HAK_NOEXCEPT
+#endif
+
+/* ---- Blocks ---------------------------------------------------------------------------------------------------- */
+
+/* Allocates size_bytes bytes, uninitialised.
+ * Returns    a block, aligned to 16 bytes (8 for requests up to 8 bytes); size 0 gives a unique block; NULL on failure.
+ * errno      ENOMEM when memory is exhausted or size_bytes > PTRDIFF_MAX.
+ * Ownership  the caller's until it is freed.
+ * Cost       a hit takes no lock, no atomic operation and about 15 instructions.
+ * Source     ISO C17 7.22.3.4. */
+HAK_API HAK_ALLOCATES void *hak_malloc(size_t size_bytes) HAK_NOEXCEPT;
+
+/* Allocates an array of count elements of size_bytes bytes each, every byte zero.
+ * Returns, errno, Ownership  as hak_malloc; a product that overflows fails with ENOMEM.
+ * Cost       as hak_malloc, plus clearing; memory known to be zero is not cleared again.
+ * Source     ISO C17 7.22.3.2. */
+HAK_API HAK_ALLOCATES void *hak_calloc(size_t count, size_t size_bytes) HAK_NOEXCEPT;
+
+/* Resizes a block; the first min(old, new) bytes keep their contents.
+ * Returns    the block, which may have moved (then the old one is freed); NULL on failure, the old block intact.
+ *            hak_realloc(NULL, n) is hak_malloc(n); hak_realloc(block, 0) frees block and returns NULL, errno untouched.
+ * errno      ENOMEM as hak_malloc.
+ * Cost       no copy while the size class stays the same, or where neighbouring slabs are free; large blocks move by
+ *            remapping their pages.
+ * Source     ISO C17 7.22.3.5; size 0 as glibc does it. */
+HAK_API __attribute__((warn_unused_result)) void *hak_realloc(void *block, size_t size_bytes) HAK_NOEXCEPT;
+
+/* Allocates size_bytes bytes at a multiple of alignment_bytes, which must be a power of two.
+ * Returns    a block to be freed with hak_free; NULL on failure.
+ * errno      EINVAL when alignment_bytes is not a power of two; ENOMEM as hak_malloc.
+ * Source     ISO C17 7.22.3.1, without its former demand that size be a multiple of the alignment. */
+HAK_API HAK_ALLOCATES void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes) HAK_NOEXCEPT;
+
+/* Frees a block. NULL is ignored.
+ * errno      always preserved.
+ * Misuse     a pointer that is not a block, or a block that is found to be free already, is reported in one line on
+ *            stderr and ends the process by abort(); HAKMEM_ON_ERROR=warn reports, ignores the call and goes on.
+ * Cost       a hit takes no lock, no atomic operation and about 16 instructions.
+ * Source     ISO C17 7.22.3.3; errno as POSIX.1-2024. */
+HAK_API void hak_free(void *block) HAK_NOEXCEPT;
+
+/* Frees a block whose requested size the caller knows. Source: C23 7.24.3.4. */
+HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
+
+/* Bytes that the block really has, at least what was asked for; constant over the block's life; 0 for NULL.
+ * The caller must not use more than it asked for (compilers trust the requested size). */
+HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
+
+/* What hak_usable_size of a fresh block of size_bytes would be; 0 when such a request cannot be served. */
+HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
+
+/* ---- Memory and the system ------------------------------------------------------------------------------------- */
+
+enum hak_trim_level {
+    HAK_TRIM_CACHE = 0, /* this thread's magazines and the cache of empty SuperSlabs */
+    HAK_TRIM_SLABS = 1, /* and the pages of every empty slab */
+    HAK_TRIM_PAGES = 2  /* and every wholly free page inside slabs in use */
+};
+
+/* Gives free memory back to the system.
+ * Returns    bytes given back.
+ * Cost       one pass over the SuperSlabs, and one system call for each run of pages given back.
+ * Limits     blocks cached by other running threads stay with them. */
+HAK_API size_t hak_trim(int level) HAK_NOEXCEPT;
+
+/* ---- Routes ---------------------------------------------------------------------------------------------------- */
+
+enum hak_route { HAK_ROUTE_TINY_ONLY = 0, HAK_ROUTE_TINY_FIRST = 1, HAK_ROUTE_POOL_ONLY = 2 };
+
+/* The route of range C0..C7 (requests up to 8, 16, 32, 64, 128, 256, 512, 1024 bytes) under the profile in force.
+ * Returns    an enum hak_route, or -1 when range is not 0..7. */
+HAK_API int hak_route_get(int range) HAK_NOEXCEPT;
+
+/* The name of the profile in force: "conservative", "hot", "off" or "full". A constant string. */
+HAK_API const char *hak_profile_name(void) HAK_NOEXCEPT;
+
+/* ---- Statistics ------------------------------------------------------------------------------------------------ */
+
+#define HAK_STATS_VERSION 1
+
+enum hak_lock_cause {
+    HAK_LOCK_ACQUIRE_SLAB, /* a slot for a class, stages 2 and 3 */
+    HAK_LOCK_RELEASE_SLAB, /* an emptied slab */
+    HAK_LOCK_SPAN,         /* blocks above 32 KiB: claim, return, resize */
+    HAK_LOCK_TIER,         /* a SuperSlab changes its tier */
+    HAK_LOCK_METADATA,     /* thread records and magazine arrays */
+    HAK_LOCK_TRIM,
+    HAK_LOCK_FORK,
+    HAK_LOCK_N_CAUSES
+};
+
+/* A reading of the allocator. Counts are exact when no other thread is allocating, and otherwise within what was in
+ * flight. All sizes are bytes. Fields are only ever added at the end. */
+struct hak_stats {
+    uint32_t version;           /* HAK_STATS_VERSION of the library */
+    uint32_t struct_size_bytes; /* bytes of this struct that were filled in */
+
+    uint64_t live_bytes;   /* usable bytes of blocks that callers hold */
+    uint64_t live_blocks;  /* their number */
+    uint64_t cached_bytes; /* in the magazines of threads */
+    uint64_t cached_blocks;
+    uint64_t committed_bytes;      /* memory the system lets us write to, for blocks */
+    uint64_t peak_committed_bytes; /* the most that was */
+    uint64_t reserved_bytes;       /* address space, most of which costs nothing */
+    uint64_t metadata_bytes;       /* committed for records, bitmaps, magazines */
+
+    uint64_t superslabs;          /* in the pool now */
+    uint64_t superslabs_hot;      /* by tier */
+    uint64_t superslabs_draining; /* by tier */
+    uint64_t superslabs_cached;   /* empty ones in the LRU cache, not in the pool */
+    uint64_t superslabs_mapped_total;
+    uint64_t superslabs_released_total; /* given back to the system at once, at tier FREE */
+    uint64_t superslabs_evicted_total;  /* given back from the LRU cache */
+    uint64_t slots_unused, slots_active, slots_empty;
+    uint64_t spans, span_bytes; /* blocks above 32 KiB inside SuperSlabs */
+    uint64_t runs, run_bytes;   /* blocks made of whole SuperSlabs */
+
+    uint64_t stage_class_list; /* slabs acquired from the class's list of slabs with free blocks (stage 1) */
+    uint64_t stage_slot;       /* from an UNUSED or EMPTY slot of a SuperSlab in the pool (stage 2) */
+    uint64_t stage_reopen;     /* by reopening a DRAINING SuperSlab (end of stage 2) */
+    uint64_t stage_lru;        /* from the LRU cache (stage 3) */
+    uint64_t stage_os;         /* from the system (stage 3) */
+
+    uint64_t slabs_released;           /* slots that went ACTIVE -> EMPTY */
+    uint64_t slot_reuses_other_class;  /* EMPTY slots that another class took */
+    uint64_t tier_hot_to_draining;
+    uint64_t tier_draining_to_hot;
+    uint64_t tier_to_free;
+    uint64_t release_refused_pinned;
+    uint64_t purged_bytes; /* given back to the system from inside SuperSlabs */
+
+    uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES];
+    uint64_t lock_contended; /* of those, how many had to wait */
+
+    uint64_t refills, flushes; /* batches between magazines and slabs */
+    uint64_t threads;          /* thread records in use */
+    uint64_t arenas;
+};
+
+/* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.
+ * Returns    0, or -1 with errno EINVAL when out is NULL or size_bytes < 8.
+ * Cost       one pass over the SuperSlabs in use; takes no lock. */
+HAK_API int hak_stats_get(struct hak_stats *out, size_t size_bytes) HAK_NOEXCEPT;
+
+/* The same as one JSON object, keys named as the fields, with "version", "profile" and "lock_acquisitions" as an object
+ * by cause. Writes at most size_bytes bytes including the terminating NUL.
+ * Returns    the length without the NUL that the whole text has; >= size_bytes means that it was cut. */
+HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
+
+/* "MAJOR.MINOR.PATCH", a constant string. */
+HAK_API const char *hak_version(void) HAK_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,352 @@
+/* introspect.c - hak_stats, hak_trim, mallinfo's sums, and what is printed at exit.
+ * Owns     nothing: it walks what others own.     Called by  programs, override.c
+ * Calls    arena.h, shared_pool.h, release.h, front/
+ * Threads  any; no lock is taken to read, so that a process whose lock is stuck can still be asked.
+ * Signals  hak_stats_get is async-signal-safe.
+ */
+#include "api/introspect.h"
+
+#include "front/front.h"
+#include "front/route.h"
+#include "front/thread.h"
+#include "meta/metapool.h"
+#include "os/os.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
+#include "service/config.h"
+#include "service/stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STRING(x) #x
+#define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
+#define JSON_MAX_BYTES 4096
+
+/* ---- The walk -------------------------------------------------------------------------------------------------------- */
+
+static void add_slab(struct hak_stats *s, const struct slab *slab, slab_ctl ctl)
+{
+    const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+    (void)slab;
+    s->slots_active++;
+    s->live_blocks += CTL_USED(ctl); /* the caches' share is taken off below */
+    s->live_bytes += (uint64_t)CTL_USED(ctl) * class->bytes;
+}
+
+static void add_superslab(struct hak_stats *s, const struct superslab *ss)
+{
+    s->superslabs++;
+    if (atomic_load_explicit(&ss->tier, memory_order_relaxed) == SS_TIER_DRAINING)
+        s->superslabs_draining++;
+    else
+        s->superslabs_hot++;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        const struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = slab_ctl_read(slab);
+        switch (CTL_STATE(ctl)) {
+        case SLAB_UNUSED:
+            s->slots_unused++;
+            break;
+        case SLAB_EMPTY:
+        case SLAB_PURGING:
+            s->slots_empty++;
+            break;
+        case SLAB_SPAN_HEAD:
+            s->spans++;
+            s->span_bytes += slab->span_bytes;
+            s->live_blocks++;
+            s->live_bytes += slab->span_bytes;
+            s->slots_active++;
+            break;
+        case SLAB_SPAN_BODY:
+            s->slots_active++;
+            break;
+        default:
+            add_slab(s, slab, ctl);
+        }
+    }
+}
+
+static void add_arena(struct hak_stats *s, struct arena *arena)
+{
+    s->arenas++;
+    s->reserved_bytes += arena->len_bytes;
+    s->metadata_bytes += atomic_load_explicit(&arena->metadata_committed_bytes, memory_order_relaxed);
+    uint32_t high = atomic_load_explicit(&arena->high, memory_order_acquire);
+    for (uint32_t i = 0; i < high; i++) {
+        const struct superslab *ss = &arena->superslabs[i];
+        switch (ss->state) {
+        case SUPERSLAB_POOLED:
+            add_superslab(s, ss);
+            break;
+        case SUPERSLAB_CACHED:
+            s->superslabs_cached++;
+            break;
+        case SUPERSLAB_RUN:
+            s->runs++;
+            s->run_bytes += ss->run_bytes;
+            s->live_blocks++;
+            s->live_bytes += ss->run_bytes;
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void add_threads(struct hak_stats *s)
+{
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
+            s->threads++;
+        s->refills += thread->refills;
+        s->flushes += thread->flushes;
+        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+            uint64_t n = magazine_count(&thread->cache.magazine[c]);
+            s->cached_blocks += n;
+            s->cached_bytes += n * class_table[c].bytes;
+        }
+    }
+    s->live_blocks -= s->cached_blocks;
+    s->live_bytes -= s->cached_bytes;
+}
+
+static void collect_stats(struct hak_stats *s)
+{
+    struct stats_counters *c = &stats_counters;
+    memset(s, 0, sizeof *s);
+    s->version = HAK_STATS_VERSION;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        add_arena(s, arena);
+    add_threads(s);
+    s->metadata_bytes += metapool_committed_bytes();
+    s->committed_bytes = stats_read(&c->committed_bytes);
+    s->peak_committed_bytes = stats_read(&c->peak_committed_bytes);
+    s->superslabs_mapped_total = stats_read(&c->superslabs_mapped_total);
+    s->superslabs_released_total = stats_read(&c->superslabs_released_total);
+    s->superslabs_evicted_total = stats_read(&c->superslabs_evicted_total);
+    s->stage_class_list = stats_read(&c->stage_class_list);
+    s->stage_slot = stats_read(&c->stage_slot);
+    s->stage_reopen = stats_read(&c->stage_reopen);
+    s->stage_lru = stats_read(&c->stage_lru);
+    s->stage_os = stats_read(&c->stage_os);
+    s->slabs_released = stats_read(&c->slabs_released);
+    s->slot_reuses_other_class = stats_read(&c->slot_reuses_other_class);
+    s->tier_hot_to_draining = stats_read(&c->tier_hot_to_draining);
+    s->tier_draining_to_hot = stats_read(&c->tier_draining_to_hot);
+    s->tier_to_free = stats_read(&c->tier_to_free);
+    s->release_refused_pinned = stats_read(&c->release_refused_pinned);
+    s->purged_bytes = stats_read(&c->purged_bytes);
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
+        s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
+    s->lock_contended = stats_read(&c->lock_contended);
+}
+
+int hak_stats_get(struct hak_stats *out, size_t size_bytes)
+{
+    struct hak_stats s;
+    if (out == NULL || size_bytes < 2 * sizeof(uint32_t)) {
+        errno = EINVAL;
+        return -1;
+    }
+    collect_stats(&s);
+    s.struct_size_bytes = (uint32_t)min_size(size_bytes, sizeof s);
+    memcpy(out, &s, s.struct_size_bytes);
+    return 0;
+}
+
+struct introspect_totals introspect_totals(void)
+{
+    struct hak_stats s;
+    collect_stats(&s);
+    struct introspect_totals totals = {
+        .live_bytes = s.live_bytes,
+        .live_blocks = s.live_blocks,
+        .cached_bytes = s.cached_bytes,
+        .cached_blocks = s.cached_blocks,
+        .large_bytes = s.span_bytes + s.run_bytes,
+        .large_blocks = s.spans + s.runs,
+        .committed_bytes = s.committed_bytes,
+        .peak_committed_bytes = s.peak_committed_bytes,
+        .free_bytes = s.committed_bytes - s.live_bytes,
+        .free_blocks = s.cached_blocks + s.slots_unused + s.slots_empty,
+        .trimmable_bytes = s.slots_empty * SLAB_BYTES + s.superslabs_cached * SUPERSLAB_BYTES,
+    };
+    return totals;
+}
+
+/* ---- Names and small questions ----------------------------------------------------------------------------------------- */
+
+const char *hak_version(void)
+{
+    return VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+}
+
+const char *hak_profile_name(void)
+{
+    thread_start_process();
+    return profile_names[config.profile];
+}
+
+int hak_route_get(int range)
+{
+    thread_start_process();
+    return range < 0 || range >= N_RANGES ? -1 : (int)tiny_route_of((unsigned)range);
+}
+
+size_t hak_trim(int level)
+{
+    size_t trimmed_bytes = 0;
+    front_flush_thread();
+    if (level >= HAK_TRIM_SLABS)
+        trimmed_bytes += shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    if (level >= HAK_TRIM_PAGES)
+        trimmed_bytes += shared_pool_purge_pages();
+    return trimmed_bytes + lru_drain();
+}
+
+/* ---- Printing ------------------------------------------------------------------------------------------------------------ */
+
+/* Text that is cut at the end of its buffer; len counts what the whole would have. */
+struct text {
+    char *buffer;
+    size_t size_bytes, len;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...)
+{
+    __builtin_va_list arguments;
+    __builtin_va_start(arguments, format);
+    size_t room = text->len < text->size_bytes ? text->size_bytes - text->len : 0;
+    int n = vsnprintf(room != 0 ? text->buffer + text->len : NULL, room, format, arguments);
+    __builtin_va_end(arguments);
+    text->len += n > 0 ? (size_t)n : 0;
+}
+
+/* Every counter of struct hak_stats by name, in the order of the struct. */
+#define FIELDS(X)                                                                                                      \
+    X(live_bytes) X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes)           \
+    X(reserved_bytes) X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)    \
+    X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)                \
+    X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot)       \
+    X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
+    X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills)     \
+    X(flushes) X(threads) X(arenas)
+
+static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {
+    "acquire_slab", "release_slab", "span", "tier", "metadata", "trim", "fork"};
+
+size_t hak_stats_json(char *buffer, size_t size_bytes)
+{
+    struct hak_stats s;
+    struct text text = {buffer, size_bytes, 0};
+    collect_stats(&s);
+    add(&text, "{\"version\":%u,\"profile\":\"%s\"", s.version, hak_profile_name());
+#define ADD_FIELD(name) add(&text, ",\"" #name "\":%llu", (unsigned long long)s.name);
+    FIELDS(ADD_FIELD)
+    add(&text, ",\"lock_acquisitions\":{");
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
+        add(&text, "%s\"%s\":%llu", i == 0 ? "" : ",", lock_cause_names[i], (unsigned long long)s.lock_acquisitions[i]);
+    add(&text, "}}");
+    return text.len;
+}
+
+static unsigned long long kib(uint64_t bytes)
+{
+    return bytes / KIB;
+}
+
+static uint64_t lock_sum(const struct hak_stats *s)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
+        sum += s->lock_acquisitions[i];
+    return sum;
+}
+
+typedef unsigned long long ull;
+
+void introspect_print_text(void)
+{
+    struct hak_stats s;
+    char buffer[JSON_MAX_BYTES];
+    struct text text = {buffer, sizeof buffer, 0};
+    collect_stats(&s);
+    add(&text, "hakmem %s, profile %s, process %d\n", hak_version(), hak_profile_name(), (int)getpid());
+    add(&text, "  live        %10llu KiB in %llu blocks\n", kib(s.live_bytes), (ull)s.live_blocks);
+    add(&text, "  cached      %10llu KiB in %llu blocks, %llu threads\n", kib(s.cached_bytes), (ull)s.cached_blocks,
+        (ull)s.threads);
+    add(&text, "  committed   %10llu KiB, at most %llu; records %llu\n", kib(s.committed_bytes),
+        kib(s.peak_committed_bytes), kib(s.metadata_bytes));
+    add(&text, "  SuperSlabs  %10llu hot, %llu draining, %llu cached; %llu mapped, %llu released, %llu evicted\n",
+        (ull)s.superslabs_hot, (ull)s.superslabs_draining, (ull)s.superslabs_cached, (ull)s.superslabs_mapped_total,
+        (ull)s.superslabs_released_total, (ull)s.superslabs_evicted_total);
+    add(&text, "  slots       %10llu active, %llu empty, %llu unused; %llu reused by another class\n", (ull)s.slots_active,
+        (ull)s.slots_empty, (ull)s.slots_unused, (ull)s.slot_reuses_other_class);
+    add(&text, "  large       %10llu spans of %llu KiB, %llu runs of %llu KiB\n", (ull)s.spans, kib(s.span_bytes),
+        (ull)s.runs, kib(s.run_bytes));
+    add(&text, "  acquired    %10llu from class lists, %llu slots, %llu reopened, %llu cached, %llu from the system\n",
+        (ull)s.stage_class_list, (ull)s.stage_slot, (ull)s.stage_reopen, (ull)s.stage_lru, (ull)s.stage_os);
+    add(&text, "  tiers       %10llu to draining, %llu reopened, %llu to free\n", (ull)s.tier_hot_to_draining,
+        (ull)s.tier_draining_to_hot, (ull)s.tier_to_free);
+    add(&text, "  batches     %10llu refills, %llu flushes; lock taken %llu times, %llu after a wait\n", (ull)s.refills,
+        (ull)s.flushes, (ull)lock_sum(&s), (ull)s.lock_contended);
+    os_write_stderr(buffer, min_size(text.len, sizeof buffer - 1));
+}
+
+int introspect_print_xml(FILE *stream)
+{
+    struct introspect_totals t = introspect_totals();
+    int n = fprintf(stream,
+                    "<malloc version=\"1\">\n<heap nr=\"0\">\n"
+                    "<total type=\"live\" count=\"%zu\" size=\"%zu\"/>\n"
+                    "<total type=\"cached\" count=\"%zu\" size=\"%zu\"/>\n"
+                    "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
+                    "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n"
+                    "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n</heap>\n</malloc>\n",
+                    t.live_blocks, t.live_bytes, t.cached_blocks, t.cached_bytes, t.free_blocks, t.free_bytes,
+                    t.large_blocks, t.large_bytes, t.committed_bytes, t.peak_committed_bytes);
+    return n < 0 ? -1 : 0;
+}
+
+static void write_file(const char *path, const char *bytes, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    bool written = fd >= 0 && write(fd, bytes, len) == (ssize_t)len;
+    if (fd >= 0)
+        close(fd);
+    if (!written) {
+        static const char message[] = "hakmem: HAKMEM_STATS: the file cannot be written\n";
+        os_write_stderr(message, sizeof message - 1);
+    }
+}
+
+/* ---- The process -------------------------------------------------------------------------------------------------------- */
+
+__attribute__((constructor)) static void on_load(void)
+{
+    thread_start_process();
+}
+
+__attribute__((destructor)) static void on_exit_process(void)
+{
+    if (config.stats == STATS_OFF)
+        return;
+    if (config.stats == STATS_TEXT) {
+        introspect_print_text();
+        return;
+    }
+    char buffer[JSON_MAX_BYTES];
+    size_t len = min_size(hak_stats_json(buffer, sizeof buffer - 1), sizeof buffer - 2);
+    buffer[len++] = '\n';
+    if (config.stats == STATS_JSON)
+        os_write_stderr(buffer, len);
+    else
+        write_file(config.stats_path, buffer, len);
+}

@@ -1,0 +1,138 @@
+/* malloc.c - START HERE: the native interface, and with it the whole path of an allocation.
+ * Owns     nothing.     Called by  programs (hak_*), override.c (the libc names)
+ * Calls    front/hit.h (magazines), front/front.h (their slow paths), pool/span.h (blocks above 32 KiB)
+ * Threads  any. Contracts: include/hakmem/hakmem.h
+ *
+ * malloc(n)   n <= 1024        the thread's magazine of n's class                        front/hit.h
+ *             n <= 32 KiB      the same, class by a short search                         front/refill.c
+ *             magazine empty   a batch from the thread's current slab                    front/refill.c, superslab/slab.c
+ *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c
+ *             no slot          a SuperSlab from the LRU cache, or from the system        pool/release.c, meta/arena.c
+ *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/span.c
+ * free(p)     the mirror image                                                           front/hit.h, front/flush.c
+ */
+#include "front/hit.h"
+#include "hakmem/hakmem.h"
+#include "os/os.h"
+#include "pool/span.h"
+#include "service/report.h"
+
+#include <errno.h>
+#include <string.h>
+
+void *hak_malloc(size_t size_bytes)
+{
+    return hit_malloc(size_bytes);
+}
+
+void hak_free(void *block)
+{
+    hit_free(block);
+}
+
+void hak_free_sized(void *block, size_t size_bytes)
+{
+    (void)size_bytes;
+    hit_free(block);
+}
+
+void *hak_calloc(size_t count, size_t size_bytes)
+{
+    size_t total_bytes;
+    if (unlikely(__builtin_mul_overflow(count, size_bytes, &total_bytes))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    bool zeroed = false;
+    void *block;
+    if (likely(total_bytes <= CLASS_MAX_BYTES)) {
+        block = hit_malloc(total_bytes);
+    } else {
+        block = span_claim(total_bytes, 1, &zeroed);
+        if (block == NULL)
+            errno = ENOMEM;
+    }
+    if (block != NULL && !zeroed)
+        memset(block, 0, total_bytes);
+    return block;
+}
+
+void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
+{
+    if (unlikely(!is_power_of_two(alignment_bytes))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (alignment_bytes <= 16) /* every block above 8 bytes lies on a multiple of 16 */
+        return hit_malloc(max_size(size_bytes, alignment_bytes));
+    unsigned class_id = class_of_aligned(size_bytes, alignment_bytes);
+    void *block;
+    if (class_id != 0) {
+        if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
+            return block;
+        return front_claim_class(class_id);
+    }
+    bool zeroed;
+    block = span_claim(size_bytes, alignment_bytes, &zeroed);
+    if (block == NULL)
+        errno = ENOMEM;
+    return block;
+}
+
+static size_t usable_bytes(const void *block, unsigned class_id)
+{
+    return class_id == CLASS_SPAN ? span_usable_bytes(block) : class_table[class_id].bytes;
+}
+
+size_t hak_usable_size(const void *block)
+{
+    unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
+    return class_id == 0 ? 0 : usable_bytes(block, class_id);
+}
+
+/* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie idle. */
+static bool worth_keeping(size_t old_bytes, size_t size_bytes)
+{
+    return size_bytes <= old_bytes && size_bytes >= old_bytes / 2;
+}
+
+void *hak_realloc(void *block, size_t size_bytes)
+{
+    if (block == NULL)
+        return hit_malloc(size_bytes);
+    if (size_bytes == 0) {
+        hit_free(block);
+        return NULL;
+    }
+    unsigned class_id = front_class_of_block(block, "realloc");
+    size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
+    if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */
+        if (class_id != 0)
+            report_misuse("realloc", "no block begins here (freed already, or into the middle of one)", block, NULL, 0);
+        errno = EINVAL;
+        return NULL;
+    }
+    if (class_id == CLASS_SPAN) {
+        if (size_bytes > CLASS_MAX_BYTES && span_resize(block, size_bytes))
+            return block;
+    } else if (worth_keeping(old_bytes, size_bytes)) {
+        return block;
+    }
+    void *moved = hit_malloc(size_bytes);
+    if (unlikely(moved == NULL))
+        return size_bytes <= old_bytes ? block : NULL; /* shrinking never fails: the block stays as it is */
+    size_t keep_bytes = min_size(old_bytes, size_bytes);
+    if (class_id == CLASS_SPAN && size_bytes > CLASS_MAX_BYTES)
+        span_move(block, moved, keep_bytes);
+    else
+        memcpy(moved, block, keep_bytes);
+    hit_free(block);
+    return moved;
+}
+
+size_t hak_good_size(size_t size_bytes)
+{
+    if (size_bytes <= CLASS_MAX_BYTES)
+        return class_table[class_of(size_bytes)].bytes;
+    return size_bytes > PTRDIFF_MAX ? 0 : round_up(size_bytes, os_page_bytes());
+}

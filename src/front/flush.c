@@ -1,0 +1,170 @@
+/* flush.c - the slow path of free: what no magazine takes, and blocks from magazines back to their slabs.
+ * Owns     nothing.     Called by  api/, thread.c     Calls  thread.h, shared_pool.h, span.h, report.h
+ * Threads  each on its own record; without a record, on the shared pool.
+ *
+ * The whole decision of free(p), in order:
+ *   hit path      p lies in the first arena, its slab has a class, this thread's magazine has room: push
+ *   slow path     p is NULL: nothing
+ *                 p lies in no arena: misuse "not a block of this allocator"
+ *                 its slab holds a span: p is its first address: span_return; else misuse
+ *                 its slab has no class: misuse
+ *                 p is not at a block's beginning: misuse "into the middle of a block"
+ *                 this thread has a magazine for the class: make room (grow, or flush the older half), push
+ *                 it has none (POOL_ONLY, no record): return the block to its slab
+ */
+#include "front/flush.h"
+
+#include "front/front.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
+#include "service/report.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- Blocks to slabs ------------------------------------------------------------------------------------------------ */
+
+static void report_double_free(const struct slab *slab, unsigned class_id, unsigned word, uint64_t doubly)
+{
+    size_t block_bytes = class_table[class_id].bytes;
+    for (; doubly != 0; doubly &= doubly - 1) {
+        size_t index = word * 64 + (size_t)__builtin_ctzll(doubly);
+        report_misuse("free", "block freed twice", slab->memory + index * block_bytes, "class of bytes", block_bytes);
+    }
+}
+
+/* Blocks of one bit map word on their way back. */
+struct batch {
+    struct slab *slab;
+    unsigned class_id, word;
+    uint64_t mask;
+};
+
+static void send(const struct batch *batch)
+{
+    if (batch->mask == 0)
+        return;
+    uint64_t doubly = shared_pool_return_blocks(batch->slab, batch->word, batch->mask);
+    if (unlikely(doubly != 0))
+        report_double_free(batch->slab, batch->class_id, batch->word, doubly);
+}
+
+/* Adds a block to the batch; what was collected for another word is sent first. */
+static void collect(struct batch *batch, unsigned class_id, void *block)
+{
+    struct arena *arena = registry_arena(block);
+    struct slab *slab = &arena->slabs[arena_slab_index(arena, block)];
+    const struct class_info *class = &class_table[class_id];
+    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
+    unsigned index = class_block_index(class, offset);
+    if (unlikely((size_t)index * class->bytes != offset || index >= class->n_blocks)) {
+        report_misuse("free", "pointer into the middle of a block", block, "class of bytes", class->bytes);
+        return;
+    }
+    unsigned word = index / 64;
+    uint64_t bit = (uint64_t)1 << (index % 64);
+    if (batch->slab != slab || batch->word != word || (batch->mask & bit) != 0) {
+        send(batch);
+        *batch = (struct batch){slab, class_id, word, 0};
+    }
+    batch->mask |= bit;
+}
+
+void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    void *out[2 * REFILL_MAX];
+    uint32_t count = magazine_count(magazine);
+    if (n == 0)
+        return;
+    memcpy(out, magazine->base, n * sizeof(void *));
+    /* Out of the magazine before into the slab. The younger half moves down in two steps that never show a block twice
+     * to a fork: top goes to the bottom first. */
+    magazine->top = magazine->base;
+    atomic_signal_fence(memory_order_acq_rel);
+    memmove(magazine->base, magazine->base + n, (count - n) * sizeof(void *));
+    atomic_signal_fence(memory_order_acq_rel);
+    magazine->top = magazine->base + (count - n);
+    struct batch batch = {0};
+    for (uint32_t i = 0; i < n; i++)
+        collect(&batch, class_id, out[i]);
+    send(&batch);
+    thread->flushes++;
+}
+
+/* ---- free's slow path ------------------------------------------------------------------------------------------------- */
+
+unsigned front_class_of_block(const void *block, const char *call)
+{
+    struct arena *arena = registry_arena(block);
+    if (arena == NULL) {
+        report_misuse(call, "not a block of this allocator", block, NULL, 0);
+        return 0;
+    }
+    /* relaxed: see arena_set_class_map */
+    unsigned offset = atomic_load_explicit(&arena->class_map[arena_slab_index(arena, block)], memory_order_relaxed);
+    unsigned class_id = offset / CLASS_OFFSET_SCALE;
+    if (class_id == CLASS_FOREIGN) {
+        report_misuse(call, "no block lies here (freed already, or never allocated)", block, NULL, 0);
+        return 0;
+    }
+    if (class_id == CLASS_SPAN)
+        return class_id;
+    const struct class_info *class = &class_table[class_id];
+    size_t at = (uintptr_t)block & (SLAB_BYTES - 1);
+    unsigned index = class_block_index(class, at);
+    if ((size_t)index * class->bytes != at || index >= class->n_blocks) {
+        report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
+        return 0;
+    }
+    return class_id;
+}
+
+static void return_to_magazine(struct thread *thread, unsigned class_id, void *block)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    if (magazine_push(magazine, block))
+        return; /* The door was closed, or the block is of another arena. */
+    if (magazine->max != 0) {
+        magazine->misses++;
+        if (!thread_grow_magazine(thread, class_id) && magazine_capacity(magazine) != 0)
+            flush_oldest(thread, class_id, (magazine_count(magazine) + 1) / 2);
+        if (magazine_push(magazine, block))
+            return;
+    }
+    struct batch batch = {0};
+    collect(&batch, class_id, block);
+    send(&batch);
+}
+
+void front_return_slow(void *block, const char *call)
+{
+    if (block == NULL)
+        return;
+    int saved_errno = errno;
+    unsigned class_id = front_class_of_block(block, call);
+    if (class_id == CLASS_SPAN) {
+        if (!span_return(block))
+            report_misuse(call, "no block begins here (freed already, or into the middle of one)", block, NULL, 0);
+    } else if (class_id != 0) {
+        struct thread *thread = thread_enter();
+        if (thread != NULL) {
+            return_to_magazine(thread, class_id, block);
+            thread_leave(thread);
+        } else {
+            struct batch batch = {0};
+            collect(&batch, class_id, block);
+            send(&batch);
+        }
+    }
+    errno = saved_errno;
+}
+
+void front_flush_thread(void)
+{
+    struct thread *thread = thread_enter();
+    if (thread == NULL)
+        return;
+    thread_empty(thread);
+    thread_leave(thread);
+}

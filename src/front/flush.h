@@ -1,0 +1,12 @@
+/* flush.h - blocks from magazines back to their slabs. */
+#ifndef HAKMEM_FRONT_FLUSH_H
+#define HAKMEM_FRONT_FLUSH_H
+
+#include "front/thread.h"
+
+#define REFILL_MAX 128 /* half of the largest magazine */
+
+/* Returns the n oldest blocks of a magazine. Between thread_enter and thread_leave, or for a thread that is gone. */
+void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
+
+#endif

@@ -1,0 +1,26 @@
+/* front.h - the doors behind the hit paths: what malloc and free call when a magazine cannot serve.
+ */
+#ifndef HAKMEM_FRONT_FRONT_H
+#define HAKMEM_FRONT_FRONT_H
+
+#include "front/magazine.h"
+
+/* A block for a request above 1024 bytes: from a magazine, or a span. NULL with errno ENOMEM. */
+NOINLINE void *front_claim_above_tiny(size_t size_bytes);
+
+/* A block for a request of up to 32768 bytes whose magazine was empty or closed. NULL with errno ENOMEM. */
+NOINLINE void *front_claim_slow(size_t size_bytes);
+
+/* A block of one class; the same for a class that the caller has worked out. */
+void *front_claim_class(unsigned class_id);
+
+/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps errno. */
+NOINLINE void front_return_slow(void *block, const char *call);
+
+/* The class of a block of ours, its first address; 0 and a report when it is none. CLASS_SPAN for spans and runs. */
+unsigned front_class_of_block(const void *block, const char *call);
+
+/* Returns all blocks of this thread's magazines and lets go of its slabs. */
+void front_flush_thread(void);
+
+#endif

@@ -1,0 +1,33 @@
+/* hit.h - malloc and free as they are nearly always: one straight screen each, with one trapdoor.
+ *
+ * malloc  size -> class offset (a byte of the thread's own table) -> magazine -> pop          else front_claim_slow
+ * free    address -> class offset (a byte of the arena's map)     -> magazine -> push         else front_return_slow
+ *
+ * Everything that is rare looks like an empty or a full magazine: a new thread, one that is exiting, a signal handler inside
+ * the allocator, a process before its start (closed cache); NULL, spans, foreign addresses (classes without a magazine).
+ */
+#ifndef HAKMEM_FRONT_HIT_H
+#define HAKMEM_FRONT_HIT_H
+
+#include "front/front.h"
+
+static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
+{
+    if (unlikely(size_bytes > TINY_MAX_BYTES))
+        return front_claim_above_tiny(size_bytes);
+    struct cache *cache = tls_cache;
+    struct magazine *magazine = magazine_at(cache, cache->tiny_class_offset[(size_bytes + 7) / 8]);
+    void *block;
+    if (unlikely(!magazine_pop(magazine, &block)))
+        return front_claim_slow(size_bytes);
+    return block;
+}
+
+static ALWAYS_INLINE void hit_free(void *block)
+{
+    struct magazine *magazine = magazine_at(tls_cache, registry_class_offset(block));
+    if (unlikely(!magazine_push(magazine, block)))
+        front_return_slow(block, "free");
+}
+
+#endif

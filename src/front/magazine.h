@@ -1,0 +1,75 @@
+/* magazine.h - a thread's arrays of free blocks, and the two operations that malloc() and free() hit.
+ *
+ *   base          top            limit
+ *    |b|b|b|b|b|b| | | | | | | | |        pop: b = *--top, unless top == base
+ *                                         push: *top++ = b, unless top == limit
+ * A magazine whose base, top and limit are equal is a closed door: both operations go to the slow path. So are all
+ * magazines of the constant closed cache, and those of classes without a magazine: nothing on the hit path asks why.
+ *
+ * Invariant: while top moves, a block is above or below it, never counted twice: pop reads the block before it lowers top,
+ * push writes the block before it raises top. What a fork() in between copies is a magazine that lacks one block at most.
+ */
+#ifndef HAKMEM_FRONT_MAGAZINE_H
+#define HAKMEM_FRONT_MAGAZINE_H
+
+#include "meta/registry.h"
+#include "meta/sizeclass.h"
+
+struct magazine {
+    void **top;
+    void **base;
+    void **limit;
+    uint32_t max;     /* largest capacity it may grow to; 0: no magazine (POOL_ONLY) */
+    uint16_t misses;  /* refills and flushes since another class of the thread last grew; tells who is in use */
+    uint16_t array_slots; /* room in the array, which outlives a shrunk capacity */
+};
+_Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offset times 8 is a magazine's distance");
+
+/* What the hit paths see of a thread. The class table is part of it: a register that points here serves both. */
+struct cache {
+    struct magazine magazine[CLASS_SET_SLOTS];
+    uint8_t tiny_class_offset[TINY_TABLE_ENTRIES];
+};
+
+extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static ALWAYS_INLINE struct magazine *magazine_at(struct cache *cache, size_t class_offset)
+{
+    return (struct magazine *)(void *)((char *)cache + class_offset * 8);
+}
+
+/* Takes the youngest block out; false when the magazine is empty or closed. */
+static ALWAYS_INLINE bool magazine_pop(struct magazine *magazine, void **block)
+{
+    void **top = magazine->top;
+    if (unlikely(top == magazine->base))
+        return false;
+    *block = top[-1];
+    atomic_signal_fence(memory_order_acq_rel); /* no instruction: keeps the order that fork relies on */
+    magazine->top = top - 1;
+    return true;
+}
+
+/* Puts a block in; false when the magazine is full or closed. */
+static ALWAYS_INLINE bool magazine_push(struct magazine *magazine, void *block)
+{
+    void **top = magazine->top;
+    if (unlikely(top == magazine->limit))
+        return false;
+    *top = block;
+    atomic_signal_fence(memory_order_acq_rel); /* as above */
+    magazine->top = top + 1;
+    return true;
+}
+
+static inline uint32_t magazine_count(const struct magazine *magazine)
+{
+    return (uint32_t)(magazine->top - magazine->base);
+}
+
+static inline uint32_t magazine_capacity(const struct magazine *magazine)
+{
+    return (uint32_t)(magazine->limit - magazine->base);
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 1 KiB, the choice of
+ * class or span.
+ * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h
+ * Threads  each on its own record; without a record, on the shared pool.
+ * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
+ */
+#include "front/flush.h"
+#include "front/front.h"
+#include "front/thread.h"
+#include "front/route.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
+
+#include <errno.h>
+
+/* The slab to claim from: the thread's current one, unless its SuperSlab is draining. */
+static struct slab *current_slab(struct thread *thread, unsigned class_id)
+{
+    struct slab *slab = thread->current[class_id];
+    if (slab != NULL && unlikely(atomic_load_explicit(&slab->superslab->tier, memory_order_relaxed) == SS_TIER_DRAINING)) {
+        thread->current[class_id] = NULL; /* relaxed: a block more or less from a draining SuperSlab does no harm */
+        shared_pool_disown_slab(slab);
+        return NULL;
+    }
+    return slab;
+}
+
+/* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page. Classes
+ * grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of their sum. Never
+ * where more than a quarter of the block would be waste. */
+static void *borrow(struct thread *thread, unsigned class_id)
+{
+    unsigned larger = class_id + 1;
+    if (larger == CLASS_END || class_id == CLASS_FIRST)
+        return NULL;
+    size_t block_bytes = class_table[larger].bytes, smallest_request_bytes = class_table[class_id - 1].bytes + 1;
+    struct magazine *magazine = &thread->cache.magazine[larger];
+    void *block;
+    if (block_bytes - smallest_request_bytes > block_bytes / 4 ||
+        magazine_count(magazine) < 2)
+        return NULL;
+    return magazine_pop(magazine, &block) ? block : NULL;
+}
+
+/* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
+ * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small. Of
+ * fresh ones it takes a page's worth, so that little lies in the magazine unused. */
+static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void **out)
+{
+    const struct class_info *class = &class_table[class_id];
+    struct slab *slab = current_slab(thread, class_id);
+    for (;;) {
+        if (slab == NULL) {
+            slab = shared_pool_acquire_slab(class_id);
+            if (slab == NULL)
+                return 0;
+            thread->current[class_id] = slab;
+        }
+        unsigned end = slab_fresh_from(slab);
+        if (end < class->n_blocks && slab_lowest_free(slab) >= end) {
+            struct slab *recycled = shared_pool_acquire_recycled(class_id, slab);
+            if (recycled != NULL) {
+                thread->current[class_id] = recycled;
+                shared_pool_disown_slab(slab);
+                slab = recycled;
+                end = slab_fresh_from(slab);
+            } else if ((out[0] = borrow(thread, class_id)) != NULL) {
+                return 1;
+            }
+            if (slab_lowest_free(slab) >= end)
+                end += (unsigned)(slab_page_bytes() / class->bytes) + 1;
+        }
+        unsigned n_claimed = slab_claim(slab, n, end, out);
+        if (n_claimed != 0)
+            return n_claimed;
+        thread->current[class_id] = NULL;
+        shared_pool_disown_slab(slab);
+        slab = NULL;
+    }
+}
+
+/* Without a record: one block from a slab that is ours for the moment. */
+static void *claim_from_pool(unsigned class_id)
+{
+    for (;;) {
+        struct slab *slab = shared_pool_acquire_slab(class_id);
+        if (slab == NULL)
+            return NULL;
+        void *block;
+        unsigned n = slab_claim(slab, 1, UINT16_MAX, &block);
+        shared_pool_disown_slab(slab);
+        if (n == 1)
+            return block;
+    }
+}
+
+static void *refill(struct thread *thread, unsigned class_id)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    void *batch[REFILL_MAX];
+    enum hak_route route = tiny_route_of(class_table[class_id].range);
+
+    if (magazine->max != 0) {
+        thread_grow_magazine(thread, class_id);
+        magazine->misses++;
+    }
+    uint32_t capacity = magazine_capacity(magazine);
+    if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
+        return NULL; /* The tiny front alone serves the class, and it has no magazine. */
+    unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
+    unsigned n_claimed = claim(thread, class_id, n, batch);
+    if (n_claimed == 0)
+        return NULL;
+    thread->refills++;
+    for (unsigned i = 0; i + 1 < n_claimed; i++)
+        magazine->base[i] = batch[i];
+    atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
+    magazine->top = magazine->base + (n_claimed - 1);
+    return batch[n_claimed - 1];
+}
+
+void *front_claim_class(unsigned class_id)
+{
+    struct thread *thread = thread_enter();
+    void *block;
+    if (thread != NULL) {
+        /* The door was closed: the magazine need not be empty. */
+        if (!magazine_pop(&thread->cache.magazine[class_id], &block))
+            block = refill(thread, class_id);
+        thread_leave(thread);
+    } else {
+        block = claim_from_pool(class_id);
+    }
+    if (unlikely(block == NULL))
+        errno = ENOMEM;
+    return block;
+}
+
+void *front_claim_slow(size_t size_bytes)
+{
+    return front_claim_class(class_of(size_bytes));
+}
+
+void *front_claim_above_tiny(size_t size_bytes)
+{
+    void *block;
+    if (likely(size_bytes <= CLASS_MAX_BYTES)) {
+        unsigned class_id = class_of_medium(size_bytes);
+        if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
+            return block;
+        return front_claim_class(class_id);
+    }
+    bool zeroed;
+    block = span_claim(size_bytes, 1, &zeroed);
+    if (unlikely(block == NULL))
+        errno = ENOMEM;
+    return block;
+}

@@ -1,0 +1,268 @@
+/* thread.c - see thread.h.
+ * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, flush.c, api/
+ * Calls    metapool.h, shared_pool.h, config.h, libc's pthread keys and fork handlers
+ * Threads  a record belongs to the thread that won its in_use word.
+ * Signals  a handler that interrupts a slow path finds busy set and the door closed, and uses the pool directly.
+ * I1  tls_cache points to the thread's own cache only outside slow paths.
+ */
+#include "front/thread.h"
+
+#include "front/flush.h"
+#include "front/route.h"
+#include "meta/arena.h"
+#include "meta/metapool.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define FIRST_CAPACITY 8
+
+/* The closed cache: every magazine empty and full at once. Its class table is valid: malloc reads it before it sees the
+ * closed magazine. Never written. */
+static const struct cache closed_cache = {.tiny_class_offset = TINY_CLASS_OFFSETS};
+
+__thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
+
+/* The thread's record; NULL: none yet; &no_record: being created, or gone. */
+static __thread struct thread *tls_thread;
+static struct thread no_record;
+
+static struct thread *_Atomic all_threads;
+static pthread_key_t exit_key;
+static bool exit_key_made;
+
+enum { START_NOT, START_RUNNING, START_DONE };
+static _Atomic int start_state;
+
+struct thread *thread_first(void)
+{
+    return atomic_load_explicit(&all_threads, memory_order_acquire);
+}
+
+/* ---- Doors ---------------------------------------------------------------------------------------------------------- */
+
+static void close_door(struct thread *thread)
+{
+    tls_cache = (struct cache *)(uintptr_t)&closed_cache;
+    thread->busy = 1;
+    atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
+}
+
+void thread_leave(struct thread *thread)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->busy = 0;
+    tls_cache = &thread->cache;
+}
+
+/* ---- Magazines ------------------------------------------------------------------------------------------------------- */
+
+/* The most blocks of a class that a thread keeps: 32 KiB worth, but no more than 256 and no fewer than 2. */
+static uint32_t max_capacity(const struct class_info *class)
+{
+    if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
+        return 0;
+    size_t n = 32 * KIB / class->bytes;
+    return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
+}
+
+/* Another class gives up half of its capacity, so that this one may grow. */
+static void shrink_another(struct thread *thread, unsigned class_id)
+{
+    for (unsigned k = 0; k < N_CLASSES; k++) {
+        unsigned victim = thread->shrink_cursor + 1u;
+        if (victim < CLASS_FIRST || victim >= CLASS_END)
+            victim = CLASS_FIRST;
+        thread->shrink_cursor = (uint8_t)victim;
+        struct magazine *magazine = &thread->cache.magazine[victim];
+        uint32_t capacity = magazine_capacity(magazine);
+        if (victim == class_id || capacity < 2 * FIRST_CAPACITY)
+            continue;
+        if (magazine->misses != 0) {
+            magazine->misses = 0; /* In use: spared this time. */
+            continue;
+        }
+        if (magazine_count(magazine) > capacity / 2)
+            flush_oldest(thread, victim, magazine_count(magazine) - capacity / 2);
+        magazine->limit = magazine->base + capacity / 2;
+        thread->capacity_bytes -= (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
+        return;
+    }
+}
+
+bool thread_grow_magazine(struct thread *thread, unsigned class_id)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    size_t block_bytes = class_table[class_id].bytes;
+    uint32_t old = magazine_capacity(magazine), new = old == 0 ? FIRST_CAPACITY : old * 2;
+    if (new > magazine->max)
+        new = magazine->max;
+    if (new <= old)
+        return false;
+    size_t more_bytes = (new - old) * block_bytes;
+    if (thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES) {
+        shrink_another(thread, class_id);
+        if (old != 0 && thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES)
+            return false;
+    }
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return false;
+    void **slots = metapool_claim(new * sizeof(void *));
+    if (slots != NULL && old != 0) {
+        uint32_t n = magazine_count(magazine);
+        memcpy(slots, magazine->base, n * sizeof(void *));
+        void **old_slots = magazine->base;
+        magazine->base = slots;
+        magazine->top = slots + n;
+        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
+        metapool_return(old_slots, magazine->array_slots * sizeof(void *));
+    } else if (slots != NULL) {
+        magazine->base = magazine->top = slots;
+    }
+    pool_unlock();
+    if (slots == NULL)
+        return false;
+    magazine->limit = slots + new;
+    magazine->array_slots = (uint16_t)new;
+    thread->capacity_bytes += more_bytes;
+    return true;
+}
+
+void thread_empty(struct thread *thread)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+        struct magazine *magazine = &thread->cache.magazine[c];
+        if (magazine->base != NULL) {
+            flush_oldest(thread, c, magazine_count(magazine));
+            void **slots = magazine->base;
+            magazine->base = magazine->top = magazine->limit = NULL;
+            if (pool_lock(HAK_LOCK_METADATA)) {
+                metapool_return(slots, magazine->array_slots * sizeof(void *));
+                pool_unlock();
+            }
+        }
+        struct slab *slab = thread->current[c];
+        thread->current[c] = NULL;
+        if (slab != NULL)
+            shared_pool_disown_slab(slab);
+    }
+    thread->capacity_bytes = 0;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------------------------------- */
+
+static struct thread *claim_record(void)
+{
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        uint32_t unused = 0;
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 && /* relaxed: the CAS decides */
+            atomic_compare_exchange_strong_explicit(&thread->in_use, &unused, 1, memory_order_acquire,
+                                                    memory_order_relaxed)) /* T1 */
+            return thread;
+    }
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return NULL;
+    struct thread *thread = metapool_claim(sizeof *thread);
+    if (thread != NULL) {
+        atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: published by the next store */
+        memcpy(thread->cache.tiny_class_offset, closed_cache.tiny_class_offset, sizeof closed_cache.tiny_class_offset);
+        thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
+        atomic_store_explicit(&all_threads, thread, memory_order_release);
+    }
+    pool_unlock();
+    return thread;
+}
+
+static void release_record(struct thread *thread)
+{
+    atomic_store_explicit(&thread->in_use, 0, memory_order_release); /* T1 */
+}
+
+/*  edge  release                            acquire                       what becomes visible
+ *  T1    release_record store of in_use  -> claim_record CAS              the emptied record */
+
+/* The thread's exit, or what comes nearest: later destructors may still allocate, and are served by the pool. */
+static void on_thread_exit(void *record)
+{
+    struct thread *thread = record;
+    close_door(thread);
+    tls_thread = &no_record;
+    thread_empty(thread);
+    thread->busy = 0;
+    release_record(thread);
+}
+
+static void on_fork_child(void)
+{
+    struct thread *self = tls_thread;
+    bool interrupted = self != NULL && (self == &no_record || self->busy);
+    shared_pool_fork_child(interrupted);
+    /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are whole at
+     * any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded leak. */
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
+        if (thread != self && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
+            if (thread->busy) /* it was inside a slow path: its magazines may be half changed */
+                memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
+            thread_empty(thread);
+            thread->busy = 0;
+            release_record(thread);
+        }
+}
+
+void thread_start_process(void)
+{
+    int state = START_NOT;
+    if (atomic_load_explicit(&start_state, memory_order_acquire) == START_DONE)
+        return;
+    if (!atomic_compare_exchange_strong(&start_state, &state, START_RUNNING)) {
+        /* Another thread starts; or this one does, and a libc function called malloc: then the pool serves it. */
+        while (tls_thread != &no_record && atomic_load_explicit(&start_state, memory_order_acquire) != START_DONE)
+            os_yield();
+        return;
+    }
+    struct thread *before = tls_thread;
+    tls_thread = &no_record;
+    config_read();
+    tiny_route_set(config.profile);
+    arena_set_len_bytes(config.arena_bytes);
+    exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;
+    pthread_atfork(NULL, NULL, on_fork_child);
+    tls_thread = before;
+    atomic_store_explicit(&start_state, START_DONE, memory_order_release);
+}
+
+/* The first slow call of a thread. */
+static struct thread *create(void)
+{
+    thread_start_process();
+    if (tls_thread == &no_record)
+        return NULL; /* called by libc from within the start */
+    tls_thread = &no_record; /* what the next lines call may allocate */
+    struct thread *thread = claim_record();
+    if (thread == NULL) {
+        tls_thread = NULL;
+        return NULL;
+    }
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        thread->cache.magazine[c].max = max_capacity(&class_table[c]);
+    thread->tls_slot = &tls_cache;
+    if (exit_key_made)
+        pthread_setspecific(exit_key, thread); /* On failure the record stays in use after the thread: a bounded loss. */
+    tls_thread = thread;
+    close_door(thread);
+    return thread;
+}
+
+struct thread *thread_enter(void)
+{
+    struct thread *thread = tls_thread;
+    if (unlikely(thread == NULL))
+        return create();
+    if (unlikely(thread == &no_record || thread->busy))
+        return NULL;
+    close_door(thread);
+    return thread;
+}

@@ -1,0 +1,243 @@
+/* arena.c - see arena.h.
+ * Owns     the list of arenas; each arena's `taken` bits, frontier and committed metadata.
+ * Called by  pool/ (takes and puts SuperSlabs), statistics.     Calls  os.h, registry.h
+ * Threads  takes and puts under the pool lock; the list of arenas is read by any thread.
+ * I1  bit i of taken is set  <=>  SuperSlab i is not SUPERSLAB_ABSENT.
+ * I2  records of every SuperSlab below the frontier are committed; none above it is touched.
+ *  edge  release                    acquire             what becomes visible
+ *  A1    a new arena is linked   -> arena_next          its constant fields
+ */
+#include "meta/arena.h"
+
+#include "meta/registry.h"
+#include "os/os.h"
+
+#define PRIMARY_MIN_BYTES (16 * GIB)
+#define PRIMARY_MAX_BYTES (4096 * GIB)
+/* Address space per physical memory: room for fragmentation and for programs that overcommit. */
+#define PRIMARY_PER_PHYSICAL 4
+/* Under an address-space limit an arena is a part of it, so that the program's own mappings find room too. */
+#define LIMITED_FIRST_PART 4
+#define LIMITED_NEXT_PART 16
+
+static struct arena *_Atomic first_arena;
+static struct arena *last_arena; /* Pool lock */
+static size_t configured_len_bytes;
+
+struct arena *arena_first(void)
+{
+    return atomic_load_explicit(&first_arena, memory_order_acquire); /* A1 */
+}
+
+void arena_set_len_bytes(size_t len_bytes)
+{
+    configured_len_bytes = len_bytes;
+}
+
+static size_t preferred_len_bytes(void)
+{
+    if (configured_len_bytes != 0)
+        return configured_len_bytes;
+    size_t limit_bytes = os_address_limit_bytes();
+    if (limit_bytes != SIZE_MAX)
+        return limit_bytes / (last_arena == NULL ? LIMITED_FIRST_PART : LIMITED_NEXT_PART);
+    size_t wanted_bytes = PRIMARY_MIN_BYTES;
+    while (wanted_bytes < PRIMARY_MAX_BYTES && wanted_bytes < os_physical_bytes() * PRIMARY_PER_PHYSICAL)
+        wanted_bytes *= 2;
+    return wanted_bytes;
+}
+
+/* Commits the pages that hold [start, start + len_bytes). */
+static bool commit_around(struct arena *arena, void *start, size_t len_bytes)
+{
+    size_t page_bytes = os_page_bytes();
+    char *from = (char *)((uintptr_t)start & ~(page_bytes - 1));
+    char *to = (char *)round_up((uintptr_t)start + len_bytes, page_bytes);
+    if (!os_commit(from, (size_t)(to - from)))
+        return false;
+    if (arena != NULL)
+        atomic_fetch_add_explicit(&arena->metadata_committed_bytes, (size_t)(to - from), memory_order_relaxed);
+    return true;
+}
+
+/* Cuts len_bytes from the metadata mapping, on a multiple of 64 KiB so that parts never share a page. */
+static size_t cut(size_t *end, size_t len_bytes)
+{
+    size_t start = *end;
+    *end = round_up(start + len_bytes, SLAB_BYTES);
+    return start;
+}
+
+static struct arena *arena_create(size_t len_bytes, size_t alignment)
+{
+    uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+    size_t n_slabs = (size_t)n * SUPERSLAB_SLABS;
+    size_t n_rows0 = (n_slabs + 63) / 64, n_rows1 = (n_rows0 + 63) / 64, n_rows2 = (n_rows1 + 63) / 64;
+
+    size_t end = 0;
+    size_t at_taken = sizeof(struct arena);
+    size_t at_set2 = round_up(at_taken + (n + 63) / 64 * sizeof(uint64_t), CACHE_LINE_BYTES);
+    size_t at_set1 = at_set2 + n_rows2 * sizeof(struct class_set_row);
+    size_t head_bytes = at_set1 + n_rows1 * sizeof(struct class_set_row);
+    cut(&end, head_bytes);
+    size_t at_set0 = cut(&end, n_rows0 * sizeof(struct class_set_row));
+    size_t at_superslabs = cut(&end, n * sizeof(struct superslab));
+    size_t at_slabs = cut(&end, n_slabs * sizeof(struct slab));
+    size_t at_large_bits = cut(&end, n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t));
+
+    char *base = os_reserve(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
+    char *metadata = base == NULL ? NULL : os_reserve(end, SLAB_BYTES);
+    void *class_map = metadata == NULL ? NULL : os_reserve_readable(round_up(n_slabs, SLAB_BYTES));
+    if (class_map == NULL || !commit_around(NULL, metadata, head_bytes)) {
+        if (class_map != NULL)
+            os_unreserve(class_map, round_up(n_slabs, SLAB_BYTES));
+        if (metadata != NULL)
+            os_unreserve(metadata, end);
+        if (base != NULL)
+            os_unreserve(base, len_bytes);
+        return NULL;
+    }
+    struct arena *arena = (struct arena *)(void *)metadata;
+    arena->base = base;
+    arena->len_bytes = len_bytes;
+    arena->n_superslabs = n;
+    arena->taken = (uint64_t *)(void *)(metadata + at_taken);
+    arena->set0 = (struct class_set_row *)(void *)(metadata + at_set0);
+    arena->set1 = (struct class_set_row *)(void *)(metadata + at_set1);
+    arena->set2 = (struct class_set_row *)(void *)(metadata + at_set2);
+    arena->superslabs = (struct superslab *)(void *)(metadata + at_superslabs);
+    arena->slabs = (struct slab *)(void *)(metadata + at_slabs);
+    arena->large_bits = (_Atomic uint64_t *)(void *)(metadata + at_large_bits);
+    arena->class_map = class_map;
+    arena->metadata = metadata;
+    arena->metadata_bytes = end;
+    arena->metadata_committed_bytes = head_bytes;
+
+    if (last_arena == NULL) {
+        registry_set_primary(arena);
+        atomic_store_explicit(&first_arena, arena, memory_order_release); /* A1 */
+    } else {
+        atomic_store_explicit(&last_arena->next, arena, memory_order_release); /* A1 */
+    }
+    last_arena = arena;
+    return arena;
+}
+
+/* Makes an arena of the preferred size, or of halves of it until the system agrees, but of at least need_bytes. */
+static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
+{
+    size_t len_bytes = max_size(preferred_len_bytes() & ~(SUPERSLAB_BYTES - 1), need_bytes);
+    for (;;) {
+        struct arena *arena = arena_create(len_bytes, alignment);
+        if (arena != NULL || len_bytes == need_bytes)
+            return arena;
+        len_bytes = max_size(len_bytes / 2 & ~(SUPERSLAB_BYTES - 1), need_bytes);
+    }
+}
+
+/* Commits the records of SuperSlabs up to `until`, a chunk at a time. */
+static bool extend_frontier(struct arena *arena, uint32_t until)
+{
+    while (arena->frontier < until) {
+        uint32_t first = arena->frontier;
+        uint32_t n = arena->n_superslabs - first < CHUNK_SUPERSLABS ? arena->n_superslabs - first : CHUNK_SUPERSLABS;
+        size_t slab = (size_t)first * SUPERSLAB_SLABS, n_slabs = (size_t)n * SUPERSLAB_SLABS;
+        if (!commit_around(arena, &arena->superslabs[first], n * sizeof(struct superslab)) ||
+            !commit_around(arena, &arena->slabs[slab], n_slabs * sizeof(struct slab)) ||
+            !commit_around(arena, &arena->large_bits[slab * SLAB_MAX_WORDS],
+                           n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t)) ||
+            !commit_around(arena, &arena->set0[slab / 64], (n_slabs + 63) / 64 * sizeof(struct class_set_row)) ||
+            !commit_around(arena, (void *)&arena->class_map[slab], n_slabs) || !registry_add(arena, first, n))
+            return false; /* What was committed stays so, and is committed again without harm next time. */
+        arena->frontier = first + n;
+    }
+    return true;
+}
+
+static bool is_taken(const struct arena *arena, uint32_t i)
+{
+    return arena->taken[i / 64] >> (i % 64) & 1;
+}
+
+/* The first of n free SuperSlabs in a row on a multiple of alignment; n_superslabs when there is none. */
+static uint32_t find_free(struct arena *arena, uint32_t n, size_t alignment)
+{
+    uint32_t end = arena->n_superslabs, i = arena->first_free_hint;
+    while (i < end && end - i >= n) {
+        if (i % 64 == 0 && arena->taken[i / 64] == UINT64_MAX) {
+            i += 64;
+            continue;
+        }
+        if (is_taken(arena, i) || ((uintptr_t)(arena->base + ((size_t)i << SUPERSLAB_SHIFT)) & (alignment - 1)) != 0) {
+            i++;
+            continue;
+        }
+        uint32_t run = 1;
+        while (run < n && !is_taken(arena, i + run))
+            run++;
+        if (run == n)
+            return i;
+        i += run;
+    }
+    return end;
+}
+
+static void mark_taken(struct arena *arena, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first; i < first + n; i++) {
+        arena->taken[i / 64] |= (uint64_t)1 << (i % 64);
+        arena->superslabs[i].arena = arena;
+        arena->superslabs[i].index = i;
+        arena->superslabs[i].state = SUPERSLAB_MAPPING;
+    }
+    if (first == arena->first_free_hint)
+        arena->first_free_hint = first + n;
+    if (first + n > atomic_load_explicit(&arena->high, memory_order_relaxed)) /* relaxed: written under our lock */
+        atomic_store_explicit(&arena->high, first + n, memory_order_release);
+}
+
+static struct superslab *take_from(struct arena *arena, uint32_t n, size_t alignment)
+{
+    uint32_t i = find_free(arena, n, alignment);
+    if (i == arena->n_superslabs || !extend_frontier(arena, i + n))
+        return NULL;
+    mark_taken(arena, i, n);
+    return &arena->superslabs[i];
+}
+
+struct superslab *arena_take(uint32_t n, size_t alignment)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        struct superslab *ss = take_from(arena, n, alignment);
+        if (ss != NULL)
+            return ss;
+    }
+    struct arena *arena = arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
+    return arena == NULL ? NULL : take_from(arena, n, alignment);
+}
+
+bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
+{
+    struct arena *arena = ss->arena;
+    uint32_t first = ss->index + have;
+    if (arena->n_superslabs - first < n)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (is_taken(arena, first + i))
+            return false;
+    if (!extend_frontier(arena, first + n))
+        return false;
+    mark_taken(arena, first, n);
+    return true;
+}
+
+void arena_put(struct superslab *ss, uint32_t n)
+{
+    struct arena *arena = ss->arena;
+    for (uint32_t i = ss->index; i < ss->index + n; i++) {
+        arena->superslabs[i].state = SUPERSLAB_ABSENT;
+        arena->taken[i / 64] &= ~((uint64_t)1 << (i % 64));
+    }
+    if (ss->index < arena->first_free_hint)
+        arena->first_free_hint = ss->index;
+}

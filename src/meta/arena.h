@@ -1,0 +1,42 @@
+/* arena.h - address ranges that SuperSlabs are cut from, and the records that describe them.
+ *
+ * The first arena is sized so that most programs never need another; free() finds its class with one subtraction, one
+ * compare and one byte load (registry.h). When it is full, or could only be made small, further arenas are chained: their
+ * number has no limit, and an address in them is found through the registry's table.
+ */
+#ifndef HAKMEM_META_ARENA_H
+#define HAKMEM_META_ARENA_H
+
+#include "meta/layout.h"
+
+/* Takes n SuperSlabs in a row whose first lies on a multiple of alignment (a power of two, at least 2 MiB); makes an arena
+ * when none has room. They are address space only: superslab_commit makes them usable, unless they still are.
+ * Returns the first one's record, each record's state set to SUPERSLAB_MAPPING; NULL when there is no address space.
+ * Caller holds the pool lock. */
+struct superslab *arena_take(uint32_t n, size_t alignment);
+
+/* Takes the n SuperSlabs right behind ss, if they are free. Caller holds the pool lock. */
+bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n);
+
+/* Puts n SuperSlabs back. Caller holds the pool lock. */
+void arena_put(struct superslab *ss, uint32_t n);
+
+/* All arenas in order of creation; NULL when there is none yet. */
+struct arena *arena_first(void);
+static inline struct arena *arena_next(const struct arena *arena)
+{
+    return atomic_load_explicit(&arena->next, memory_order_acquire);
+}
+
+/* Sets the size of arenas made from now on; 0 means: chosen by the machine's memory and the address-space limit. */
+void arena_set_len_bytes(size_t len_bytes);
+
+/* Writes one byte of the class map for n slabs from `index` on: a class offset. */
+static inline void arena_set_class_map(struct arena *arena, size_t index, size_t n, uint8_t class_offset)
+{
+    /* relaxed: a block's address reaches another thread only after this, through the program's own synchronization */
+    for (size_t i = 0; i < n; i++)
+        atomic_store_explicit(&arena->class_map[index + i], class_offset, memory_order_relaxed);
+}
+
+#endif

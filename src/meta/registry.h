@@ -1,0 +1,39 @@
+/* registry.h - from an address to what lies there.
+ *
+ * Hot: the first arena, by subtraction.  Cold: any other arena, by a two-level table that grows with the address space in
+ * use and so is never full.
+ */
+#ifndef HAKMEM_META_REGISTRY_H
+#define HAKMEM_META_REGISTRY_H
+
+#include "meta/arena.h"
+
+/* The first arena as free() wants it. Before there is one, n_slabs is 0 and no address is inside. */
+struct registry_primary {
+    uintptr_t base;
+    size_t n_slabs;
+    _Atomic uint8_t *class_map;
+    struct arena *arena;
+};
+extern struct registry_primary registry_primary __attribute__((visibility("hidden")));
+
+/* The class offset of the slab that holds address, if it is in the first arena; else CLASS_FOREIGN's offset, 0. */
+static ALWAYS_INLINE size_t registry_class_offset(const void *address)
+{
+    size_t slab = ((uintptr_t)address - registry_primary.base) >> SLAB_SHIFT;
+    if (unlikely(slab >= registry_primary.n_slabs))
+        return 0;
+    /* relaxed: see arena_set_class_map */
+    return atomic_load_explicit(&registry_primary.class_map[slab], memory_order_relaxed);
+}
+
+/* The arena that holds address, NULL when none does. Any thread, no lock. */
+struct arena *registry_arena(const void *address);
+
+/* Enters n SuperSlabs of an arena. Returns false when there is no memory for the table. Caller holds the pool lock. */
+bool registry_add(struct arena *arena, uint32_t first, uint32_t n);
+
+/* Makes arena the first one. Caller holds the pool lock. */
+void registry_set_primary(struct arena *arena);
+
+#endif

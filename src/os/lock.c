@@ -1,0 +1,72 @@
+/* lock.c - see lock.h.
+ * Owns     nothing.     Called by  pool, front (through shared_pool.h).     Calls  os.h
+ * Threads  any.
+ *  edge  release               acquire                what becomes visible
+ *  L1    lock_drop exchange -> lock_take CAS          everything that the last holder wrote
+ */
+#include "os/lock.h"
+
+#include "os/os.h"
+
+#define SLEEPERS 1u
+#define SPINS 100 /* about the length of the longest section without a system call, a few microseconds */
+
+static inline void cpu_relax(void)
+{
+    __asm__ __volatile__("" ::: "memory");
+    __builtin_ia32_pause();
+}
+
+/* The futex is the low half of the word: it changes whenever the owner does, and the sleepers' bit is in it. */
+static _Atomic uint32_t *futex_of(struct lock *lock)
+{
+    return (_Atomic uint32_t *)(void *)&lock->word;
+}
+
+enum lock_result lock_take(struct lock *lock, uintptr_t self)
+{
+    uint64_t seen = 0;
+    if (likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, self, memory_order_acquire,
+                                                       memory_order_relaxed))) /* L1; relaxed: nothing was taken */
+        return LOCK_TAKEN;
+    if ((seen & ~(uint64_t)SLEEPERS) == self)
+        return LOCK_SELF;
+    for (int i = 0; i < SPINS; i++) {
+        cpu_relax();
+        seen = 0;
+        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 && /* relaxed: the CAS decides */
+            atomic_compare_exchange_strong_explicit(&lock->word, &seen, self, memory_order_acquire,
+                                                    memory_order_relaxed)) /* L1 */
+            return LOCK_TAKEN_AFTER_WAIT;
+    }
+    for (;;) {
+        seen = 0;
+        /* Others may sleep too, so a lock taken after a wait carries the sleepers' bit. */
+        if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, self | SLEEPERS, memory_order_acquire,
+                                                    memory_order_relaxed)) /* L1 */
+            return LOCK_TAKEN_AFTER_WAIT;
+        if ((seen & SLEEPERS) == 0 &&
+            !atomic_compare_exchange_strong_explicit(&lock->word, &seen, seen | SLEEPERS, memory_order_relaxed,
+                                                     memory_order_relaxed)) /* relaxed: only asks to be woken */
+            continue;
+        os_futex_wait(futex_of(lock), (uint32_t)(seen | SLEEPERS));
+    }
+}
+
+void lock_drop(struct lock *lock)
+{
+    uint64_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release); /* L1 */
+    if (unlikely(was & SLEEPERS))
+        os_futex_wake(futex_of(lock), 1);
+}
+
+uintptr_t lock_owner(const struct lock *lock)
+{
+    /* relaxed: the caller asks about itself, or is the only thread */
+    return (uintptr_t)(atomic_load_explicit(&lock->word, memory_order_relaxed) & ~(uint64_t)SLEEPERS);
+}
+
+void lock_reset(struct lock *lock)
+{
+    atomic_store_explicit(&lock->word, 0, memory_order_relaxed); /* relaxed: the caller is the only thread */
+}

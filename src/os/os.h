@@ -1,0 +1,71 @@
+/* os.h - everything that hakmem asks of the system: address space, memory, futexes, facts about the machine.
+ *
+ * Pre-conditions of all functions that take a range: address and length are multiples of os_page_bytes(). Every function
+ * keeps errno. A function that can fail says so in its result and then has changed nothing.
+ * In the testing build any of them can be made to fail: see os_fail_from.
+ */
+#ifndef HAKMEM_OS_OS_H
+#define HAKMEM_OS_OS_H
+
+#include "base/base.h"
+
+/* The system's page, a power of two from 4 KiB to 64 KiB. */
+size_t os_page_bytes(void);
+
+/* Reserves address space that may not be touched and costs no memory. alignment is a power of two.
+ * Returns NULL when the system refuses. */
+void *os_reserve(size_t len_bytes, size_t alignment);
+
+/* The same, but readable: every byte reads as zero until it is committed and written. */
+void *os_reserve_readable(size_t len_bytes);
+
+/* Takes back what os_reserve or os_reserve_readable gave. */
+void os_unreserve(void *address, size_t len_bytes);
+
+/* Makes reserved memory readable and writable. Memory that was never committed, or was decommitted, reads as zero. */
+bool os_commit(void *address, size_t len_bytes);
+
+/* Gives the pages back and ends the right to touch them; the address space stays reserved. */
+bool os_decommit(void *address, size_t len_bytes);
+
+/* Gives the pages back; the memory stays committed and reads as zero. */
+bool os_purge(void *address, size_t len_bytes);
+
+/* Moves the pages of one committed range to another, which is committed too; what the target held is lost and the
+ * source reads as zero. Returns false when the system cannot, and then nothing has moved. */
+bool os_move_pages(void *from, void *to, size_t len_bytes);
+
+/* Physical memory in bytes; 0 when unknown. */
+size_t os_physical_bytes(void);
+
+/* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
+size_t os_address_limit_bytes(void);
+
+/* Sleeps while *word == expected; wakes at most n sleepers. Both may return early. */
+void os_futex_wait(_Atomic uint32_t *word, uint32_t expected);
+void os_futex_wake(_Atomic uint32_t *word, int n);
+void os_yield(void);
+
+/* Writes to the standard error stream's descriptor, without buffering and without malloc. */
+void os_write_stderr(const char *text, size_t len_bytes);
+
+#if defined(HAKMEM_TESTING)
+/* The fault-injection seam: call number `first` (counted from 1, over the calls that os_fault_mask names) and the
+ * following ones, up to `n` in all, fail. os_fail_from(0, 0) ends it. Returns how many calls were counted since the
+ * last use. */
+enum os_call {
+    OS_CALL_RESERVE = 1,
+    OS_CALL_COMMIT = 2,
+    OS_CALL_DECOMMIT = 4,
+    OS_CALL_PURGE = 8,
+    OS_CALL_MOVE = 16,
+    OS_CALL_ALL = 31
+};
+unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask);
+/* Reservations above this size fail, as under vm.overcommit_memory=2 or valgrind. SIZE_MAX ends it. */
+void os_fail_reservations_above(size_t len_bytes);
+/* Pretends another system page size; 0 ends it. */
+void os_pretend_page_bytes(size_t page_bytes);
+#endif
+
+#endif

@@ -1,0 +1,202 @@
+/* os_linux.c - the calls of os.h on Linux.
+ * Owns     the system page size.
+ * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap, futex.
+ * Threads  any, no lock.
+ * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect
+ * to writable charges it then, so that the system's overcommit rules hold for a block as they do under glibc.
+ */
+#include "os/os.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+#if defined(HAKMEM_TESTING)
+static _Atomic unsigned long fault_first, fault_count, fault_calls;
+static _Atomic unsigned fault_mask;
+static _Atomic size_t reserve_limit_bytes = SIZE_MAX;
+static _Atomic size_t pretended_page_bytes;
+
+unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask)
+{
+    unsigned long seen = atomic_exchange(&fault_calls, 0);
+    atomic_store(&fault_first, first);
+    atomic_store(&fault_count, n);
+    atomic_store(&fault_mask, mask);
+    return seen;
+}
+
+void os_fail_reservations_above(size_t len_bytes)
+{
+    atomic_store(&reserve_limit_bytes, len_bytes);
+}
+
+void os_pretend_page_bytes(size_t page_bytes)
+{
+    atomic_store(&pretended_page_bytes, page_bytes);
+}
+
+static bool fault(enum os_call call, size_t len_bytes)
+{
+    if (call == OS_CALL_RESERVE && len_bytes > atomic_load(&reserve_limit_bytes))
+        return true;
+    if ((atomic_load(&fault_mask) & (unsigned)call) == 0)
+        return false;
+    unsigned long k = atomic_fetch_add(&fault_calls, 1) + 1, first = atomic_load(&fault_first);
+    return first != 0 && k >= first && k - first < atomic_load(&fault_count);
+}
+#define FAULT(call, len_bytes) fault(call, len_bytes)
+#else
+#define FAULT(call, len_bytes) false
+#endif
+
+size_t os_page_bytes(void)
+{
+    static _Atomic size_t page_bytes;
+    size_t n = atomic_load_explicit(&page_bytes, memory_order_relaxed); /* relaxed: every thread computes the same */
+#if defined(HAKMEM_TESTING)
+    if (atomic_load(&pretended_page_bytes) != 0)
+        return atomic_load(&pretended_page_bytes);
+#endif
+    if (n == 0) {
+        n = getauxval(AT_PAGESZ); /* the cheapest way: no system call, and little of libc is paged in */
+        atomic_store_explicit(&page_bytes, n, memory_order_relaxed);
+    }
+    return n;
+}
+
+static void *map(size_t len_bytes, int protection)
+{
+    int saved_errno = errno;
+    void *p = mmap(NULL, len_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    errno = saved_errno;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void os_unreserve(void *address, size_t len_bytes)
+{
+    int saved_errno = errno;
+    munmap(address, len_bytes); /* On failure the range stays reserved, which costs address space alone. */
+    errno = saved_errno;
+}
+
+void *os_reserve(size_t len_bytes, size_t alignment)
+{
+    if (FAULT(OS_CALL_RESERVE, len_bytes) || len_bytes + alignment < len_bytes)
+        return NULL;
+    char *p = map(len_bytes, PROT_NONE);
+    if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0)
+        return p;
+    os_unreserve(p, len_bytes); /* Not aligned by luck: reserve more and cut off both ends. */
+    p = map(len_bytes + alignment, PROT_NONE);
+    if (p == NULL)
+        return NULL;
+    size_t head_bytes = round_up((uintptr_t)p, alignment) - (uintptr_t)p;
+    if (head_bytes != 0)
+        os_unreserve(p, head_bytes);
+    os_unreserve(p + head_bytes + len_bytes, alignment - head_bytes);
+    return p + head_bytes;
+}
+
+void *os_reserve_readable(size_t len_bytes)
+{
+    return FAULT(OS_CALL_RESERVE, len_bytes) ? NULL : map(len_bytes, PROT_READ);
+}
+
+bool os_commit(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_COMMIT, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mprotect(address, len_bytes, PROT_READ | PROT_WRITE) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_decommit(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_DECOMMIT, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mmap(address, len_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == address;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_purge(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_PURGE, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = madvise(address, len_bytes, MADV_DONTNEED) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_move_pages(void *from, void *to, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_MOVE, len_bytes))
+        return false;
+    /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
+    int saved_errno = errno;
+    bool done =
+        mremap(from, len_bytes, len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+    errno = saved_errno;
+    return done;
+}
+
+size_t os_physical_bytes(void)
+{
+    struct sysinfo info;
+    return sysinfo(&info) != 0 ? 0 : (size_t)info.totalram * info.mem_unit;
+}
+
+size_t os_address_limit_bytes(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return (size_t)limit.rlim_cur;
+}
+
+void os_futex_wait(_Atomic uint32_t *word, uint32_t expected)
+{
+    int saved_errno = errno;
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+    errno = saved_errno;
+}
+
+void os_futex_wake(_Atomic uint32_t *word, int n)
+{
+    int saved_errno = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+    errno = saved_errno;
+}
+
+void os_yield(void)
+{
+    sched_yield();
+}
+
+void os_write_stderr(const char *text, size_t len_bytes)
+{
+    int saved_errno = errno;
+    while (len_bytes > 0) {
+        ssize_t n = write(STDERR_FILENO, text, len_bytes);
+        if (n <= 0)
+            break;
+        text += n;
+        len_bytes -= (size_t)n;
+    }
+    errno = saved_errno;
+}

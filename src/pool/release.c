@@ -1,0 +1,230 @@
+/* release.c - see release.h.
+ * Owns     the LRU cache of empty SuperSlabs.
+ * Called by  shared_pool.c, span.c, trim.     Calls  arena.h, os.h
+ * Threads  the cache under the pool lock; system calls outside it.
+ * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the cache, a run.
+ * I2  Sum of lengths in the cache <= config.lru_superslabs, whenever the lock is free and release_evicted has run.
+ * Why the cache holds rows: what a freed run leaves behind serves the next run, or the pool one by one.
+ */
+#include "pool/release.h"
+
+#include "meta/arena.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+#include "service/event.h"
+#include "service/stats.h"
+
+static struct {
+    struct superslab *newest, *oldest;
+    uint32_t n_superslabs;
+    struct superslab *_Atomic evicted; /* linked by next; to be given back */
+} lru;
+
+bool release_guard_agrees(const struct superslab *ss)
+{
+    return (ss->unused_slots | ss->empty_slots) == UINT32_MAX &&
+           atomic_load_explicit(&ss->pins, memory_order_acquire) == 0;
+}
+
+/* ---- The cache ---- */
+
+static void unlink_cached(struct superslab *ss)
+{
+    *(ss->previous != NULL ? &ss->previous->next : &lru.newest) = ss->next;
+    *(ss->next != NULL ? &ss->next->previous : &lru.oldest) = ss->previous;
+    ss->previous = ss->next = NULL;
+    lru.n_superslabs -= ss->run_superslabs;
+}
+
+static void link_cached(struct superslab *ss, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ss[i].state = SUPERSLAB_CACHED;
+    ss->run_superslabs = n;
+    ss->previous = NULL;
+    ss->next = lru.newest;
+    *(lru.newest != NULL ? &lru.newest->previous : &lru.oldest) = ss;
+    lru.newest = ss;
+    lru.n_superslabs += n;
+}
+
+static void set_states(struct superslab *ss, uint32_t n, enum superslab_state state)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ss[i].state = (uint8_t)state;
+}
+
+static bool any_pinned(const struct superslab *ss, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (atomic_load_explicit(&ss[i].pins, memory_order_acquire) != 0)
+            return true;
+    return false;
+}
+
+void lru_push(struct superslab *ss, uint32_t n)
+{
+    link_cached(ss, n);
+    struct superslab *victim = lru.oldest;
+    while (lru.n_superslabs > config.lru_superslabs && victim != NULL) {
+        struct superslab *newer = victim->previous;
+        if (!any_pinned(victim, victim->run_superslabs)) {
+            uint32_t len = victim->run_superslabs;
+            unlink_cached(victim);
+            set_states(victim, len, SUPERSLAB_LEAVING);
+            victim->next = atomic_load_explicit(&lru.evicted, memory_order_relaxed); /* relaxed: under the lock */
+            atomic_store_explicit(&lru.evicted, victim, memory_order_relaxed);
+        }
+        victim = newer;
+    }
+}
+
+struct superslab *lru_take(uint32_t n, size_t alignment)
+{
+    for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
+        uint32_t len = ss->run_superslabs;
+        if (len < n || ((uintptr_t)superslab_memory(ss) & (alignment - 1)) != 0 || any_pinned(ss, n))
+            continue;
+        unlink_cached(ss);
+        if (len > n)
+            link_cached(ss + n, len - n);
+        set_states(ss, n, SUPERSLAB_MAPPING);
+        return ss;
+    }
+    return NULL;
+}
+
+uint32_t lru_count(void)
+{
+    return lru.n_superslabs;
+}
+
+void lru_rebuild(void)
+{
+    lru.newest = lru.oldest = NULL;
+    lru.n_superslabs = 0;
+    atomic_store_explicit(&lru.evicted, NULL, memory_order_relaxed); /* relaxed: the caller is the only thread */
+}
+
+/* ---- Back to the system ---- */
+
+/* Slots of an empty SuperSlab start anew: unused, and clean if its pages are gone. */
+static void reset_slots(struct superslab *ss, bool clean)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        if (slab_ctl_read(slab) != 0)
+            atomic_store_explicit(&slab->ctl, 0, memory_order_release);
+        if (clean && atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != 0)
+            atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed);
+    }
+    ss->dirty = clean ? DIRTY_NONE : DIRTY_ALL;
+}
+
+static size_t give_back(struct superslab *ss, uint32_t n)
+{
+    size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT;
+    bool moved = false;
+    for (uint32_t i = 0; i < n; i++)
+        moved |= ss[i].moved;
+    /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. */
+    bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
+    bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
+    for (uint32_t i = 0; i < n; i++) {
+        reset_slots(ss + i, clean);
+        if (decommitted) {
+            ss[i].committed = 0;
+            ss[i].moved = 0;
+        }
+    }
+    stats_commit(-(int64_t)len_bytes);
+    if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
+        return 0; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
+    arena_put(ss, n);
+    pool_unlock();
+    return clean ? len_bytes : 0;
+}
+
+void release_superslab(struct superslab *ss)
+{
+    EVENT("superslab eager free ss=%p", superslab_memory(ss));
+    stats_add(&stats_counters.superslabs_released_total, 1);
+    give_back(ss, 1);
+}
+
+void release_evicted(void)
+{
+    for (;;) {
+        /* relaxed look without the lock: a miss is somebody else's to give back */
+        if (atomic_load_explicit(&lru.evicted, memory_order_relaxed) == NULL || !pool_lock(HAK_LOCK_RELEASE_SLAB))
+            return;
+        struct superslab *ss = atomic_load_explicit(&lru.evicted, memory_order_relaxed);
+        if (ss != NULL)
+            atomic_store_explicit(&lru.evicted, ss->next, memory_order_relaxed);
+        pool_unlock();
+        if (ss == NULL)
+            return;
+        ss->next = NULL;
+        EVENT("superslab evicted ss=%p count=%u", superslab_memory(ss), ss->run_superslabs);
+        stats_add(&stats_counters.superslabs_evicted_total, ss->run_superslabs);
+        give_back(ss, ss->run_superslabs);
+    }
+}
+
+size_t lru_drain(void)
+{
+    size_t drained_bytes = 0;
+    for (;;) {
+        if (!pool_lock(HAK_LOCK_TRIM))
+            break;
+        struct superslab *ss = lru.oldest;
+        while (ss != NULL && any_pinned(ss, ss->run_superslabs))
+            ss = ss->previous;
+        if (ss != NULL) {
+            unlink_cached(ss);
+            set_states(ss, ss->run_superslabs, SUPERSLAB_LEAVING);
+        }
+        pool_unlock();
+        if (ss == NULL)
+            break;
+        stats_add(&stats_counters.superslabs_evicted_total, ss->run_superslabs);
+        drained_bytes += give_back(ss, ss->run_superslabs);
+    }
+    return drained_bytes;
+}
+
+/* ---- From the system ---- */
+
+bool superslab_commit(struct superslab *ss, uint32_t n)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < n; i++)
+        all &= ss[i].committed;
+    if (!all && !os_commit(superslab_memory(ss), (size_t)n << SUPERSLAB_SHIFT))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        ss[i].committed = 1;
+    stats_commit((int64_t)n << SUPERSLAB_SHIFT);
+    return true;
+}
+
+struct superslab *superslab_map(uint32_t n, size_t alignment, bool *lock_refused)
+{
+    *lock_refused = !pool_lock(n == 1 ? HAK_LOCK_ACQUIRE_SLAB : HAK_LOCK_SPAN);
+    if (*lock_refused)
+        return NULL;
+    struct superslab *ss = arena_take(n, alignment);
+    pool_unlock();
+    if (ss == NULL)
+        return NULL;
+    if (!superslab_commit(ss, n)) {
+        if (pool_lock(HAK_LOCK_RELEASE_SLAB)) {
+            arena_put(ss, n);
+            pool_unlock();
+        }
+        return NULL;
+    }
+    stats_add(&stats_counters.superslabs_mapped_total, n);
+    return ss;
+}

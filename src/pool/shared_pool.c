@@ -1,0 +1,781 @@
+/* shared_pool.c - see shared_pool.h.
+ * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
+ * Called by  front/, span.c, api/introspect.c     Calls  class_set.h, tier.h, release.h, slab.h, arena.h
+ * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
+ * I1  A POOLED SuperSlab is in exactly one list: the bucket of its number of free slots if HOT, the draining list if not.
+ * I2  A slot is in unused_slots  <=> its ctl is UNUSED, in empty_slots <=> EMPTY, in neither <=> PURGING or ACTIVE;
+ *     except while one thread is carrying it from one to the other.
+ * I3  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
+ *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
+ * I4  A slab has one owner at a time: the slot is handed out under the lock to one thread, or won by a compare-exchange.
+ * Why buckets: the fullest HOT SuperSlab (fewest free slots) comes first, so that the emptiest get a chance to become empty.
+ */
+#include "pool/shared_pool.h"
+
+#include "meta/arena.h"
+#include "os/lock.h"
+#include "pool/release.h"
+#include "service/config.h"
+#include "service/event.h"
+#include "service/report.h"
+#include "service/stats.h"
+
+#define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
+#define SCAN_LIMIT 32                   /* SuperSlabs looked at for a row of slots, per bucket */
+
+static struct lock lock;
+static __thread uint64_t lock_self; /* its address names this thread to the lock */
+
+static struct {
+    struct superslab *bucket[N_BUCKETS];
+    struct superslab *draining;
+    uint64_t bucket_bits;           /* bit k: bucket k is not empty */
+    _Atomic size_t n_empty_slots;   /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+} pool;
+
+/* ---- The lock --------------------------------------------------------------------------------------------------- */
+
+bool pool_lock(enum hak_lock_cause cause)
+{
+    enum lock_result result = lock_take(&lock, (uintptr_t)&lock_self);
+    if (unlikely(result == LOCK_SELF))
+        return false;
+    stats_add(&stats_counters.lock_acquisitions[cause], 1);
+    if (result == LOCK_TAKEN_AFTER_WAIT)
+        stats_add(&stats_counters.lock_contended, 1);
+    return true;
+}
+
+void pool_unlock(void)
+{
+    lock_drop(&lock);
+}
+
+/* ---- Lists of SuperSlabs (lock held) ----------------------------------------------------------------------------- */
+
+static enum superslab_tier tier_of(const struct superslab *ss)
+{
+    return (enum superslab_tier)atomic_load(&ss->tier);
+}
+
+static unsigned free_slots(const struct superslab *ss)
+{
+    return (unsigned)__builtin_popcount(ss->unused_slots | ss->empty_slots);
+}
+
+static struct superslab **list_of(struct superslab *ss)
+{
+    return tier_of(ss) == SS_TIER_DRAINING ? &pool.draining : &pool.bucket[ss->bucket];
+}
+
+static void link_superslab(struct superslab *ss)
+{
+    ss->bucket = (uint8_t)free_slots(ss);
+    struct superslab **list = list_of(ss);
+    ss->previous = NULL;
+    ss->next = *list;
+    if (*list != NULL)
+        (*list)->previous = ss;
+    *list = ss;
+    if (list != &pool.draining)
+        pool.bucket_bits |= (uint64_t)1 << ss->bucket;
+}
+
+static void unlink_superslab(struct superslab *ss)
+{
+    struct superslab **list = list_of(ss);
+    *(ss->previous != NULL ? &ss->previous->next : list) = ss->next;
+    if (ss->next != NULL)
+        ss->next->previous = ss->previous;
+    ss->previous = ss->next = NULL;
+    if (list != &pool.draining && *list == NULL)
+        pool.bucket_bits &= ~((uint64_t)1 << ss->bucket);
+}
+
+/* The number of free slots changed. */
+static void relink_superslab(struct superslab *ss)
+{
+    if (ss->bucket != free_slots(ss)) {
+        unlink_superslab(ss);
+        link_superslab(ss);
+    }
+}
+
+void pool_add_superslab(struct superslab *ss)
+{
+    ss->state = SUPERSLAB_POOLED;
+    atomic_store(&ss->tier, SS_TIER_HOT);
+    atomic_store(&ss->rising, 1);
+    ss->unused_slots = UINT32_MAX;
+    ss->empty_slots = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty != DIRTY_NONE; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        if (ss->dirty == DIRTY_ALL) /* relaxed: ctl publishes it */
+            atomic_store_explicit(&slab->dirty_pages, (uint16_t)slab_all_pages(), memory_order_relaxed);
+        bool dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != 0;
+        atomic_store_explicit(&slab->ctl, SLAB_CTL(dirty ? SLAB_EMPTY : SLAB_UNUSED, 0, 0), memory_order_release);
+        if (dirty)
+            ss->empty_slots |= 1u << i;
+    }
+    ss->unused_slots = ~ss->empty_slots;
+    ss->dirty = DIRTY_NONE;
+    atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    link_superslab(ss);
+}
+
+/* Takes an empty SuperSlab out of the pool. */
+static void detach_superslab(struct superslab *ss)
+{
+    unlink_superslab(ss);
+    atomic_fetch_sub(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    atomic_store(&ss->tier, SS_TIER_FREE);
+    ss->state = SUPERSLAB_LEAVING;
+    ss->dirty = ss->empty_slots != 0 ? DIRTY_BY_SLAB : DIRTY_NONE;
+    stats_add(&stats_counters.tier_to_free, 1);
+    EVENT("superslab empty ss=%p", superslab_memory(ss));
+}
+
+/* ---- Tiers ------------------------------------------------------------------------------------------------------- */
+
+struct tier_use superslab_use(const struct superslab *ss)
+{
+    struct tier_use use = {0};
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));
+        switch (CTL_STATE(ctl)) {
+        case SLAB_UNUSED:
+        case SLAB_EMPTY:
+        case SLAB_PURGING:
+            break;
+        case SLAB_SPAN_HEAD:
+        case SLAB_SPAN_BODY:
+            use.active_slots++;
+            use.used_bytes += SLAB_BYTES;
+            use.capacity_bytes += SLAB_BYTES;
+            break;
+        default: {
+            const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+            use.active_slots++;
+            use.used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
+            use.capacity_bytes += (size_t)class->n_blocks * class->bytes;
+        }
+        }
+    }
+    return use;
+}
+
+/* Enters or hides the PARTIAL slabs of a SuperSlab whose tier has just changed. */
+static void list_slabs(struct superslab *ss, bool enter)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = atomic_load(&slab->ctl);
+        size_t index = (size_t)(slab - ss->arena->slabs);
+        if (CTL_STATE(ctl) == SLAB_PARTIAL)
+            (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
+    }
+}
+
+/* Looks whether the tier changes, and changes it. Lock held. */
+static void evaluate_tier(struct superslab *ss)
+{
+    enum superslab_tier now = tier_of(ss);
+    if (ss->state != SUPERSLAB_POOLED || now != SS_TIER_HOT)
+        return;
+    if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
+        unlink_superslab(ss);
+        atomic_store(&ss->tier, SS_TIER_DRAINING);
+        link_superslab(ss);
+        list_slabs(ss, false);
+        stats_add(&stats_counters.tier_hot_to_draining, 1);
+        EVENT("superslab draining ss=%p", superslab_memory(ss));
+    }
+}
+
+/* A slab's use fell. Looks without the lock first: most SuperSlabs stay as they are. */
+static void consider_draining(struct superslab *ss)
+{
+    if (tier_of(ss) != SS_TIER_HOT || atomic_load(&ss->rising) ||
+        tier_next(SS_TIER_HOT, false, superslab_use(ss)) != SS_TIER_DRAINING)
+        return;
+    if (pool_lock(HAK_LOCK_TIER)) {
+        evaluate_tier(ss);
+        pool_unlock();
+    }
+}
+
+/* A slab became full. */
+static void consider_risen(struct superslab *ss)
+{
+    if (atomic_load_explicit(&ss->rising, memory_order_relaxed) && !tier_still_rising(true, superslab_use(ss)))
+        atomic_store(&ss->rising, 0);
+}
+
+static void reopen(struct superslab *ss)
+{
+    unlink_superslab(ss);
+    atomic_store(&ss->tier, SS_TIER_HOT);
+    atomic_store(&ss->rising, 1);
+    link_superslab(ss);
+    list_slabs(ss, true);
+    stats_add(&stats_counters.tier_draining_to_hot, 1);
+    EVENT("superslab reopened ss=%p", superslab_memory(ss));
+}
+
+/* ---- Slots (lock held) --------------------------------------------------------------------------------------------- */
+
+/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
+static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
+{
+    for (unsigned k = 1; k < n; k++)
+        free &= free >> 1; /* bit i stays if bits i .. i + k were set */
+    free &= UINT32_MAX / ((uint32_t)(((uint64_t)1 << align) - 1)); /* bits 0, align, 2 align, ... */
+    return free == 0 ? SUPERSLAB_SLABS : (unsigned)__builtin_ctz(free);
+}
+
+static uint32_t slot_mask(unsigned slot, unsigned n)
+{
+    return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
+}
+
+static void take_slots_out(struct superslab *ss, uint32_t mask)
+{
+    atomic_fetch_sub(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots & mask));
+    ss->unused_slots &= ~mask;
+    ss->empty_slots &= ~mask;
+    relink_superslab(ss);
+}
+
+bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **out_ss, unsigned *out_slot)
+{
+    uint64_t candidates = pool.bucket_bits & (UINT64_MAX << n);
+    for (; candidates != 0; candidates &= candidates - 1) {
+        struct superslab *ss = pool.bucket[__builtin_ctzll(candidates)];
+        for (unsigned tries = 0; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++) {
+            unsigned slot = SUPERSLAB_SLABS;
+            if (n == 1 && align_slots == 1 && ss->empty_slots != 0)
+                slot = (unsigned)__builtin_ctz(ss->empty_slots); /* its pages are there already */
+            else
+                slot = find_slots(ss->unused_slots | ss->empty_slots, n, align_slots);
+            if (slot == SUPERSLAB_SLABS)
+                continue;
+            take_slots_out(ss, slot_mask(slot, n));
+            *out_ss = ss;
+            *out_slot = slot;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
+{
+    uint32_t mask = slot_mask(slot, n);
+    if (slot + n > SUPERSLAB_SLABS || tier_of(ss) != SS_TIER_HOT || ((ss->unused_slots | ss->empty_slots) & mask) != mask)
+        return false;
+    take_slots_out(ss, slot_mask(slot, n));
+    return true;
+}
+
+struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
+{
+    size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
+    arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
+    for (unsigned i = slot; i < slot + n; i++)
+        atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_release);
+    ss->empty_slots |= slot_mask(slot, n);
+    atomic_fetch_add(&pool.n_empty_slots, n);
+    relink_superslab(ss);
+    if (free_slots(ss) == SUPERSLAB_SLABS) {
+        detach_superslab(ss);
+        return ss;
+    }
+    evaluate_tier(ss);
+    return NULL;
+}
+
+bool pool_reopen(unsigned n, unsigned class_id)
+{
+    struct superslab *best = NULL;
+    unsigned best_free = SUPERSLAB_SLABS + 1, tries = 0;
+    for (struct superslab *ss = pool.draining; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++) {
+        uint32_t free = ss->unused_slots | ss->empty_slots;
+        bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
+        for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
+            slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));
+            helps = CTL_STATE(ctl) == SLAB_PARTIAL && CTL_CLASS(ctl) == class_id;
+        }
+        if (helps && free_slots(ss) < best_free) {
+            best = ss;
+            best_free = free_slots(ss);
+        }
+    }
+    if (best != NULL)
+        reopen(best);
+    return best != NULL;
+}
+
+/* ---- Acquire ------------------------------------------------------------------------------------------------------- */
+
+/* Owns a slab that was found in the class's list. False: it is no longer to be had. */
+static bool own_listed(struct arena *arena, unsigned class_id, size_t index)
+{
+    struct slab *slab = &arena->slabs[index];
+    bool owned = slab_own(slab, class_id);
+    class_set_drop(arena, class_id, index);
+    if (owned && tier_of(slab->superslab) == SS_TIER_DRAINING) {
+        shared_pool_disown_slab(slab); /* Its SuperSlab began to drain after its bit was found. */
+        return false;
+    }
+    return owned;
+}
+
+static struct slab *acquire_from_class_list(unsigned class_id)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        for (size_t i = class_set_find(arena, class_id, 0); i != SIZE_MAX; i = class_set_find(arena, class_id, i + 1))
+            if (own_listed(arena, class_id, i))
+                return &arena->slabs[i];
+    }
+    return NULL;
+}
+
+struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        size_t i = class_set_find(arena, class_id, 0);
+        struct slab *slab = i == SIZE_MAX ? NULL : &arena->slabs[i];
+        if (slab != NULL && !(slab > fresh && slab_lowest_free(slab) >= slab_fresh_from(slab)) &&
+            own_listed(arena, class_id, i)) {
+            stats_add(&stats_counters.stage_class_list, 1);
+            return slab;
+        }
+    }
+    return NULL;
+}
+
+static struct slab *open_slot(struct superslab *ss, unsigned slot, unsigned class_id)
+{
+    struct slab *slab = superslab_slab(ss, slot);
+    if (slab->last_class != 0 && slab->last_class != class_id && CTL_STATE(slab_ctl_read(slab)) == SLAB_EMPTY)
+        stats_add(&stats_counters.slot_reuses_other_class, 1);
+    slab_open(slab, ss, slot, class_id);
+    arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+    return slab;
+}
+
+/* Brings an empty SuperSlab into the pool and takes its first slot. */
+static struct slab *acquire_from_new(struct superslab *ss, unsigned class_id)
+{
+    if (!pool_lock(HAK_LOCK_ACQUIRE_SLAB))
+        return NULL;
+    pool_add_superslab(ss);
+    unsigned slot = find_slots(ss->unused_slots | ss->empty_slots, 1, 1);
+    take_slots_out(ss, slot_mask(slot, 1));
+    pool_unlock();
+    return open_slot(ss, slot, class_id);
+}
+
+struct slab *shared_pool_acquire_slab(unsigned class_id)
+{
+    for (;;) {
+        struct slab *slab = acquire_from_class_list(class_id); /* stage 1 */
+        if (slab != NULL) {
+            stats_add(&stats_counters.stage_class_list, 1);
+            return slab;
+        }
+        if (!pool_lock(HAK_LOCK_ACQUIRE_SLAB))
+            return NULL;
+        struct superslab *ss;
+        unsigned slot;
+        if (pool_take_slots(1, 1, &ss, &slot)) { /* stage 2 */
+            pool_unlock();
+            stats_add(&stats_counters.stage_slot, 1);
+            return open_slot(ss, slot, class_id);
+        }
+        if (pool_reopen(0, class_id)) {
+            pool_unlock();
+            stats_add(&stats_counters.stage_reopen, 1);
+            continue; /* It offers slabs of the class, or slots. */
+        }
+        ss = lru_take(1, SUPERSLAB_BYTES); /* stage 3 */
+        pool_unlock();
+        if (ss != NULL) {
+            stats_add(&stats_counters.stage_lru, 1);
+            return acquire_from_new(ss, class_id);
+        }
+        bool lock_refused;
+        ss = superslab_map(1, SUPERSLAB_BYTES, &lock_refused);
+        if (ss == NULL)
+            return NULL;
+        stats_add(&stats_counters.stage_os, 1);
+        return acquire_from_new(ss, class_id);
+    }
+}
+
+/* ---- Return and release --------------------------------------------------------------------------------------------- */
+
+static void list_slab(struct slab *slab, unsigned class_id)
+{
+    struct superslab *ss = slab->superslab;
+    if (tier_of(ss) != SS_TIER_DRAINING)
+        class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
+}
+
+static void release_retiring(struct slab *slab)
+{
+    struct superslab *ss = slab->superslab;
+    shared_pool_release_slab(ss, (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS));
+}
+
+void shared_pool_disown_slab(struct slab *slab)
+{
+    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* ours: the class cannot change */
+    switch (slab_disown(slab)) {
+    case SLAB_RETURN_LISTABLE:
+        list_slab(slab, class_id);
+        consider_draining(slab->superslab);
+        break;
+    case SLAB_RETURN_RETIRING:
+        release_retiring(slab);
+        break;
+    default:
+        consider_risen(slab->superslab);
+    }
+}
+
+uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask)
+{
+    uint64_t doubly;
+    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* we hold a block of it: the class cannot change */
+    switch (slab_return_blocks(slab, word, mask, &doubly)) {
+    case SLAB_RETURN_LISTABLE:
+        list_slab(slab, class_id);
+        break;
+    case SLAB_RETURN_SPARSER:
+        consider_draining(slab->superslab);
+        break;
+    case SLAB_RETURN_RETIRING:
+        release_retiring(slab);
+        break;
+    case SLAB_RETURN_NOTHING:
+        break;
+    }
+    return doubly;
+}
+
+/* Why a release is refused, lock held. */
+static enum release_result check_release(struct superslab *ss, unsigned slab_idx)
+{
+    if (ss->state != SUPERSLAB_POOLED)
+        return RELEASE_BAD_ARGUMENT;
+    slab_ctl ctl = slab_ctl_read(superslab_slab(ss, slab_idx));
+    if (CTL_STATE(ctl) != SLAB_RETIRING)
+        return RELEASE_NOT_RETIRING;
+    if (CTL_USED(ctl) != 0)
+        return RELEASE_IN_USE;
+    return atomic_load_explicit(&ss->pins, memory_order_acquire) != 0 ? RELEASE_PINNED : RELEASE_DONE;
+}
+
+enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab_idx)
+{
+    if (ss == NULL || slab_idx >= SUPERSLAB_SLABS)
+        return RELEASE_BAD_ARGUMENT;
+    struct slab *slab = superslab_slab(ss, slab_idx);
+    unsigned class_id = CTL_CLASS(slab_ctl_read(slab));
+    if (!pool_lock(HAK_LOCK_RELEASE_SLAB)) {
+        if (CTL_STATE(slab_ctl_read(slab)) == SLAB_RETIRING) {
+            slab_unretire(slab); /* In a signal handler that interrupted the lock's holder: somebody else's turn. */
+            list_slab(slab, class_id);
+        }
+        return RELEASE_PINNED;
+    }
+    enum release_result result = check_release(ss, slab_idx);
+    if (result != RELEASE_DONE) {
+        if (result == RELEASE_PINNED) {
+            stats_add(&stats_counters.release_refused_pinned, 1);
+            EVENT("slab skip, pinned ss=%p slab=%u class=%u", superslab_memory(ss), slab_idx, class_id);
+            slab_unretire(slab);
+        }
+        pool_unlock();
+        if (result == RELEASE_PINNED)
+            list_slab(slab, class_id);
+        return result;
+    }
+    EVENT("slab release ss=%p slab=%u class=%u empty=%u", superslab_memory(ss), slab_idx, class_id, free_slots(ss) + 1);
+    stats_add(&stats_counters.slabs_released, 1);
+    struct superslab *freed = pool_put_slots(ss, slab_idx, 1);
+    EVENT("free-list push ss=%p slab=%u empties=%z", superslab_memory(ss), slab_idx, atomic_load(&pool.n_empty_slots));
+    bool eager = freed != NULL && release_guard_agrees(freed);
+    if (freed != NULL && !eager)
+        lru_push(freed, 1);
+    pool_unlock();
+    if (eager)
+        release_superslab(freed);
+    else if (freed != NULL)
+        release_evicted();
+    else if (shared_pool_wants_purge())
+        shared_pool_purge_empty(config.empty_slabs / 2, HAK_LOCK_RELEASE_SLAB);
+    return RELEASE_DONE;
+}
+
+/* ---- Pins ------------------------------------------------------------------------------------------------------------ */
+
+bool shared_pool_pin(struct superslab *ss)
+{
+    if (!pool_lock(HAK_LOCK_TRIM))
+        return false;
+    bool pooled = ss->state == SUPERSLAB_POOLED;
+    if (pooled)
+        atomic_fetch_add_explicit(&ss->pins, 1, memory_order_relaxed); /* relaxed: the guard reads it under the lock */
+    pool_unlock();
+    return pooled;
+}
+
+/* Releases a listed slab that is empty: its release was refused while somebody referred to the SuperSlab. */
+static void retire_idle(struct slab *slab)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_USED(ctl) == 0 && slab_own(slab, CTL_CLASS(ctl))) {
+        class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
+        shared_pool_disown_slab(slab);
+    }
+}
+
+void shared_pool_unpin(struct superslab *ss)
+{
+    /* Empty slabs left behind are released while we still hold the last reference to the record, which is never unmapped. */
+    if (atomic_fetch_sub_explicit(&ss->pins, 1, memory_order_release) == 1)
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+            retire_idle(superslab_slab(ss, i));
+}
+
+/* ---- Purging --------------------------------------------------------------------------------------------------------- */
+
+bool shared_pool_wants_purge(void)
+{
+    return atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) > config.empty_slabs;
+}
+
+/* The SuperSlab with the most free slots that has EMPTY ones, HOT or DRAINING. Lock held. */
+static struct superslab *find_purgeable(void)
+{
+    for (struct superslab *ss = pool.draining; ss != NULL; ss = ss->next)
+        if (ss->empty_slots != 0)
+            return ss;
+    for (uint64_t bits = pool.bucket_bits; bits != 0;) {
+        unsigned k = 63 - (unsigned)__builtin_clzll(bits);
+        for (struct superslab *ss = pool.bucket[k]; ss != NULL; ss = ss->next)
+            if (ss->empty_slots != 0)
+                return ss;
+        bits &= ~((uint64_t)1 << k);
+    }
+    return NULL;
+}
+
+/* Gives back the pages of the slots in mask, which are PURGING. Returns the slots whose pages are gone. */
+static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
+{
+    uint32_t purged = 0;
+    for (unsigned slot = 0; slot < SUPERSLAB_SLABS;) {
+        unsigned n = 0;
+        while (slot + n < SUPERSLAB_SLABS && (mask >> (slot + n) & 1) != 0)
+            n++;
+        if (n > 0 && os_purge(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
+            purged |= slot_mask(slot, n);
+        slot += n + 1;
+    }
+    return purged;
+}
+
+size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
+{
+    size_t purged_bytes = 0;
+    if (!pool_lock(cause))
+        return 0;
+    while (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) > keep) {
+        struct superslab *ss = find_purgeable();
+        if (ss == NULL)
+            break;
+        uint32_t mask = ss->empty_slots;
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+            if (mask >> i & 1)
+                atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_PURGING, 0, 0), memory_order_release);
+        take_slots_out(ss, mask);
+        pool_unlock();
+
+        uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
+        purged_bytes += (size_t)__builtin_popcount(purged) * SLAB_BYTES;
+
+        if (!pool_lock(cause))
+            break;
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+            struct slab *slab = superslab_slab(ss, i);
+            if ((mask >> i & 1) == 0)
+                continue;
+            if (purged >> i & 1)
+                atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
+            atomic_store_explicit(&slab->ctl, SLAB_CTL(purged >> i & 1 ? SLAB_UNUSED : SLAB_EMPTY, 0, 0),
+                                  memory_order_release);
+        }
+        ss->unused_slots |= purged;
+        ss->empty_slots |= mask & ~purged;
+        atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(mask & ~purged));
+        relink_superslab(ss);
+        if (free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
+            detach_superslab(ss);
+            bool eager = release_guard_agrees(ss);
+            if (!eager)
+                lru_push(ss, 1);
+            pool_unlock();
+            if (eager)
+                release_superslab(ss);
+            else
+                release_evicted();
+            if (!pool_lock(cause))
+                break;
+        }
+        if (purged != mask)
+            break; /* The system refuses: try again another time. */
+    }
+    pool_unlock();
+    stats_add(&stats_counters.purged_bytes, purged_bytes);
+    return purged_bytes;
+}
+
+size_t shared_pool_purge_pages(void)
+{
+    size_t purged_bytes = 0;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        size_t n_slabs = (size_t)atomic_load_explicit(&arena->high, memory_order_acquire) * SUPERSLAB_SLABS;
+        for (size_t i = 0; i < n_slabs; i++) {
+            struct slab *slab = &arena->slabs[i];
+            slab_ctl ctl = slab_ctl_read(slab);
+            if (CTL_STATE(ctl) != SLAB_PARTIAL || !slab_own(slab, CTL_CLASS(ctl)))
+                continue;
+            class_set_drop(arena, CTL_CLASS(ctl), i);
+            purged_bytes += slab_purge_free_pages(slab);
+            shared_pool_disown_slab(slab);
+        }
+    }
+    stats_add(&stats_counters.purged_bytes, purged_bytes);
+    return purged_bytes;
+}
+
+/* ---- Fork ------------------------------------------------------------------------------------------------------------ */
+
+/* Files one SuperSlab anew by what its records say. */
+static void rebuild_superslab(struct superslab *ss, bool interrupted)
+{
+    switch (ss->state) {
+    case SUPERSLAB_POOLED:
+    case SUPERSLAB_CACHED:
+        break;
+    case SUPERSLAB_RUN:
+    case SUPERSLAB_RUN_BODY:
+    case SUPERSLAB_ABSENT:
+        return;
+    default: /* MAPPING, LEAVING: in the hands of a thread that is gone, and empty */
+        if (!interrupted) {
+            ss->dirty = DIRTY_ALL;
+            arena_put(ss, 1);
+        }
+        return;
+    }
+    ss->previous = ss->next = NULL;
+    ss->unused_slots = ss->empty_slots = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        switch (CTL_STATE(slab_ctl_read(slab))) {
+        case SLAB_UNUSED:
+            ss->unused_slots |= 1u << i;
+            break;
+        case SLAB_RETIRING:
+        case SLAB_PURGING:
+            if (interrupted)
+                break;
+            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_FOREIGN);
+            atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_relaxed);
+            ss->empty_slots |= 1u << i;
+            break;
+        case SLAB_EMPTY:
+            ss->empty_slots |= 1u << i;
+            break;
+        default:
+            break;
+        }
+    }
+    ss->state = SUPERSLAB_POOLED; /* Cached ones join the pool: empty, HOT */
+    if (tier_of(ss) == SS_TIER_FREE)
+        atomic_store(&ss->tier, SS_TIER_HOT);
+    atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    link_superslab(ss);
+}
+
+void shared_pool_fork_child(bool interrupted)
+{
+    uintptr_t owner = lock_owner(&lock);
+    if (owner == 0 || owner == (uintptr_t)&lock_self)
+        return; /* Free, so the lists are whole; or held by this very thread, which goes on when its handler returns. */
+    lock_reset(&lock);
+    if (!pool_lock(HAK_LOCK_FORK))
+        return;
+    for (unsigned k = 0; k < N_BUCKETS; k++)
+        pool.bucket[k] = NULL;
+    pool.bucket_bits = 0;
+    pool.draining = NULL;
+    atomic_store(&pool.n_empty_slots, 0);
+    lru_rebuild();
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
+            rebuild_superslab(&arena->superslabs[i], interrupted);
+    pool_unlock();
+}
+
+/* ---- Checks ---------------------------------------------------------------------------------------------------------- */
+
+static const char *check_superslab(const struct superslab *ss)
+{
+    bool listed = false;
+    for (struct superslab *other = *list_of((struct superslab *)(uintptr_t)ss); other != NULL; other = other->next)
+        listed |= other == ss;
+    if (!listed)
+        return "a SuperSlab of the pool is in no list";
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        const struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = slab_ctl_read(slab);
+        enum slab_state state = CTL_STATE(ctl);
+        bool unused = ss->unused_slots >> i & 1, empty = ss->empty_slots >> i & 1;
+        unsigned offset = atomic_load(&ss->arena->class_map[slab - ss->arena->slabs]);
+        if (unused != (state == SLAB_UNUSED) || empty != (state == SLAB_EMPTY))
+            return "a slot's mask and state differ";
+        if (state == SLAB_UNUSED && atomic_load(&slab->dirty_pages) != 0)
+            return "an unused slot is dirty";
+        if (state == SLAB_OWNED || state == SLAB_PARTIAL || state == SLAB_FULL) {
+            if (offset != CTL_CLASS(ctl) * CLASS_OFFSET_SCALE)
+                return "a slab's class and the class map differ";
+            if (!slab_check(slab))
+                return "a slab's bits and count differ";
+            if (state == SLAB_FULL && CTL_USED(ctl) != class_table[CTL_CLASS(ctl)].n_blocks)
+                return "a full slab has free blocks";
+        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY) {
+            if (offset != CLASS_SPAN * CLASS_OFFSET_SCALE)
+                return "a span and the class map differ";
+        } else if (offset != CLASS_FOREIGN) {
+            return "a slot without blocks is in the class map";
+        }
+    }
+    return NULL;
+}
+
+const char *pool_check(void)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
+            const struct superslab *ss = &arena->superslabs[i];
+            const char *wrong = ss->state == SUPERSLAB_POOLED ? check_superslab(ss) : NULL;
+            if (wrong != NULL)
+                return wrong;
+        }
+    return NULL;
+}

@@ -1,0 +1,105 @@
+/* shared_pool.h - all SuperSlabs of the process: hands slabs to threads and slots to spans, and takes them back.
+ *
+ * Acquire a slab for a class:
+ *   stage 1  the class's list of slabs with free blocks (class_set.h), without a lock
+ *   stage 2  an UNUSED or EMPTY slot of the fullest HOT SuperSlab; else a DRAINING SuperSlab is reopened
+ *   stage 3  the LRU cache of empty SuperSlabs; then the system
+ *
+ * One lock guards slots, buckets and tiers. Every path that takes it has at least a slab's worth of blocks behind it.
+ * Lock order: it is the only lock of the allocator, and no system call that frees or maps memory is made under it, save
+ * those that make an arena's records.
+ */
+#ifndef HAKMEM_POOL_SHARED_POOL_H
+#define HAKMEM_POOL_SHARED_POOL_H
+
+#include "hakmem/hakmem.h"
+#include "pool/class_set.h"
+#include "pool/tier.h"
+#include "superslab/slab.h"
+
+/* ---- The lock ---- */
+
+/* Takes the pool lock. Returns false when this thread holds it already: a signal handler interrupted the holder, and the
+ * caller must do without. */
+bool pool_lock(enum hak_lock_cause cause);
+void pool_unlock(void);
+
+/* ---- Slabs ---- */
+
+/* A slab of the class, owned by the caller, with free blocks unless other threads were quicker. NULL: no memory. */
+struct slab *shared_pool_acquire_slab(unsigned class_id);
+
+/* A listed slab of the class with free blocks on pages that are in memory already; one above `fresh` in address counts only
+ * if its next block is such a one. Owned by the caller; NULL: there is none. */
+struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh);
+
+/* The owner lets go of a slab: it is listed, or released if empty. */
+void shared_pool_disown_slab(struct slab *slab);
+
+/* Returns blocks of one bit map word and does what follows. Any thread that holds them.
+ * Returns the bits of blocks that were free already (see slab_return_blocks). */
+uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask);
+
+enum release_result {
+    RELEASE_DONE = 0,
+    RELEASE_BAD_ARGUMENT, /* no such SuperSlab in the pool, or slab_idx >= 32 */
+    RELEASE_NOT_RETIRING, /* the slot holds no slab that its last user retired */
+    RELEASE_IN_USE,       /* blocks are out */
+    RELEASE_PINNED        /* references in flight: the slab is listed again, and released on unpin */
+};
+
+/* Releases an emptied slab: slot ACTIVE -> EMPTY, and the SuperSlab too if that was its last. The caller made the slab
+ * RETIRING, or is refused. */
+enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab_idx);
+
+/* ---- SuperSlabs ---- */
+
+/* A reference: the SuperSlab is not given back while it is held. False when it is not in the pool. */
+bool shared_pool_pin(struct superslab *ss);
+void shared_pool_unpin(struct superslab *ss);
+
+/* ---- Slots for spans; all under the pool lock ---- */
+
+/* n slots in a row of a HOT SuperSlab, the first on a multiple of align_slots; they leave UNUSED and EMPTY.
+ * Returns false when there are none. */
+bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot);
+
+/* The n slots behind, for a span that grows in place. */
+bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n);
+
+/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller calls release_superslab for it
+ * after unlocking; NULL otherwise. */
+struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n);
+
+/* Puts an empty SuperSlab into the pool, HOT and rising. */
+void pool_add_superslab(struct superslab *ss);
+
+/* Reopens a DRAINING SuperSlab that may help a request for n slots, or for a class (n 0). False: none. */
+bool pool_reopen(unsigned n, unsigned class_id);
+
+/* ---- Purging ---- */
+
+/* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. Returns bytes. */
+size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
+
+/* Gives back every wholly free page inside listed slabs. Returns bytes. */
+size_t shared_pool_purge_pages(void);
+
+/* True when more slots are EMPTY than keep their pages. */
+bool shared_pool_wants_purge(void);
+
+/* ---- Fork and checks ---- */
+
+/* In the child: repairs what the lock's holder left half done, if that was another thread. interrupted: the thread that
+ * forked did so in a signal handler that interrupted this allocator; then what is in somebody's hands may be in its own,
+ * and is left there. */
+void shared_pool_fork_child(bool interrupted);
+
+/* Walks every SuperSlab: lists, masks, counts and class map agree. For tests and the inspector; exact when no other thread is
+ * at work. Returns NULL, or what is wrong. */
+const char *pool_check(void);
+
+/* How much of a SuperSlab is in use, by its slabs' ctl words. */
+struct tier_use superslab_use(const struct superslab *ss);
+
+#endif

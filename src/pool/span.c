@@ -1,0 +1,317 @@
+/* span.c - see span.h.
+ * Owns     the span fields of slab and SuperSlab records.     Called by  api/malloc.c, front/
+ * Calls    shared_pool.h (slots, lock), release.h (SuperSlabs)
+ * Threads  any; records of a block are written by the thread that claims or returns it, under the pool lock.
+ * I1  Every slab of a span, and of every SuperSlab of a run, is CLASS_SPAN in the class map; exactly the first one is SPAN_HEAD.
+ */
+#include "pool/span.h"
+
+#include "meta/registry.h"
+#include "os/os.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+#include "service/stats.h"
+
+#include <string.h>
+
+/* Below this a copy is cheaper than the system call and the page table work. */
+#define MOVE_PAGES_MIN_BYTES (256 * KIB)
+
+static size_t slabs_for(size_t len_bytes)
+{
+    return (len_bytes + SLAB_BYTES - 1) >> SLAB_SHIFT;
+}
+
+static uint32_t superslabs_for(size_t len_bytes)
+{
+    return (uint32_t)((len_bytes + SUPERSLAB_BYTES - 1) >> SUPERSLAB_SHIFT);
+}
+
+/* The head record of the block that begins at address; NULL when none does. */
+static struct slab *head_of(const void *address)
+{
+    struct arena *arena = registry_arena(address);
+    if (arena == NULL || ((uintptr_t)address & (SLAB_BYTES - 1)) != 0)
+        return NULL;
+    size_t index = arena_slab_index(arena, address);
+    if (atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) != CLASS_SPAN * CLASS_OFFSET_SCALE)
+        return NULL; /* relaxed: see arena_set_class_map */
+    struct slab *slab = &arena->slabs[index];
+    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
+}
+
+static void set_state(struct slab *slab, enum slab_state state)
+{
+    atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
+}
+
+/* ---- Spans --------------------------------------------------------------------------------------------------------- */
+
+/* Describes n slots, which the caller has taken, as part of a span from `head` on. Returns whether all were clean. */
+static bool mark_span(struct superslab *ss, unsigned head, unsigned from, unsigned n)
+{
+    bool clean = true;
+    for (unsigned i = from; i < from + n; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        clean &= atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) == 0; /* relaxed: we hold the slot */
+        atomic_store_explicit(&slab->dirty_pages, (uint16_t)slab_all_pages(), memory_order_relaxed);
+        slab->superslab = ss;
+        slab->last_class = CLASS_SPAN;
+        slab->span_slabs = (uint16_t)(i - head);
+        set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
+    }
+    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
+    return clean;
+}
+
+/* n slots from the pool; maps a SuperSlab if there is none. Returns with the lock held, or false without it. */
+static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
+{
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return false;
+    for (;;) {
+        if (pool_take_slots(n, align_slots, ss, slot)) {
+            stats_add(&stats_counters.stage_slot, 1);
+            return true;
+        }
+        if (align_slots == 1 && pool_reopen(n, CLASS_SPAN)) {
+            stats_add(&stats_counters.stage_reopen, 1);
+            continue;
+        }
+        struct superslab *fresh = lru_take(1, SUPERSLAB_BYTES);
+        if (fresh != NULL) {
+            stats_add(&stats_counters.stage_lru, 1);
+        } else {
+            pool_unlock();
+            bool lock_refused;
+            fresh = superslab_map(1, SUPERSLAB_BYTES, &lock_refused);
+            if (fresh == NULL || !pool_lock(HAK_LOCK_SPAN))
+                return false;
+            stats_add(&stats_counters.stage_os, 1);
+        }
+        pool_add_superslab(fresh);
+    }
+}
+
+static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
+{
+    unsigned n = (unsigned)slabs_for(len_bytes), slot;
+    unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
+    struct superslab *ss;
+    if (!take_slots_locked(n, align_slots, &ss, &slot))
+        return NULL;
+    *zeroed = mark_span(ss, slot, slot, n);
+    struct slab *head = superslab_slab(ss, slot);
+    head->span_slabs = (uint16_t)n;
+    head->span_bytes = len_bytes;
+    pool_unlock();
+    return superslab_memory(ss) + slot * SLAB_BYTES;
+}
+
+/* Puts n slots back and does what follows. Lock held; returns without it. */
+static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n)
+{
+    struct superslab *freed = pool_put_slots(ss, slot, n);
+    /* Large blocks come and go: an emptied SuperSlab waits in the LRU cache for the next one. */
+    if (freed != NULL)
+        lru_push(freed, 1);
+    pool_unlock();
+    release_evicted();
+    if (shared_pool_wants_purge())
+        shared_pool_purge_empty(config.empty_slabs / 2, HAK_LOCK_SPAN);
+}
+
+static bool resize_span(struct slab *head, size_t len_bytes)
+{
+    struct superslab *ss = head->superslab;
+    unsigned slot = (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS);
+    size_t n_new = slabs_for(len_bytes);
+    if (n_new == 0 || n_new > SPAN_MAX_SLABS || !pool_lock(HAK_LOCK_SPAN))
+        return false;
+    unsigned n_old = head->span_slabs;
+    if (n_new > n_old) {
+        unsigned more = (unsigned)n_new - n_old;
+        if (!pool_take_slots_at(ss, slot + n_old, more)) {
+            pool_unlock();
+            return false;
+        }
+        mark_span(ss, slot, slot + n_old, more);
+    }
+    head->span_slabs = (uint16_t)n_new;
+    head->span_bytes = len_bytes;
+    if (n_new < n_old)
+        put_slots_and_unlock(ss, slot + (unsigned)n_new, n_old - (unsigned)n_new);
+    else
+        pool_unlock();
+    return true;
+}
+
+/* ---- Runs ---------------------------------------------------------------------------------------------------------- */
+
+static void mark_run(struct superslab *ss, uint32_t from, uint32_t n)
+{
+    for (uint32_t i = from; i < from + n; i++)
+        ss[i].state = i == 0 ? SUPERSLAB_RUN : SUPERSLAB_RUN_BODY;
+    arena_set_class_map(ss->arena, (size_t)(ss->index + from) * SUPERSLAB_SLABS, (size_t)n * SUPERSLAB_SLABS,
+                        CLASS_SPAN * CLASS_OFFSET_SCALE);
+}
+
+/* What was in a run is no longer in the class map, and is dirty until it is given back. */
+static void unmark_run(struct superslab *ss, uint32_t from, uint32_t n)
+{
+    for (uint32_t i = from; i < from + n; i++)
+        ss[i].dirty = DIRTY_ALL;
+    arena_set_class_map(ss->arena, (size_t)(ss->index + from) * SUPERSLAB_SLABS, (size_t)n * SUPERSLAB_SLABS,
+                        CLASS_FOREIGN);
+}
+
+/* True when every page of n empty SuperSlabs reads as zero. */
+static bool all_clean(const struct superslab *ss, uint32_t n)
+{
+    bool clean = true;
+    for (uint32_t i = 0; i < n; i++)
+        clean &= ss[i].dirty == DIRTY_NONE;
+    return clean;
+}
+
+static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
+{
+    uint32_t n = superslabs_for(len_bytes);
+    alignment = max_size(alignment, SUPERSLAB_BYTES);
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return NULL;
+    struct superslab *ss = lru_take(n, alignment);
+    pool_unlock();
+    if (ss != NULL)
+        stats_add(&stats_counters.stage_lru, 1);
+    bool lock_refused;
+    if (ss == NULL) {
+        ss = superslab_map(n, alignment, &lock_refused);
+        if (ss == NULL)
+            return NULL;
+        stats_add(&stats_counters.stage_os, 1);
+    }
+    *zeroed = all_clean(ss, n);
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return NULL; /* a signal handler in the midst of the lock, which it did not hold a moment ago: cannot be */
+    mark_run(ss, 0, n);
+    ss->run_superslabs = n;
+    ss->run_bytes = len_bytes;
+    struct slab *head = superslab_slab(ss, 0);
+    head->superslab = ss;
+    head->span_slabs = 0; /* tells a run from a span */
+    set_state(head, SLAB_SPAN_HEAD);
+    pool_unlock();
+    return superslab_memory(ss);
+}
+
+/* Gives up n SuperSlabs in a row. Lock held; returns without it. */
+static void put_run_and_unlock(struct superslab *ss, uint32_t n)
+{
+    unmark_run(ss, 0, n);
+    lru_push(ss, n);
+    pool_unlock();
+    release_evicted();
+}
+
+static bool resize_run(struct slab *head, size_t len_bytes)
+{
+    struct superslab *ss = head->superslab;
+    uint32_t n_new = superslabs_for(len_bytes);
+    if (len_bytes <= SPAN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
+        return false;
+    uint32_t n_old = ss->run_superslabs;
+    if (n_new > n_old) {
+        uint32_t more = n_new - n_old;
+        bool taken = arena_take_behind(ss, n_old, more);
+        pool_unlock();
+        if (!taken)
+            return false;
+        bool committed = superslab_commit(ss + n_old, more);
+        if (!pool_lock(HAK_LOCK_SPAN))
+            return false;
+        if (!committed) {
+            arena_put(ss + n_old, more);
+            pool_unlock();
+            return false;
+        }
+        stats_add(&stats_counters.superslabs_mapped_total, more);
+        mark_run(ss, n_old, more);
+    }
+    ss->run_superslabs = n_new;
+    ss->run_bytes = len_bytes;
+    if (n_new < n_old)
+        put_run_and_unlock(ss + n_new, n_old - n_new);
+    else
+        pool_unlock();
+    return true;
+}
+
+/* ---- Either ---------------------------------------------------------------------------------------------------------- */
+
+void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    if (size_bytes > PTRDIFF_MAX || alignment > PTRDIFF_MAX)
+        return NULL;
+    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
+    if (len_bytes <= SPAN_MAX_BYTES && alignment <= SUPERSLAB_BYTES)
+        return claim_span(len_bytes, alignment, zeroed);
+    /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
+    if (len_bytes >> 47 != 0 || alignment >> 47 != 0)
+        return NULL;
+    return claim_run(len_bytes, alignment, zeroed);
+}
+
+bool span_return(void *block)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL || !pool_lock(HAK_LOCK_SPAN))
+        return false;
+    if (head_of(block) != head) { /* another thread returned it meanwhile: freed twice */
+        pool_unlock();
+        return false;
+    }
+    struct superslab *ss = head->superslab;
+    unsigned n_slabs = head->span_slabs;
+    if (n_slabs == 0) {
+        set_state(head, SLAB_UNUSED);
+        put_run_and_unlock(ss, ss->run_superslabs);
+    } else {
+        put_slots_and_unlock(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), n_slabs);
+    }
+    return true;
+}
+
+size_t span_usable_bytes(const void *block)
+{
+    const struct slab *head = head_of(block);
+    if (head == NULL)
+        return 0;
+    return head->span_slabs == 0 ? head->superslab->run_bytes : head->span_bytes;
+}
+
+bool span_resize(void *block, size_t size_bytes)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL || size_bytes > PTRDIFF_MAX || size_bytes >> 47 != 0)
+        return false;
+    size_t len_bytes = round_up(size_bytes, os_page_bytes());
+    return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
+}
+
+void span_move(void *from, void *to, size_t len_bytes)
+{
+    struct slab *to_head = head_of(to);
+    size_t whole_bytes = len_bytes & ~(os_page_bytes() - 1);
+    /* Only between runs: pages that move take their mapping with them, and those of a run are replaced on release. */
+    if (whole_bytes >= MOVE_PAGES_MIN_BYTES && to_head != NULL && to_head->span_slabs == 0 &&
+        head_of(from)->span_slabs == 0 && os_move_pages(from, to, whole_bytes)) {
+        struct superslab *to_ss = to_head->superslab, *from_ss = head_of(from)->superslab;
+        for (uint32_t i = 0; i < superslabs_for(whole_bytes); i++)
+            to_ss[i].moved = from_ss[i].moved = 1;
+        memcpy((char *)to + whole_bytes, (char *)from + whole_bytes, len_bytes - whole_bytes);
+        return;
+    }
+    memcpy(to, from, len_bytes);
+}

@@ -1,0 +1,149 @@
+/* config.c - see config.h.
+ * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's getenv.
+ * Threads  written by the one thread that starts the allocator, constant afterwards.
+ */
+#include "service/config.h"
+
+#include "service/report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LRU_SUPERSLABS_STANDARD 4
+#define EMPTY_SLABS_STANDARD 64
+
+struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD, .empty_slabs = EMPTY_SLABS_STANDARD};
+
+const char *const profile_names[N_PROFILES] = {"conservative", "hot", "off", "full"};
+
+static bool parse_choice(const char *text, const char *const *names, unsigned n, unsigned *out)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+static bool parse_profile(const char *text)
+{
+    unsigned choice;
+    if (!parse_choice(text, profile_names, N_PROFILES, &choice))
+        return false;
+    config.profile = (enum profile)choice;
+    return true;
+}
+
+static bool parse_on_error(const char *text)
+{
+    static const char *const names[] = {"abort", "warn"};
+    unsigned choice;
+    if (!parse_choice(text, names, 2, &choice))
+        return false;
+    config.on_error = (enum on_error)choice;
+    return true;
+}
+
+static bool parse_stats(const char *text)
+{
+    static const char *const names[] = {"0", "1", "json"};
+    unsigned choice;
+    if (text[0] == '/') {
+        config.stats = STATS_FILE;
+        config.stats_path = text;
+        return true;
+    }
+    if (!parse_choice(text, names, 3, &choice))
+        return false;
+    config.stats = (enum stats_output)choice;
+    return true;
+}
+
+static bool parse_debug(const char *text)
+{
+    static const char *const names[] = {"0", "1"};
+    unsigned choice;
+    if (!parse_choice(text, names, 2, &choice))
+        return false;
+    config.debug = choice == 1;
+    return true;
+}
+
+/* A decimal number, with K, M, G or T for powers of 1024 where units are allowed; at most max. */
+static bool parse_size(const char *text, bool units, size_t max, size_t *out)
+{
+    size_t n = 0;
+    if (*text < '0' || *text > '9')
+        return false;
+    for (; *text >= '0' && *text <= '9'; text++) {
+        if (n > (SIZE_MAX - 9) / 10)
+            return false;
+        n = n * 10 + (size_t)(*text - '0');
+    }
+    static const char unit_letters[] = "KMGT";
+    const char *unit = units && *text != 0 ? strchr(unit_letters, *text) : NULL;
+    if (unit != NULL) {
+        unsigned shift = 10 * (unsigned)(unit - unit_letters + 1);
+        if (n > SIZE_MAX >> shift)
+            return false;
+        n <<= shift;
+        text++;
+    }
+    if (*text != 0 || n > max)
+        return false;
+    *out = n;
+    return true;
+}
+
+static bool parse_lru(const char *text)
+{
+    return parse_size(text, false, 65536, &config.lru_superslabs);
+}
+
+static bool parse_empty(const char *text)
+{
+    return parse_size(text, false, 1 << 20, &config.empty_slabs);
+}
+
+static bool parse_arena(const char *text)
+{
+    size_t n;
+    if (!parse_size(text, true, (size_t)1 << 46, &n) || (n != 0 && n < 2 * MIB))
+        return false;
+    config.arena_bytes = n & ~(2 * MIB - 1);
+    return true;
+}
+
+static const struct {
+    struct config_help help;
+    bool (*parse)(const char *text);
+} rows[] = {
+    {{"HAKMEM_TINY_PROFILE", "conservative|hot|off|full", "conservative", "routes of the classes up to 1024 bytes"},
+     parse_profile},
+    {{"HAKMEM_ON_ERROR", "abort|warn", "abort", "after misuse: end the process, or ignore the call and go on"},
+     parse_on_error},
+    {{"HAKMEM_STATS", "0|1|json|/FILE", "0", "statistics at exit: text or JSON on stderr, or JSON to a file"},
+     parse_stats},
+    {{"HAKMEM_LRU_SUPERSLABS", "0..65536", "4", "empty SuperSlabs of 2 MiB kept for large blocks"}, parse_lru},
+    {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages"}, parse_empty},
+    {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
+     parse_arena},
+    {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},
+};
+
+#define N_ROWS (sizeof rows / sizeof rows[0])
+
+const struct config_help *config_help_row(size_t i)
+{
+    return i < N_ROWS ? &rows[i].help : NULL;
+}
+
+void config_read(void)
+{
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const char *text = getenv(rows[i].help.name);
+        if (text != NULL && !rows[i].parse(text))
+            report_bad_value(rows[i].help.name, text, rows[i].help.values, rows[i].help.standard);
+    }
+}

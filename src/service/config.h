@@ -1,0 +1,37 @@
+/* config.h - the HAKMEM_ variables: one table, read once, before the first block.
+ */
+#ifndef HAKMEM_SERVICE_CONFIG_H
+#define HAKMEM_SERVICE_CONFIG_H
+
+#include "base/base.h"
+
+enum profile { PROFILE_CONSERVATIVE = 0, PROFILE_HOT, PROFILE_OFF, PROFILE_FULL, N_PROFILES };
+enum on_error { ON_ERROR_ABORT = 0, ON_ERROR_WARN };
+enum stats_output { STATS_OFF = 0, STATS_TEXT, STATS_JSON, STATS_FILE };
+
+struct config {
+    enum profile profile;
+    enum on_error on_error;
+    enum stats_output stats;
+    const char *stats_path;      /* STATS_FILE: points into the environment as it was at start */
+    size_t lru_superslabs;       /* most empty SuperSlabs that are kept */
+    size_t empty_slabs;          /* most empty slabs whose pages are kept */
+    size_t arena_bytes;          /* 0: chosen by the machine */
+    bool debug;                  /* event log, in builds that have it */
+};
+extern struct config config __attribute__((visibility("hidden")));
+
+extern const char *const profile_names[N_PROFILES];
+
+/* Reads the environment. A value that is not understood is reported in one line, and the default is used. Called once,
+ * before the first use. */
+void config_read(void);
+
+/* One line per variable: name, values, default, meaning. For documentation and the command. */
+struct config_help {
+    const char *name, *values, *standard, *meaning;
+};
+/* Row i of the table, NULL behind the last. */
+const struct config_help *config_help_row(size_t i);
+
+#endif

@@ -1,0 +1,252 @@
+/* slab.c - claim and return the blocks of one slab.
+ * Owns     struct slab's bit map, ctl, cursor and dirty_pages.     Called by  pool/, front/     Calls  os.h (purge)
+ * Threads  claims by the owner alone; returns by any thread; no lock.
+ * I1  A block is in exactly one place: a caller, one magazine, a set bit here, or on its way in one call.
+ * I2  popcount(bits) + used == n_blocks, when no call is in progress.                       (slab_check)
+ * I3  ctl.used == 0 implies that every bit is set and that no call is on its way to set one: a return sets its bits
+ *     first and lowers `used` after, so a slab whose `used` is 0 is touched by nobody but whoever takes it out of its state.
+ * Why one ctl word: state and count change together, so "now full", "no longer full" and "now empty" are each seen by
+ * exactly one thread, without a re-check.
+ *
+ *  edge  release                            acquire                          what becomes visible
+ *  R1    slab_return_blocks fetch_or     -> slab_claim fetch_and             the last holder's use of the block
+ *  R2    slab_return_blocks CAS on ctl   -> slab_own, slab_disown CAS,
+ *                                           release's re-check               all bits of the returned blocks
+ *  R3    slab_disown CAS                 -> slab_own CAS                     cursor, dirty_pages
+ *  R4    slab_open store of ctl          -> slab_own, slab_ctl_read          the slab's description
+ */
+#include "superslab/slab.h"
+
+
+void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id)
+{
+    const struct class_info *class = &class_table[class_id];
+    slab->superslab = ss;
+    slab->memory = superslab_memory(ss) + slot * SLAB_BYTES;
+    slab->n_words = class->n_words;
+    slab->last_class = (uint8_t)class_id;
+    atomic_store_explicit(&slab->cursor, 0, memory_order_relaxed); /* relaxed: a hint */
+    slab->bits = class->n_words <= SLAB_SMALL_WORDS
+                     ? slab->small_bits
+                     : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
+    unsigned full_words = class->n_blocks / 64, rest = class->n_blocks % 64;
+    /* relaxed: the release store of ctl below publishes them */
+    for (unsigned w = 0; w < full_words; w++)
+        atomic_store_explicit(&slab->bits[w], UINT64_MAX, memory_order_relaxed);
+    if (rest != 0)
+        atomic_store_explicit(&slab->bits[full_words], ((uint64_t)1 << rest) - 1, memory_order_relaxed);
+    atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_OWNED, class_id, 0), memory_order_release); /* R4 */
+}
+
+/* Notes that the pages of [from, to) may now hold data. Owner. */
+static void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byte)
+{
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    if (dirty == slab_all_pages())
+        return;
+    size_t page_bytes = slab_page_bytes();
+    unsigned first = (unsigned)(from_byte / page_bytes), last = (unsigned)((to_byte - 1) / page_bytes);
+    dirty |= (2u << last) - (1u << first);
+    atomic_store_explicit(&slab->dirty_pages, (uint16_t)dirty, memory_order_relaxed);
+}
+
+unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
+{
+    enum { MAX_WORDS_PER_CLAIM = 16 };
+    struct {
+        uint64_t taken;
+        unsigned word;
+    } part[MAX_WORDS_PER_CLAIM];
+    unsigned n_parts = 0, n_taken = 0, n_words = slab->n_words;
+    unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); /* relaxed: a hint */
+
+    for (unsigned seen = 0; seen < n_words && n_taken < n && n_parts < MAX_WORDS_PER_CLAIM; seen++) {
+        if (word >= n_words)
+            word = 0;
+        /* relaxed: bits only appear meanwhile, and the fetch_and below acquires those it takes */
+        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
+        if (end < word * 64 + 64)
+            free &= end <= word * 64 ? 0 : ((uint64_t)1 << (end - word * 64)) - 1;
+        if (free != 0) {
+            uint64_t taken = free;
+            unsigned n_free = (unsigned)__builtin_popcountll(free);
+            if (n_free > n - n_taken) {
+                uint64_t rest = free;
+                for (n_free = 0; n_free < n - n_taken; n_free++)
+                    rest &= rest - 1;
+                taken = free & ~rest;
+            }
+            atomic_fetch_and_explicit(&slab->bits[word], ~taken, memory_order_acquire); /* R1 */
+            part[n_parts].taken = taken;
+            part[n_parts++].word = word;
+            n_taken += n_free;
+        }
+        word++;
+    }
+    if (n_taken == 0)
+        return 0;
+    /* The last word may have more. A return that lowers the hint at this moment may be overwritten: its block is found when
+     * the search wraps around. */
+    atomic_store_explicit(&slab->cursor, (uint16_t)part[n_parts - 1].word, memory_order_relaxed);
+    /* relaxed: in state OWNED nobody acts on the count but the owner, and the blocks become known only after this */
+    slab_ctl ctl = atomic_fetch_add_explicit(&slab->ctl, n_taken, memory_order_relaxed);
+    size_t block_bytes = class_table[CTL_CLASS(ctl)].bytes;
+    unsigned at = n_taken;
+    for (unsigned i = 0; i < n_parts; i++) {
+        char *word_memory = slab->memory + (size_t)part[i].word * 64 * block_bytes;
+        uint64_t taken = part[i].taken;
+        unsigned low = (unsigned)__builtin_ctzll(taken), high = 63 - (unsigned)__builtin_clzll(taken);
+        size_t word_offset = (size_t)part[i].word * 64 * block_bytes;
+        mark_dirty(slab, word_offset + low * block_bytes, word_offset + (high + 1) * block_bytes);
+        for (; taken != 0; taken &= taken - 1)
+            out[--at] = word_memory + (size_t)__builtin_ctzll(taken) * block_bytes;
+    }
+    return n_taken;
+}
+
+unsigned slab_fresh_from(const struct slab *slab)
+{
+    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    if (dirty == slab_all_pages())
+        return class->n_blocks;
+    if (dirty == 0)
+        return 0;
+    size_t dirty_end = (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
+    return class_block_index(class, dirty_end - 1) + 1;
+}
+
+unsigned slab_lowest_free(const struct slab *slab)
+{
+    unsigned n_words = slab->n_words;
+    /* relaxed: the cursor is a hint, and what is returned meanwhile makes the answer too high at worst */
+    for (unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); word < n_words; word++) {
+        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
+        if (free != 0)
+            return word * 64 + (unsigned)__builtin_ctzll(free);
+    }
+    return class_table[CTL_CLASS(slab_ctl_read(slab))].n_blocks;
+}
+
+enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
+{
+    uint64_t before = atomic_fetch_or_explicit(&slab->bits[word], mask, memory_order_release); /* R1 */
+    *doubly = before & mask;
+    /* Low addresses first: the next claim begins here, so that blocks gather at the beginning of the slab. */
+    if (word < atomic_load_explicit(&slab->cursor, memory_order_relaxed)) /* relaxed: a hint */
+        atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
+    unsigned n = (unsigned)__builtin_popcountll(mask & ~before);
+    if (unlikely(n == 0))
+        return SLAB_RETURN_NOTHING;
+
+    slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed), next; /* relaxed: the CAS decides */
+    enum slab_return result;
+    do {
+        enum slab_state state = CTL_STATE(ctl);
+        unsigned used = CTL_USED(ctl) - n;
+        unsigned n_blocks = class_table[CTL_CLASS(ctl)].n_blocks;
+        next = ctl - n;
+        result = SLAB_RETURN_NOTHING;
+        if (state == SLAB_FULL) {
+            next = SLAB_CTL(used == 0 ? SLAB_RETIRING : SLAB_PARTIAL, CTL_CLASS(ctl), used);
+            result = used == 0 ? SLAB_RETURN_RETIRING : SLAB_RETURN_LISTABLE;
+        } else if (state == SLAB_PARTIAL) {
+            if (used == 0) {
+                next = SLAB_CTL(SLAB_RETIRING, CTL_CLASS(ctl), 0);
+                result = SLAB_RETURN_RETIRING;
+            } else if ((CTL_USED(ctl) > n_blocks / 4 && used <= n_blocks / 4) ||
+                       (CTL_USED(ctl) > n_blocks / 8 && used <= n_blocks / 8)) {
+                result = SLAB_RETURN_SPARSER;
+            }
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, next, memory_order_acq_rel, /* R2 */
+                                                    memory_order_relaxed));
+    return result;
+}
+
+enum slab_return slab_disown(struct slab *slab)
+{
+    slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed), next; /* relaxed: the CAS decides */
+    enum slab_return result;
+    do {
+        unsigned used = CTL_USED(ctl), class_id = CTL_CLASS(ctl);
+        if (used == 0) {
+            next = SLAB_CTL(SLAB_RETIRING, class_id, 0);
+            result = SLAB_RETURN_RETIRING;
+        } else if (used >= class_table[class_id].n_blocks) {
+            next = SLAB_CTL(SLAB_FULL, class_id, used);
+            result = SLAB_RETURN_NOTHING;
+        } else {
+            next = SLAB_CTL(SLAB_PARTIAL, class_id, used);
+            result = SLAB_RETURN_LISTABLE;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, next, memory_order_acq_rel, /* R2, R3 */
+                                                    memory_order_relaxed));
+    return result;
+}
+
+bool slab_own(struct slab *slab, unsigned class_id)
+{
+    slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: the CAS decides */
+    while (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_CLASS(ctl) == class_id)
+        if (atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, SLAB_CTL(SLAB_OWNED, class_id, CTL_USED(ctl)),
+                                                  memory_order_acquire, memory_order_relaxed)) /* R2, R3, R4 */
+            return true;
+    return false;
+}
+
+void slab_unretire(struct slab *slab)
+{
+    slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: only we change a RETIRING slab */
+    atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_PARTIAL, CTL_CLASS(ctl), CTL_USED(ctl)), memory_order_release);
+}
+
+/* True when every block that overlaps bytes [from, to) is free. The tail behind the last block belongs to no block. */
+static bool all_free(const struct slab *slab, const struct class_info *class, size_t from, size_t to)
+{
+    unsigned first = class_block_index(class, from), last = class_block_index(class, to - 1);
+    for (unsigned b = first; b <= last && b < class->n_blocks; b++)
+        if ((atomic_load_explicit(&slab->bits[b / 64], memory_order_acquire) >> (b % 64) & 1) == 0) /* R1 */
+            return false;
+    return true;
+}
+
+size_t slab_purge_free_pages(struct slab *slab)
+{
+    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
+    size_t page_bytes = slab_page_bytes(), purged_bytes = 0;
+    unsigned n_pages = (unsigned)(SLAB_BYTES / page_bytes);
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    for (unsigned page = 0; page < n_pages;) {
+        unsigned end = page;
+        while (end < n_pages && (dirty >> end & 1) != 0 &&
+               all_free(slab, class, end * page_bytes, (end + 1) * page_bytes))
+            end++;
+        if (end > page && os_purge(slab->memory + page * page_bytes, (end - page) * page_bytes)) {
+            dirty &= ~((1u << end) - (1u << page));
+            purged_bytes += (end - page) * page_bytes;
+        }
+        page = end + 1;
+    }
+    atomic_store_explicit(&slab->dirty_pages, (uint16_t)dirty, memory_order_relaxed);
+    return purged_bytes;
+}
+
+unsigned slab_count_free(const struct slab *slab)
+{
+    unsigned n = 0;
+    for (unsigned w = 0; w < slab->n_words; w++)
+        n += (unsigned)__builtin_popcountll(atomic_load_explicit(&slab->bits[w], memory_order_relaxed));
+    return n;
+}
+
+bool slab_check(const struct slab *slab)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+    unsigned rest = class->n_blocks % 64;
+    uint64_t last = atomic_load_explicit(&slab->bits[slab->n_words - 1], memory_order_relaxed);
+    if (rest != 0 && last >> rest != 0)
+        return false;
+    return slab_count_free(slab) + CTL_USED(ctl) == class->n_blocks;
+}

@@ -1,0 +1,75 @@
+/* slab.h - the blocks of one 64 KiB slab as bits: claim and return.
+ *
+ * A set bit is a free block. Only the slab's owner clears bits (claims); whoever holds a block sets its bit (returns it).
+ */
+#ifndef HAKMEM_SUPERSLAB_SLAB_H
+#define HAKMEM_SUPERSLAB_SLAB_H
+
+#include "meta/sizeclass.h"
+#include "os/os.h"
+
+/* Pages as dirty_pages counts them: the system's, but at least 4 KiB. */
+static inline size_t slab_page_bytes(void)
+{
+    return max_size(os_page_bytes(), 4096);
+}
+
+static inline unsigned slab_all_pages(void)
+{
+    return (1u << (SLAB_BYTES / slab_page_bytes())) - 1;
+}
+
+/* What a return brought about; the caller acts on it (shared_pool.c). */
+enum slab_return {
+    SLAB_RETURN_NOTHING,
+    SLAB_RETURN_LISTABLE, /* was FULL, now PARTIAL: the caller sets its bit in the class set */
+    SLAB_RETURN_RETIRING, /* was nobody's and is now empty: the caller alone may and must release it */
+    SLAB_RETURN_SPARSER   /* its use fell to a quarter or an eighth: the SuperSlab's tier may change */
+};
+
+/* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds an UNUSED or
+ * EMPTY slot that it took under the pool lock). Ends in state OWNED. */
+void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
+
+/* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that out[0] is the
+ * highest of them: an array from whose end they are popped in ascending order.
+ * Returns how many. Caller owns the slab. */
+unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
+
+/* The number of the first block that begins on memory which the system has yet to supply: no block from there on was handed
+ * out since the pages were last given back. Caller owns the slab, or takes the answer for a guess. */
+unsigned slab_fresh_from(const struct slab *slab);
+
+/* The number of the lowest free block; n_blocks when there is none. A guess for whoever does not own the slab. */
+unsigned slab_lowest_free(const struct slab *slab);
+
+/* Returns blocks of one bit map word.
+ * *doubly gets the bits that were set already: blocks that were free. They are not counted.
+ * Any thread that holds the blocks, no lock. */
+enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly);
+
+/* The owner lets go. Returns SLAB_RETURN_LISTABLE, SLAB_RETURN_RETIRING, or NOTHING when the slab is full. */
+enum slab_return slab_disown(struct slab *slab);
+
+/* Takes ownership of a PARTIAL slab of the class. Any thread, no lock. */
+bool slab_own(struct slab *slab, unsigned class_id);
+
+/* Takes an idle RETIRING slab back to PARTIAL: its release was refused. Caller made it RETIRING. */
+void slab_unretire(struct slab *slab);
+
+static inline slab_ctl slab_ctl_read(const struct slab *slab)
+{
+    return atomic_load_explicit(&slab->ctl, memory_order_acquire);
+}
+
+/* Gives back the pages of an owned slab on which no block is in use.
+ * Returns the bytes given back. Caller owns the slab. */
+size_t slab_purge_free_pages(struct slab *slab);
+
+/* Number of free blocks by the bit map. Exact when nobody claims or returns. */
+unsigned slab_count_free(const struct slab *slab);
+
+/* True when bits and count agree and no bit past the last block is set. Exact when nobody claims or returns. */
+bool slab_check(const struct slab *slab);
+
+#endif

@@ -1,0 +1,71 @@
+#!/bin/bash
+# run.sh - the whole test run of `make test`: every kind of build, and the tests that tell something there.
+#
+#   release  gcc, warnings are errors; all tests
+#   clang    warnings are errors; built only
+#   debug    with the debug assertions; unit tests
+#   asan     AddressSanitizer and UndefinedBehaviorSanitizer; unit tests
+#   tsan     ThreadSanitizer; unit tests, only when named
+#
+# Usage: run.sh [KIND...]     without arguments: release clang debug asan.
+# A kind that fails does not stop the others. The last line is the sum of all.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+passed=0
+failed=0
+skipped=0
+
+# Adds the counts of one run of ctest, as its report in JUnit's format has them.
+add_counts() {
+    local report=$1 line total failures disabled unrun
+    line=$(tr '\n' ' ' < "$report" 2> /dev/null | sed -n 's/.*<testsuite \([^>]*\)>.*/\1/p' | head -n 1)
+    if [[ -z $line ]]; then return; fi
+    count_of() { sed -n "s/.*\b$1=\"\([0-9]*\)\".*/\1/p" <<< "$line"; }
+    total=$(count_of tests)
+    failures=$(count_of failures)
+    disabled=$(count_of disabled)
+    unrun=$(count_of skipped)
+    failed=$((failed + failures))
+    skipped=$((skipped + disabled + unrun))
+    passed=$((passed + total - failures - disabled - unrun))
+}
+
+build() {
+    local kind=$1
+    echo "==== $kind: build"
+    cmake --preset "$kind" -DHAKMEM_WERROR=ON -DHAKMEM_REQUIRE_TEST_TOOLS=ON > /dev/null \
+        && cmake --build --preset "$kind"
+}
+
+# Runs the tests of one kind; further arguments choose among them.
+check() {
+    local kind=$1 report
+    shift
+    report=$(mktemp)
+    echo "==== $kind: test"
+    local failed_before=$failed
+    local status=0
+    ctest --preset "$kind" --output-junit "$report" "$@" || status=$?
+    add_counts "$report"
+    rm -f "$report"
+    # A ctest that fails without naming a test has still failed.
+    if [[ $status -ne 0 && $failed -eq $failed_before ]]; then failed=$((failed + 1)); fi
+}
+
+if [[ $# -eq 0 ]]; then set -- release clang debug asan; fi
+for kind in "$@"; do
+    if ! build "$kind"; then
+        echo "==== $kind: the build failed"
+        failed=$((failed + 1))
+        continue
+    fi
+    case "$kind" in
+        release) check release ;;
+        clang) ;;
+        *) check "$kind" --label-regex '^unit$' ;;
+    esac
+done
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed -eq 0 ]]

@@ -1,0 +1,78 @@
+#!/bin/bash
+# check_install.sh - installs into an empty prefix, moves it, and builds programs against it as users do.
+#
+# Each program (tests/consumer) proves by hakmem's own statistics that its malloc, or its operator new, is hakmem:
+#   C by pkg-config, shared             C by pkg-config --static, fully static
+#   C by CMake, shared and static       C++ by CMake, shared and static
+#   a static library behind other libraries, where the program itself never calls malloc
+set -euo pipefail
+
+cc=${HAKMEM_CC:-cc}
+cxx=${HAKMEM_CXX:-c++}
+consumer=$HAKMEM_SOURCE_DIR/tests/consumer
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# What the surroundings preload or search would hide a mistake here.
+unset LD_PRELOAD LD_LIBRARY_PATH CFLAGS CXXFLAGS LDFLAGS CMAKE_PREFIX_PATH
+
+step() { echo "-- $*"; }
+
+step "install"
+cmake --install "$HAKMEM_BUILD_DIR" --prefix "$work/first" > "$work/install.log"
+# An installed tree may be moved; a path of the build or of the first prefix in it would show now.
+prefix="$work/moved prefix"
+mv "$work/first" "$prefix"
+libdir=$(dirname "$(find "$prefix" -name libhakmem.so)")
+
+for file in include/hakmem/hakmem.h bin/hakmem; do
+    if [[ ! -e $prefix/$file ]]; then echo "not installed: $file"; exit 1; fi
+done
+for file in libhakmem.so libhakmem.so.0 libhakmem.a pkgconfig/hakmem.pc cmake/hakmem/hakmemConfig.cmake; do
+    if [[ ! -e $libdir/$file ]]; then echo "not installed: $file"; exit 1; fi
+done
+if [[ ! -x $prefix/bin/hakmem ]]; then echo "bin/hakmem is not executable"; exit 1; fi
+if find "$prefix" -name '*bench*' | grep .; then echo "a benchmark was installed"; exit 1; fi
+if grep -rlF -e "$HAKMEM_SOURCE_DIR" -e "$work/first" "$libdir/pkgconfig" "$libdir/cmake"; then
+    echo "an installed file names a directory of this machine"
+    exit 1
+fi
+
+# pkg-config escapes the space of the prefix for a shell, so a shell has to read its answer. The compiler adds libc
+# after it, which is to be shared again where the program is.
+export PKG_CONFIG_PATH=$libdir/pkgconfig
+by_pkg_config() { # OUTPUT COMPILER OPTION-OF-PKG-CONFIG ARGUMENT...
+    local output=$1 compiler=$2 option=$3 libc=-Wl,-Bdynamic
+    shift 3
+    if [[ " $* " == *" -static "* ]]; then libc=; fi
+    eval "$compiler -O2 -Wall -Wextra -Werror $(printf '%q ' "$@") -o $(printf %q "$output")" \
+         "$(pkg-config ${option:+"$option"} --cflags --libs hakmem) $libc"
+}
+
+step "C, pkg-config, shared"
+by_pkg_config "$work/c-shared" "$cc" "" "$consumer/c/main.c"
+LD_LIBRARY_PATH=$libdir "$work/c-shared"
+
+step "C, pkg-config --static, fully static"
+by_pkg_config "$work/c-static" "$cc" --static -static "$consumer/c/main.c"
+"$work/c-static"
+
+step "C++, pkg-config --static, fully static"
+by_pkg_config "$work/cxx-static" "$cxx" --static -static "$consumer/cxx/main.cc"
+"$work/cxx-static"
+
+step "C, the archive behind other libraries"
+"$cc" -O2 -shared -fPIC -fno-builtin -o "$work/libother.so" "$consumer/c/other.c"
+by_pkg_config "$work/behind" "$cc" --static "$consumer/c/behind.c" "$work/libother.so" -Wl,-rpath,"$work" -Wl,-Bstatic
+"$work/behind"
+
+for target in hakmem::hakmem hakmem::hakmem-static; do
+    step "C and C++, CMake, $target"
+    build=$work/cmake-${target##*:}
+    cmake -G Ninja -S "$consumer/cmake" -B "$build" -DCMAKE_PREFIX_PATH="$prefix" -DHAKMEM_TARGET=$target \
+          -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx" > "$work/cmake.log" || { cat "$work/cmake.log"; exit 1; }
+    cmake --build "$build" > "$work/cmake.log" || { cat "$work/cmake.log"; exit 1; }
+    "$build/consumer_c"
+    "$build/consumer_cxx"
+    "$build/consumer_behind"
+done
+echo "install: every consumer ran on hakmem"

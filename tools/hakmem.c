@@ -1,0 +1,126 @@
+/* hakmem.c - the hakmem command: finds the subcommand in a table and calls it.
+ * Owns       the table of subcommands, the help and version texts.
+ * Called by  people and scripts.     Calls  the subcommands.     Threads  one.
+ * I1  A subcommand gets argv[0] "hakmem NAME" and a fresh getopt state, and owns its options.
+ * Why a table: a new subcommand is one row here and one file beside this one. */
+#include "tool.h"
+
+#include "hakmem/hakmem.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_OF(number) #number
+#define VERSION_TEXT(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
+
+static int help_main(int argc, char **argv);
+
+static const struct tool_command help_command = {"help", help_main, "explain a command",
+                                                 "usage: hakmem help [COMMAND]\n"
+                                                 "\n"
+                                                 "Lists the commands, or explains one.\n"};
+
+static const struct tool_command *const commands[] = {&run_command, &help_command};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+void tool_complain(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("hakmem: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+}
+
+int tool_finish_output(void)
+{
+    if (fflush(stdout) == 0)
+        return TOOL_OK;
+    tool_complain("cannot write the output: %s", strerror(errno));
+    return TOOL_FAILED;
+}
+
+static const struct tool_command *find_command(const char *name)
+{
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    tool_complain("no command '%s' (see 'hakmem --help')", name);
+    return NULL;
+}
+
+static void print_overview(FILE *out)
+{
+    fputs("usage: hakmem COMMAND [ARGUMENT]...\n"
+          "       hakmem --help | --version\n"
+          "\n"
+          "Commands:\n",
+          out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\n'hakmem help COMMAND' explains a command.\n", out);
+}
+
+static int help_main(int argc, char **argv)
+{
+    if (argc > 2) {
+        tool_complain("'hakmem help' takes one command");
+        return TOOL_USAGE;
+    }
+    if (argc < 2) {
+        print_overview(stdout);
+        return tool_finish_output();
+    }
+    const struct tool_command *command = find_command(argv[1]);
+    if (command == NULL)
+        return TOOL_USAGE;
+    fputs(command->help, stdout);
+    return tool_finish_output();
+}
+
+static int call_command(int argc, char **argv)
+{
+    const struct tool_command *command = find_command(argv[0]);
+    if (command == NULL)
+        return TOOL_USAGE;
+    char name[32];
+    snprintf(name, sizeof name, "hakmem %s", command->name);
+    argv[0] = name;
+    optind = 0; /* getopt starts afresh */
+    return command->main(argc, argv);
+}
+
+static int print_version(void)
+{
+    puts("hakmem " VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH));
+    return tool_finish_output();
+}
+
+int main(int argc, char **argv)
+{
+    static char name[] = "hakmem";
+    static const struct option options[] = {
+        {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0}};
+    if (argc > 0)
+        argv[0] = name; /* getopt puts it before its messages */
+    switch (getopt_long(argc, argv, "+hV", options, NULL)) {
+    case 'h':
+        print_overview(stdout);
+        return tool_finish_output();
+    case 'V':
+        return print_version();
+    case '?':
+        return TOOL_USAGE; /* getopt has said why */
+    default:
+        break;
+    }
+    if (optind < argc)
+        return call_command(argc - optind, argv + optind);
+    print_overview(stderr);
+    return TOOL_USAGE;
+}
