@@ -25,9 +25,16 @@ static struct slab *current_slab(struct thread *thread, unsigned class_id)
     return slab;
 }
 
+/* The most fresh blocks that are claimed at once: about a page's worth, so that little lies in the magazine unused. */
+static unsigned fresh_batch(unsigned class_id)
+{
+    return (unsigned)(slab_page_bytes() / class_table[class_id].bytes) + 1;
+}
+
 /* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page. Classes
  * grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of their sum. Never
- * where more than a quarter of the block would be waste. */
+ * where more than a quarter of the block would be waste. Taking from the larger class's slab too was tried: it pushes blocks
+ * up class by class (random_mixed at 100,000: 34.0 MiB instead of 32.2). */
 static void *borrow(struct thread *thread, unsigned class_id)
 {
     unsigned larger = class_id + 1;
@@ -36,15 +43,14 @@ static void *borrow(struct thread *thread, unsigned class_id)
     size_t block_bytes = class_table[larger].bytes, smallest_request_bytes = class_table[class_id - 1].bytes + 1;
     struct magazine *magazine = &thread->cache.magazine[larger];
     void *block;
-    if (block_bytes - smallest_request_bytes > block_bytes / 4 ||
-        magazine_count(magazine) < 2)
+    if (block_bytes - smallest_request_bytes > block_bytes / 4 || magazine_count(magazine) < 2)
         return NULL;
     return magazine_pop(magazine, &block) ? block : NULL;
 }
 
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
  * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small. Of
- * fresh ones it takes a page's worth, so that little lies in the magazine unused. */
+ * fresh ones it takes fresh_batch at most. */
 static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void **out)
 {
     const struct class_info *class = &class_table[class_id];
@@ -68,7 +74,7 @@ static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void
                 return 1;
             }
             if (slab_lowest_free(slab) >= end)
-                end += (unsigned)(slab_page_bytes() / class->bytes) + 1;
+                end += fresh_batch(class_id);
         }
         unsigned n_claimed = slab_claim(slab, n, end, out);
         if (n_claimed != 0)
@@ -100,10 +106,9 @@ static void *refill(struct thread *thread, unsigned class_id)
     void *batch[REFILL_MAX];
     enum hak_route route = tiny_route_of(class_table[class_id].range);
 
-    if (magazine->max != 0) {
+    if (magazine->base == NULL && magazine->max != 0)
         thread_grow_magazine(thread, class_id);
-        magazine->misses++;
-    }
+    magazine->misses++;
     uint32_t capacity = magazine_capacity(magazine);
     if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
         return NULL; /* The tiny front alone serves the class, and it has no magazine. */
@@ -116,6 +121,8 @@ static void *refill(struct thread *thread, unsigned class_id)
         magazine->base[i] = batch[i];
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
+    if (n_claimed == n && capacity != 0) /* A full batch: a larger one would have saved the next miss. */
+        thread_grow_magazine(thread, class_id);
     return batch[n_claimed - 1];
 }
 

@@ -60,12 +60,12 @@ void thread_leave(struct thread *thread)
 
 /* ---- Magazines ------------------------------------------------------------------------------------------------------- */
 
-/* The most blocks of a class that a thread keeps: 32 KiB worth, but no more than 256 and no fewer than 2. */
+/* The most blocks of a class that a thread keeps: 64 KiB worth, but no more than 256 and no fewer than 2. */
 static uint32_t max_capacity(const struct class_info *class)
 {
     if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
         return 0;
-    size_t n = 32 * KIB / class->bytes;
+    size_t n = 64 * KIB / class->bytes;
     return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
 }
 
