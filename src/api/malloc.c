@@ -48,9 +48,7 @@ void *hak_calloc(size_t count, size_t size_bytes)
     if (likely(total_bytes <= CLASS_MAX_BYTES)) {
         block = hit_malloc(total_bytes);
     } else {
-        block = span_claim(total_bytes, 1, &zeroed);
-        if (block == NULL)
-            errno = ENOMEM;
+        block = front_claim_span(total_bytes, 1, &zeroed);
     }
     if (block != NULL && !zeroed)
         memset(block, 0, total_bytes);
@@ -73,10 +71,7 @@ void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
         return front_claim_class(class_id);
     }
     bool zeroed;
-    block = span_claim(size_bytes, alignment_bytes, &zeroed);
-    if (block == NULL)
-        errno = ENOMEM;
-    return block;
+    return front_claim_span(size_bytes, alignment_bytes, &zeroed);
 }
 
 static size_t usable_bytes(const void *block, unsigned class_id)

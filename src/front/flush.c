@@ -33,6 +33,40 @@ static void report_double_free(const struct slab *slab, unsigned class_id, unsig
     }
 }
 
+/* Where a block lies. */
+struct place {
+    struct slab *slab;
+    unsigned class_id, index;
+};
+
+/* Finds the place of a block of ours; CLASS_SPAN has no index. Reports what is no block's address and returns false. */
+static bool locate(const void *block, const char *call, struct place *place)
+{
+    struct arena *arena = registry_arena(block);
+    if (unlikely(arena == NULL)) {
+        report_misuse(call, "not a block of this allocator", block, NULL, 0);
+        return false;
+    }
+    size_t slab = arena_slab_index(arena, block);
+    /* relaxed: see arena_set_class_map */
+    place->class_id = atomic_load_explicit(&arena->class_map[slab], memory_order_relaxed) / CLASS_OFFSET_SCALE;
+    if (unlikely(place->class_id == CLASS_FOREIGN)) {
+        report_misuse(call, "no block lies here (freed already, or never allocated)", block, NULL, 0);
+        return false;
+    }
+    place->slab = &arena->slabs[slab];
+    if (place->class_id == CLASS_SPAN)
+        return true;
+    const struct class_info *class = &class_table[place->class_id];
+    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
+    place->index = class_block_index(class, offset);
+    if (unlikely((size_t)place->index * class->bytes != offset || place->index >= class->n_blocks)) {
+        report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
+        return false;
+    }
+    return true;
+}
+
 /* Blocks of one bit map word on their way back. */
 struct batch {
     struct slab *slab;
@@ -50,24 +84,21 @@ static void send(const struct batch *batch)
 }
 
 /* Adds a block to the batch; what was collected for another word is sent first. */
-static void collect(struct batch *batch, unsigned class_id, void *block)
+static void collect(struct batch *batch, const struct place *place)
 {
-    struct arena *arena = registry_arena(block);
-    struct slab *slab = &arena->slabs[arena_slab_index(arena, block)];
-    const struct class_info *class = &class_table[class_id];
-    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
-    unsigned index = class_block_index(class, offset);
-    if (unlikely((size_t)index * class->bytes != offset || index >= class->n_blocks)) {
-        report_misuse("free", "pointer into the middle of a block", block, "class of bytes", class->bytes);
-        return;
-    }
-    unsigned word = index / 64;
-    uint64_t bit = (uint64_t)1 << (index % 64);
-    if (batch->slab != slab || batch->word != word || (batch->mask & bit) != 0) {
+    unsigned word = place->index / 64;
+    uint64_t bit = (uint64_t)1 << (place->index % 64);
+    if (batch->slab != place->slab || batch->word != word || (batch->mask & bit) != 0) {
         send(batch);
-        *batch = (struct batch){slab, class_id, word, 0};
+        *batch = (struct batch){place->slab, place->class_id, word, 0};
     }
     batch->mask |= bit;
+}
+
+static void return_one(const struct place *place)
+{
+    struct batch batch = {place->slab, place->class_id, place->index / 64, (uint64_t)1 << (place->index % 64)};
+    send(&batch);
 }
 
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
@@ -86,8 +117,15 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     atomic_signal_fence(memory_order_acq_rel);
     magazine->top = magazine->base + (count - n);
     struct batch batch = {0};
-    for (uint32_t i = 0; i < n; i++)
-        collect(&batch, class_id, out[i]);
+    struct place place;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!locate(out[i], "free", &place))
+            continue;
+        if (unlikely(place.class_id != class_id))
+            report_misuse("free", "block freed twice: its slab holds other blocks by now", out[i], NULL, 0);
+        else
+            collect(&batch, &place);
+    }
     send(&batch);
     thread->flushes++;
 }
@@ -96,45 +134,24 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
 
 unsigned front_class_of_block(const void *block, const char *call)
 {
-    struct arena *arena = registry_arena(block);
-    if (arena == NULL) {
-        report_misuse(call, "not a block of this allocator", block, NULL, 0);
-        return 0;
-    }
-    /* relaxed: see arena_set_class_map */
-    unsigned offset = atomic_load_explicit(&arena->class_map[arena_slab_index(arena, block)], memory_order_relaxed);
-    unsigned class_id = offset / CLASS_OFFSET_SCALE;
-    if (class_id == CLASS_FOREIGN) {
-        report_misuse(call, "no block lies here (freed already, or never allocated)", block, NULL, 0);
-        return 0;
-    }
-    if (class_id == CLASS_SPAN)
-        return class_id;
-    const struct class_info *class = &class_table[class_id];
-    size_t at = (uintptr_t)block & (SLAB_BYTES - 1);
-    unsigned index = class_block_index(class, at);
-    if ((size_t)index * class->bytes != at || index >= class->n_blocks) {
-        report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
-        return 0;
-    }
-    return class_id;
+    struct place place;
+    return locate(block, call, &place) ? place.class_id : 0;
 }
 
-static void return_to_magazine(struct thread *thread, unsigned class_id, void *block)
+/* Into the thread's magazine, for which room is made. */
+static void return_to_magazine(struct thread *thread, const struct place *place, void *block)
 {
-    struct magazine *magazine = &thread->cache.magazine[class_id];
+    struct magazine *magazine = &thread->cache.magazine[place->class_id];
     if (magazine_push(magazine, block))
         return; /* The door was closed, or the block is of another arena. */
     if (magazine->max != 0) {
         magazine->misses++;
-        if (!thread_grow_magazine(thread, class_id) && magazine_capacity(magazine) != 0)
-            flush_oldest(thread, class_id, (magazine_count(magazine) + 1) / 2);
+        if (!thread_grow_magazine(thread, place->class_id) && magazine_capacity(magazine) != 0)
+            flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
         if (magazine_push(magazine, block))
             return;
     }
-    struct batch batch = {0};
-    collect(&batch, class_id, block);
-    send(&batch);
+    return_one(place);
 }
 
 void front_return_slow(void *block, const char *call)
@@ -142,20 +159,20 @@ void front_return_slow(void *block, const char *call)
     if (block == NULL)
         return;
     int saved_errno = errno;
-    unsigned class_id = front_class_of_block(block, call);
-    if (class_id == CLASS_SPAN) {
+    struct place place;
+    if (!locate(block, call, &place)) {
+        errno = saved_errno;
+        return;
+    }
+    struct thread *thread;
+    if (place.class_id == CLASS_SPAN) {
         if (!span_return(block))
             report_misuse(call, "no block begins here (freed already, or into the middle of one)", block, NULL, 0);
-    } else if (class_id != 0) {
-        struct thread *thread = thread_enter();
-        if (thread != NULL) {
-            return_to_magazine(thread, class_id, block);
-            thread_leave(thread);
-        } else {
-            struct batch batch = {0};
-            collect(&batch, class_id, block);
-            send(&batch);
-        }
+    } else if ((thread = thread_enter()) != NULL) {
+        return_to_magazine(thread, &place, block);
+        thread_leave(thread);
+    } else {
+        return_one(&place);
     }
     errno = saved_errno;
 }

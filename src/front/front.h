@@ -14,6 +14,9 @@ NOINLINE void *front_claim_slow(size_t size_bytes);
 /* A block of one class; the same for a class that the caller has worked out. */
 void *front_claim_class(unsigned class_id);
 
+/* A block above 32 KiB, or one with an alignment that no class has; as span_claim, with errno. */
+void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
+
 /* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps errno. */
 NOINLINE void front_return_slow(void *block, const char *call);
 

@@ -148,6 +148,15 @@ void *front_claim_slow(size_t size_bytes)
     return front_claim_class(class_of(size_bytes));
 }
 
+void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    thread_start_process(); /* The first request of a process may be a large one. */
+    void *block = span_claim(size_bytes, alignment, zeroed);
+    if (unlikely(block == NULL))
+        errno = ENOMEM;
+    return block;
+}
+
 void *front_claim_above_tiny(size_t size_bytes)
 {
     void *block;
@@ -158,8 +167,5 @@ void *front_claim_above_tiny(size_t size_bytes)
         return front_claim_class(class_id);
     }
     bool zeroed;
-    block = span_claim(size_bytes, 1, &zeroed);
-    if (unlikely(block == NULL))
-        errno = ENOMEM;
-    return block;
+    return front_claim_span(size_bytes, 1, &zeroed);
 }

@@ -225,6 +225,7 @@ void thread_start_process(void)
     }
     struct thread *before = tls_thread;
     tls_thread = &no_record;
+    os_start();
     config_read();
     tiny_route_set(config.profile);
     arena_set_len_bytes(config.arena_bytes);

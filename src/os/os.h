@@ -9,8 +9,15 @@
 
 #include "base/base.h"
 
+/* Learns what the functions below need. Before the first of them; any number of times. */
+void os_start(void);
+
 /* The system's page, a power of two from 4 KiB to 64 KiB. */
-size_t os_page_bytes(void);
+extern size_t os_page_bytes_known __attribute__((visibility("hidden")));
+static inline size_t os_page_bytes(void)
+{
+    return os_page_bytes_known;
+}
 
 /* Reserves address space that may not be touched and costs no memory. alignment is a power of two.
  * Returns NULL when the system refuses. */

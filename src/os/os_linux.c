@@ -1,5 +1,5 @@
 /* os_linux.c - the calls of os.h on Linux.
- * Owns     the system page size.
+ * Owns     os_page_bytes_known, written once at start.
  * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap, futex.
  * Threads  any, no lock.
  * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect
@@ -25,7 +25,6 @@
 static _Atomic unsigned long fault_first, fault_count, fault_calls;
 static _Atomic unsigned fault_mask;
 static _Atomic size_t reserve_limit_bytes = SIZE_MAX;
-static _Atomic size_t pretended_page_bytes;
 
 unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask)
 {
@@ -43,7 +42,7 @@ void os_fail_reservations_above(size_t len_bytes)
 
 void os_pretend_page_bytes(size_t page_bytes)
 {
-    atomic_store(&pretended_page_bytes, page_bytes);
+    os_page_bytes_known = page_bytes != 0 ? page_bytes : getauxval(AT_PAGESZ);
 }
 
 static bool fault(enum os_call call, size_t len_bytes)
@@ -60,19 +59,11 @@ static bool fault(enum os_call call, size_t len_bytes)
 #define FAULT(call, len_bytes) false
 #endif
 
-size_t os_page_bytes(void)
+size_t os_page_bytes_known = 4096;
+
+void os_start(void)
 {
-    static _Atomic size_t page_bytes;
-    size_t n = atomic_load_explicit(&page_bytes, memory_order_relaxed); /* relaxed: every thread computes the same */
-#if defined(HAKMEM_TESTING)
-    if (atomic_load(&pretended_page_bytes) != 0)
-        return atomic_load(&pretended_page_bytes);
-#endif
-    if (n == 0) {
-        n = getauxval(AT_PAGESZ); /* the cheapest way: no system call, and little of libc is paged in */
-        atomic_store_explicit(&page_bytes, n, memory_order_relaxed);
-    }
-    return n;
+    os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
 }
 
 static void *map(size_t len_bytes, int protection)

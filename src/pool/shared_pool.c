@@ -60,7 +60,7 @@ static enum superslab_tier tier_of(const struct superslab *ss)
 
 static unsigned free_slots(const struct superslab *ss)
 {
-    return (unsigned)__builtin_popcount(ss->unused_slots | ss->empty_slots);
+    return count_bits(ss->unused_slots | ss->empty_slots);
 }
 
 static struct superslab **list_of(struct superslab *ss)
@@ -119,7 +119,7 @@ void pool_add_superslab(struct superslab *ss)
     }
     ss->unused_slots = ~ss->empty_slots;
     ss->dirty = DIRTY_NONE;
-    atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     link_superslab(ss);
 }
 
@@ -127,7 +127,7 @@ void pool_add_superslab(struct superslab *ss)
 static void detach_superslab(struct superslab *ss)
 {
     unlink_superslab(ss);
-    atomic_fetch_sub(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots));
     atomic_store(&ss->tier, SS_TIER_FREE);
     ss->state = SUPERSLAB_LEAVING;
     ss->dirty = ss->empty_slots != 0 ? DIRTY_BY_SLAB : DIRTY_NONE;
@@ -240,7 +240,7 @@ static uint32_t slot_mask(unsigned slot, unsigned n)
 
 static void take_slots_out(struct superslab *ss, uint32_t mask)
 {
-    atomic_fetch_sub(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots & mask));
+    atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots & mask));
     ss->unused_slots &= ~mask;
     ss->empty_slots &= ~mask;
     relink_superslab(ss);
@@ -605,7 +605,7 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         pool_unlock();
 
         uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
-        purged_bytes += (size_t)__builtin_popcount(purged) * SLAB_BYTES;
+        purged_bytes += count_bits(purged) * SLAB_BYTES;
 
         if (!pool_lock(cause))
             break;
@@ -620,7 +620,7 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         }
         ss->unused_slots |= purged;
         ss->empty_slots |= mask & ~purged;
-        atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(mask & ~purged));
+        atomic_fetch_add(&pool.n_empty_slots, count_bits(mask & ~purged));
         relink_superslab(ss);
         if (free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
             detach_superslab(ss);
@@ -708,7 +708,7 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
     ss->state = SUPERSLAB_POOLED; /* Cached ones join the pool: empty, HOT */
     if (tier_of(ss) == SS_TIER_FREE)
         atomic_store(&ss->tier, SS_TIER_HOT);
-    atomic_fetch_add(&pool.n_empty_slots, (size_t)__builtin_popcount(ss->empty_slots));
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     link_superslab(ss);
 }
 

@@ -50,58 +50,63 @@ static void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byte)
     atomic_store_explicit(&slab->dirty_pages, (uint16_t)dirty, memory_order_relaxed);
 }
 
-unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
+/* The free blocks of a word that lie below number `end`. */
+static uint64_t free_below(const struct slab *slab, unsigned word, unsigned end)
 {
-    enum { MAX_WORDS_PER_CLAIM = 16 };
-    struct {
-        uint64_t taken;
-        unsigned word;
-    } part[MAX_WORDS_PER_CLAIM];
-    unsigned n_parts = 0, n_taken = 0, n_words = slab->n_words;
-    unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); /* relaxed: a hint */
+    /* relaxed: bits only appear meanwhile, and slab_claim acquires those it takes */
+    uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
+    if (likely(end >= word * 64 + 64))
+        return free;
+    return end <= word * 64 ? 0 : free & (((uint64_t)1 << (end - word * 64)) - 1);
+}
 
-    for (unsigned seen = 0; seen < n_words && n_taken < n && n_parts < MAX_WORDS_PER_CLAIM; seen++) {
+/* How many blocks below `end` are free, but no more than n. *first gets the word where the search found the first. */
+static unsigned count_available(const struct slab *slab, unsigned n, unsigned end, unsigned *first)
+{
+    unsigned n_words = slab->n_words, n_found = 0;
+    unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); /* relaxed: a hint */
+    for (unsigned seen = 0; seen < n_words && n_found < n; seen++, word++) {
         if (word >= n_words)
             word = 0;
-        /* relaxed: bits only appear meanwhile, and the fetch_and below acquires those it takes */
-        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
-        if (end < word * 64 + 64)
-            free &= end <= word * 64 ? 0 : ((uint64_t)1 << (end - word * 64)) - 1;
-        if (free != 0) {
-            uint64_t taken = free;
-            unsigned n_free = (unsigned)__builtin_popcountll(free);
-            if (n_free > n - n_taken) {
-                uint64_t rest = free;
-                for (n_free = 0; n_free < n - n_taken; n_free++)
-                    rest &= rest - 1;
-                taken = free & ~rest;
-            }
-            atomic_fetch_and_explicit(&slab->bits[word], ~taken, memory_order_acquire); /* R1 */
-            part[n_parts].taken = taken;
-            part[n_parts++].word = word;
-            n_taken += n_free;
-        }
-        word++;
+        uint64_t free = free_below(slab, word, end);
+        if (free == 0)
+            continue;
+        if (n_found == 0)
+            *first = word;
+        n_found += n == 1 ? 1 : count_bits(free);
     }
-    if (n_taken == 0)
+    return n_found < n ? n_found : n;
+}
+
+unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
+{
+    unsigned word = 0, n_claimed = count_available(slab, n, end, &word), at = n_claimed;
+    if (n_claimed == 0)
         return 0;
+    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
+    for (;; word++) {
+        if (word >= slab->n_words)
+            word = 0;
+        uint64_t free = free_below(slab, word, end), rest = free;
+        if (free == 0)
+            continue;
+        size_t word_offset = (size_t)word * 64 * block_bytes, last_offset = 0;
+        size_t first_offset = word_offset + (size_t)__builtin_ctzll(free) * block_bytes;
+        for (; rest != 0 && at > 0; rest &= rest - 1) {
+            last_offset = word_offset + (size_t)__builtin_ctzll(rest) * block_bytes;
+            out[--at] = slab->memory + last_offset;
+        }
+        atomic_fetch_and_explicit(&slab->bits[word], ~(free & ~rest), memory_order_acquire); /* R1 */
+        mark_dirty(slab, first_offset, last_offset + block_bytes);
+        if (at == 0)
+            break;
+    }
     /* The last word may have more. A return that lowers the hint at this moment may be overwritten: its block is found when
      * the search wraps around. */
-    atomic_store_explicit(&slab->cursor, (uint16_t)part[n_parts - 1].word, memory_order_relaxed);
+    atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
     /* relaxed: in state OWNED nobody acts on the count but the owner, and the blocks become known only after this */
-    slab_ctl ctl = atomic_fetch_add_explicit(&slab->ctl, n_taken, memory_order_relaxed);
-    size_t block_bytes = class_table[CTL_CLASS(ctl)].bytes;
-    unsigned at = n_taken;
-    for (unsigned i = 0; i < n_parts; i++) {
-        char *word_memory = slab->memory + (size_t)part[i].word * 64 * block_bytes;
-        uint64_t taken = part[i].taken;
-        unsigned low = (unsigned)__builtin_ctzll(taken), high = 63 - (unsigned)__builtin_clzll(taken);
-        size_t word_offset = (size_t)part[i].word * 64 * block_bytes;
-        mark_dirty(slab, word_offset + low * block_bytes, word_offset + (high + 1) * block_bytes);
-        for (; taken != 0; taken &= taken - 1)
-            out[--at] = word_memory + (size_t)__builtin_ctzll(taken) * block_bytes;
-    }
-    return n_taken;
+    atomic_fetch_add_explicit(&slab->ctl, n_claimed, memory_order_relaxed);
+    return n_claimed;
 }
 
 unsigned slab_fresh_from(const struct slab *slab)
@@ -135,7 +140,7 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
     /* Low addresses first: the next claim begins here, so that blocks gather at the beginning of the slab. */
     if (word < atomic_load_explicit(&slab->cursor, memory_order_relaxed)) /* relaxed: a hint */
         atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
-    unsigned n = (unsigned)__builtin_popcountll(mask & ~before);
+    unsigned n = count_bits(mask & ~before);
     if (unlikely(n == 0))
         return SLAB_RETURN_NOTHING;
 
@@ -236,7 +241,7 @@ unsigned slab_count_free(const struct slab *slab)
 {
     unsigned n = 0;
     for (unsigned w = 0; w < slab->n_words; w++)
-        n += (unsigned)__builtin_popcountll(atomic_load_explicit(&slab->bits[w], memory_order_relaxed));
+        n += count_bits(atomic_load_explicit(&slab->bits[w], memory_order_relaxed));
     return n;
 }
 
