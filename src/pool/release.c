@@ -148,7 +148,7 @@ static size_t give_back(struct superslab *ss, uint32_t n)
 
 void release_superslab(struct superslab *ss)
 {
-    EVENT("superslab eager free ss=%p", superslab_memory(ss));
+    EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru.n_superslabs);
     stats_add(&stats_counters.superslabs_released_total, 1);
     give_back(ss, 1);
 }

@@ -132,7 +132,8 @@ static void detach_superslab(struct superslab *ss)
     ss->state = SUPERSLAB_LEAVING;
     ss->dirty = ss->empty_slots != 0 ? DIRTY_BY_SLAB : DIRTY_NONE;
     stats_add(&stats_counters.tier_to_free, 1);
-    EVENT("superslab empty ss=%p", superslab_memory(ss));
+    EVENT("superslab empty ss=%p unused=%u empty=%u", superslab_memory(ss), count_bits(ss->unused_slots),
+          count_bits(ss->empty_slots));
 }
 
 /* ---- Tiers ------------------------------------------------------------------------------------------------------- */
@@ -188,7 +189,7 @@ static void evaluate_tier(struct superslab *ss)
         link_superslab(ss);
         list_slabs(ss, false);
         stats_add(&stats_counters.tier_hot_to_draining, 1);
-        EVENT("superslab draining ss=%p", superslab_memory(ss));
+        EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), free_slots(ss));
     }
 }
 
@@ -219,7 +220,7 @@ static void reopen(struct superslab *ss)
     link_superslab(ss);
     list_slabs(ss, true);
     stats_add(&stats_counters.tier_draining_to_hot, 1);
-    EVENT("superslab reopened ss=%p", superslab_memory(ss));
+    EVENT("superslab reopened ss=%p free=%u", superslab_memory(ss), free_slots(ss));
 }
 
 /* ---- Slots (lock held) --------------------------------------------------------------------------------------------- */

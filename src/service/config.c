@@ -4,6 +4,7 @@
  */
 #include "service/config.h"
 
+#include "service/event.h"
 #include "service/report.h"
 
 #include <stdlib.h>
@@ -67,6 +68,8 @@ static bool parse_debug(const char *text)
     if (!parse_choice(text, names, 2, &choice))
         return false;
     config.debug = choice == 1;
+    if (config.debug && !EVENT_LOG_BUILT)
+        report_line("hakmem: HAKMEM_DEBUG=1 has no effect: only debug builds have the event log");
     return true;
 }
 

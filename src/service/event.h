@@ -4,6 +4,7 @@
 #define HAKMEM_SERVICE_EVENT_H
 
 #if defined(HAKMEM_DEBUG_BUILD)
+#define EVENT_LOG_BUILT 1
 #include "service/config.h"
 #include "service/report.h"
 #define EVENT(...)                                                                                                     \
@@ -12,6 +13,7 @@
             report_line("hakmem: event: " __VA_ARGS__);                                                                \
     } while (0)
 #else
+#define EVENT_LOG_BUILT 0
 #define EVENT(...) ((void)0)
 #endif
 

@@ -18,7 +18,7 @@ export LC_ALL=C TZ=UTC
 step() { echo "-- $*"; }
 
 fail() {
-    echo "FAILED: $*"
+    echo "FAILED: $*" >&2
     exit 1
 }
 
