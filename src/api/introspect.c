@@ -54,7 +54,7 @@ static void add_superslab(struct hak_stats *s, const struct superslab *ss)
             s->slots_unused++;
             break;
         case SLAB_EMPTY:
-        case SLAB_PURGING:
+        case SLAB_TAKEN:
             s->slots_empty++;
             break;
         case SLAB_SPAN_HEAD:
@@ -109,6 +109,8 @@ static void add_threads(struct hak_stats *s)
         s->flushes += thread->flushes;
         for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
             uint64_t n = magazine_count(&thread->cache.magazine[c]);
+            if (n > thread->cache.magazine[c].max)
+                continue; /* its thread is just exchanging the array */
             s->cached_blocks += n;
             s->cached_bytes += n * class_table[c].bytes;
         }
@@ -202,13 +204,10 @@ int hak_route_get(int range)
 
 size_t hak_trim(int level)
 {
-    size_t trimmed_bytes = 0;
-    front_flush_thread();
-    if (level >= HAK_TRIM_SLABS)
-        trimmed_bytes += shared_pool_purge_empty(0, HAK_LOCK_TRIM);
-    if (level >= HAK_TRIM_PAGES)
-        trimmed_bytes += shared_pool_purge_pages();
-    return trimmed_bytes + lru_drain();
+    uint64_t released_before = stats_read(&stats_counters.superslabs_released_total);
+    size_t trimmed_bytes = front_trim(level);
+    /* What the magazines gave back may have emptied SuperSlabs, which went at once. */
+    return trimmed_bytes + (stats_read(&stats_counters.superslabs_released_total) - released_before) * SUPERSLAB_BYTES;
 }
 
 /* ---- Printing ------------------------------------------------------------------------------------------------------------ */

@@ -82,7 +82,10 @@ static size_t usable_bytes(const void *block, unsigned class_id)
 size_t hak_usable_size(const void *block)
 {
     unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
-    return class_id == 0 ? 0 : usable_bytes(block, class_id);
+    size_t n = class_id == 0 ? 0 : usable_bytes(block, class_id);
+    if (unlikely(class_id == CLASS_SPAN && n == 0))
+        report_misuse("malloc_usable_size", NO_BLOCK_BEGINS_HERE, block, NULL, 0);
+    return n;
 }
 
 /* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie idle. */
@@ -103,19 +106,24 @@ void *hak_realloc(void *block, size_t size_bytes)
     size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */
         if (class_id != 0)
-            report_misuse("realloc", "no block begins here (freed already, or into the middle of one)", block, NULL, 0);
+            report_misuse("realloc", NO_BLOCK_BEGINS_HERE, block, NULL, 0);
         errno = EINVAL;
         return NULL;
     }
     if (class_id == CLASS_SPAN) {
-        if (size_bytes > CLASS_MAX_BYTES && span_resize(block, size_bytes))
+        if (size_bytes > CLASS_MAX_BYTES && front_resize_span(block, size_bytes))
             return block;
     } else if (worth_keeping(old_bytes, size_bytes)) {
         return block;
     }
+    int saved_errno = errno;
     void *moved = hit_malloc(size_bytes);
-    if (unlikely(moved == NULL))
-        return size_bytes <= old_bytes ? block : NULL; /* shrinking never fails: the block stays as it is */
+    if (unlikely(moved == NULL)) {
+        if (size_bytes > old_bytes)
+            return NULL;
+        errno = saved_errno; /* Shrinking never fails: the block stays as it is. */
+        return block;
+    }
     size_t keep_bytes = min_size(old_bytes, size_bytes);
     if (class_id == CLASS_SPAN && size_bytes > CLASS_MAX_BYTES)
         span_move(block, moved, keep_bytes);

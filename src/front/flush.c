@@ -15,6 +15,7 @@
 #include "front/flush.h"
 
 #include "front/front.h"
+#include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -46,6 +47,10 @@ static bool locate(const void *block, const char *call, struct place *place)
     if (unlikely(arena == NULL)) {
         report_misuse(call, "not a block of this allocator", block, NULL, 0);
         return false;
+    }
+    if (unlikely(arena->class_map == NULL)) { /* pool/emergency.c */
+        place->class_id = CLASS_SPAN;
+        return true;
     }
     size_t slab = arena_slab_index(arena, block);
     /* relaxed: see arena_set_class_map */
@@ -164,24 +169,32 @@ void front_return_slow(void *block, const char *call)
         errno = saved_errno;
         return;
     }
-    struct thread *thread;
+    struct thread *thread = thread_enter();
     if (place.class_id == CLASS_SPAN) {
         if (!span_return(block))
-            report_misuse(call, "no block begins here (freed already, or into the middle of one)", block, NULL, 0);
-    } else if ((thread = thread_enter()) != NULL) {
+            report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
+    } else if (thread != NULL) {
         return_to_magazine(thread, &place, block);
-        thread_leave(thread);
     } else {
         return_one(&place);
     }
+    if (thread != NULL)
+        thread_leave(thread);
     errno = saved_errno;
 }
 
-void front_flush_thread(void)
+size_t front_trim(int level)
 {
     struct thread *thread = thread_enter();
-    if (thread == NULL)
-        return;
-    thread_empty(thread);
-    thread_leave(thread);
+    size_t trimmed_bytes = 0;
+    if (thread != NULL)
+        thread_empty(thread);
+    if (level >= HAK_TRIM_SLABS)
+        trimmed_bytes += shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    if (level >= HAK_TRIM_PAGES)
+        trimmed_bytes += shared_pool_purge_pages();
+    trimmed_bytes += lru_drain();
+    if (thread != NULL)
+        thread_leave(thread);
+    return trimmed_bytes;
 }

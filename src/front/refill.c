@@ -6,8 +6,9 @@
  */
 #include "front/flush.h"
 #include "front/front.h"
-#include "front/thread.h"
 #include "front/route.h"
+#include "front/thread.h"
+#include "pool/emergency.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 
@@ -138,6 +139,8 @@ void *front_claim_class(unsigned class_id)
     } else {
         block = claim_from_pool(class_id);
     }
+    if (unlikely(block == NULL) && pool_lock_is_mine())
+        block = emergency_claim(class_table[class_id].bytes, 1);
     if (unlikely(block == NULL))
         errno = ENOMEM;
     return block;
@@ -150,11 +153,26 @@ void *front_claim_slow(size_t size_bytes)
 
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
-    thread_start_process(); /* The first request of a process may be a large one. */
+    struct thread *thread = thread_enter();
     void *block = span_claim(size_bytes, alignment, zeroed);
+    if (thread != NULL)
+        thread_leave(thread);
+    if (unlikely(block == NULL) && pool_lock_is_mine()) {
+        block = emergency_claim(size_bytes, alignment);
+        *zeroed = true;
+    }
     if (unlikely(block == NULL))
         errno = ENOMEM;
     return block;
+}
+
+bool front_resize_span(void *block, size_t size_bytes)
+{
+    struct thread *thread = thread_enter();
+    bool resized = span_resize(block, size_bytes);
+    if (thread != NULL)
+        thread_leave(thread);
+    return resized;
 }
 
 void *front_claim_above_tiny(size_t size_bytes)

@@ -28,6 +28,7 @@ __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 /* The thread's record; NULL: none yet; &no_record: being created, or gone. */
 static __thread struct thread *tls_thread;
+static __thread struct thread *tls_created; /* while tls_thread is &no_record: the record that is being prepared */
 static struct thread no_record;
 
 static struct thread *_Atomic all_threads;
@@ -46,16 +47,18 @@ struct thread *thread_first(void)
 
 static void close_door(struct thread *thread)
 {
+    thread->busy = 1; /* first: a handler that came between would open the door again when it leaves */
+    atomic_signal_fence(memory_order_seq_cst);
     tls_cache = (struct cache *)(uintptr_t)&closed_cache;
-    thread->busy = 1;
     atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
 }
 
 void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    thread->busy = 0;
     tls_cache = &thread->cache;
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->busy = 0;
 }
 
 /* ---- Magazines ------------------------------------------------------------------------------------------------------- */
@@ -195,6 +198,15 @@ static void on_thread_exit(void *record)
     release_record(thread);
 }
 
+/* The thread was inside a slow path: its magazines may be half changed, and a claim from a slab half done. */
+static void mend(struct thread *thread)
+{
+    memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        if (thread->current[c] != NULL)
+            slab_recount(thread->current[c]);
+}
+
 static void on_fork_child(void)
 {
     struct thread *self = tls_thread;
@@ -203,9 +215,9 @@ static void on_fork_child(void)
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are whole at
      * any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded leak. */
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
-        if (thread != self && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            if (thread->busy) /* it was inside a slow path: its magazines may be half changed */
-                memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
+        if (thread != self && thread != tls_created && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
+            if (thread->busy)
+                mend(thread);
             thread_empty(thread);
             thread->busy = 0;
             release_record(thread);
@@ -247,13 +259,15 @@ static struct thread *create(void)
         tls_thread = NULL;
         return NULL;
     }
+    tls_created = thread;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c].max = max_capacity(&class_table[c]);
     thread->tls_slot = &tls_cache;
     if (exit_key_made)
         pthread_setspecific(exit_key, thread); /* On failure the record stays in use after the thread: a bounded loss. */
-    tls_thread = thread;
     close_door(thread);
+    tls_thread = thread;
+    tls_created = NULL;
     return thread;
 }
 

@@ -48,16 +48,12 @@ static size_t preferred_len_bytes(void)
 }
 
 /* Commits the pages that hold [start, start + len_bytes). */
-static bool commit_around(struct arena *arena, void *start, size_t len_bytes)
+static bool commit_around(void *start, size_t len_bytes)
 {
     size_t page_bytes = os_page_bytes();
     char *from = (char *)((uintptr_t)start & ~(page_bytes - 1));
     char *to = (char *)round_up((uintptr_t)start + len_bytes, page_bytes);
-    if (!os_commit(from, (size_t)(to - from)))
-        return false;
-    if (arena != NULL)
-        atomic_fetch_add_explicit(&arena->metadata_committed_bytes, (size_t)(to - from), memory_order_relaxed);
-    return true;
+    return os_commit(from, (size_t)(to - from));
 }
 
 /* Cuts len_bytes from the metadata mapping, on a multiple of 64 KiB so that parts never share a page. */
@@ -68,7 +64,8 @@ static size_t cut(size_t *end, size_t len_bytes)
     return start;
 }
 
-static struct arena *arena_create(size_t len_bytes, size_t alignment)
+/* need_bytes of it are committed at once: a request that the system will not serve shall not leave an arena behind. */
+static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t need_bytes)
 {
     uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
     size_t n_slabs = (size_t)n * SUPERSLAB_SLABS;
@@ -86,9 +83,9 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment)
     size_t at_large_bits = cut(&end, n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t));
 
     char *base = os_reserve(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
-    char *metadata = base == NULL ? NULL : os_reserve(end, SLAB_BYTES);
+    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : os_reserve(end, SLAB_BYTES);
     void *class_map = metadata == NULL ? NULL : os_reserve_readable(round_up(n_slabs, SLAB_BYTES));
-    if (class_map == NULL || !commit_around(NULL, metadata, head_bytes)) {
+    if (class_map == NULL || !commit_around(metadata, head_bytes)) {
         if (class_map != NULL)
             os_unreserve(class_map, round_up(n_slabs, SLAB_BYTES));
         if (metadata != NULL)
@@ -128,11 +125,18 @@ static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
 {
     size_t len_bytes = max_size(preferred_len_bytes() & ~(SUPERSLAB_BYTES - 1), need_bytes);
     for (;;) {
-        struct arena *arena = arena_create(len_bytes, alignment);
+        struct arena *arena = arena_create(len_bytes, alignment, need_bytes);
         if (arena != NULL || len_bytes == need_bytes)
             return arena;
         len_bytes = max_size(len_bytes / 2 & ~(SUPERSLAB_BYTES - 1), need_bytes);
     }
+}
+
+/* The first arena needs no entry: its addresses are found by subtraction. */
+static bool enter_in_registry(struct arena *arena, uint32_t first, uint32_t n)
+{
+    return arena == registry_primary.arena ||
+           registry_enter(arena->base + ((size_t)first << SUPERSLAB_SHIFT), n, arena);
 }
 
 /* Commits the records of SuperSlabs up to `until`, a chunk at a time. */
@@ -142,13 +146,16 @@ static bool extend_frontier(struct arena *arena, uint32_t until)
         uint32_t first = arena->frontier;
         uint32_t n = arena->n_superslabs - first < CHUNK_SUPERSLABS ? arena->n_superslabs - first : CHUNK_SUPERSLABS;
         size_t slab = (size_t)first * SUPERSLAB_SLABS, n_slabs = (size_t)n * SUPERSLAB_SLABS;
-        if (!commit_around(arena, &arena->superslabs[first], n * sizeof(struct superslab)) ||
-            !commit_around(arena, &arena->slabs[slab], n_slabs * sizeof(struct slab)) ||
-            !commit_around(arena, &arena->large_bits[slab * SLAB_MAX_WORDS],
+        if (!commit_around(&arena->superslabs[first], n * sizeof(struct superslab)) ||
+            !commit_around(&arena->slabs[slab], n_slabs * sizeof(struct slab)) ||
+            !commit_around(&arena->large_bits[slab * SLAB_MAX_WORDS],
                            n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t)) ||
-            !commit_around(arena, &arena->set0[slab / 64], (n_slabs + 63) / 64 * sizeof(struct class_set_row)) ||
-            !commit_around(arena, (void *)&arena->class_map[slab], n_slabs) || !registry_add(arena, first, n))
+            !commit_around(&arena->set0[slab / 64], (n_slabs + 63) / 64 * sizeof(struct class_set_row)) ||
+            !commit_around((void *)&arena->class_map[slab], n_slabs) || !enter_in_registry(arena, first, n))
             return false; /* What was committed stays so, and is committed again without harm next time. */
+        atomic_fetch_add_explicit(&arena->metadata_committed_bytes,
+                                  n * sizeof(struct superslab) + n_slabs * (sizeof(struct slab) + SLAB_MAX_WORDS * 8 + 9),
+                                  memory_order_relaxed); /* a statistic; 9: the class map and a slab's share of set0 */
         arena->frontier = first + n;
     }
     return true;
@@ -196,10 +203,28 @@ static void mark_taken(struct arena *arena, uint32_t first, uint32_t n)
         atomic_store_explicit(&arena->high, first + n, memory_order_release);
 }
 
-static struct superslab *take_from(struct arena *arena, uint32_t n, size_t alignment)
+/* Makes n free SuperSlabs from number i on writable, memory first: of what the system will not serve, no record is made. */
+static bool commit_superslabs(struct arena *arena, uint32_t i, uint32_t n)
+{
+    bool all = i + n <= arena->frontier;
+    for (uint32_t k = i; all && k < i + n; k++)
+        all = arena->superslabs[k].committed;
+    if (all)
+        return true;
+    if (!os_commit(arena->base + ((size_t)i << SUPERSLAB_SHIFT), (size_t)n << SUPERSLAB_SHIFT) ||
+        !extend_frontier(arena, i + n))
+        return false; /* Memory that stays writable unused is charged, no more; the next request finds it here. */
+    for (uint32_t k = i; k < i + n; k++)
+        arena->superslabs[k].committed = 1;
+    return true;
+}
+
+/* *had_room tells whether only the system's refusal stood in the way. */
+static struct superslab *take_from(struct arena *arena, uint32_t n, size_t alignment, bool *had_room)
 {
     uint32_t i = find_free(arena, n, alignment);
-    if (i == arena->n_superslabs || !extend_frontier(arena, i + n))
+    *had_room |= i != arena->n_superslabs;
+    if (i == arena->n_superslabs || !commit_superslabs(arena, i, n))
         return NULL;
     mark_taken(arena, i, n);
     return &arena->superslabs[i];
@@ -207,13 +232,14 @@ static struct superslab *take_from(struct arena *arena, uint32_t n, size_t align
 
 struct superslab *arena_take(uint32_t n, size_t alignment)
 {
+    bool had_room = false;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
-        struct superslab *ss = take_from(arena, n, alignment);
+        struct superslab *ss = take_from(arena, n, alignment, &had_room);
         if (ss != NULL)
             return ss;
     }
-    struct arena *arena = arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
-    return arena == NULL ? NULL : take_from(arena, n, alignment);
+    struct arena *arena = had_room ? NULL : arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
+    return arena == NULL ? NULL : take_from(arena, n, alignment, &had_room);
 }
 
 bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
@@ -225,7 +251,7 @@ bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         if (is_taken(arena, first + i))
             return false;
-    if (!extend_frontier(arena, first + n))
+    if (!commit_superslabs(arena, first, n))
         return false;
     mark_taken(arena, first, n);
     return true;

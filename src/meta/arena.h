@@ -9,13 +9,13 @@
 
 #include "meta/layout.h"
 
-/* Takes n SuperSlabs in a row whose first lies on a multiple of alignment (a power of two, at least 2 MiB); makes an arena
- * when none has room. They are address space only: superslab_commit makes them usable, unless they still are.
- * Returns the first one's record, each record's state set to SUPERSLAB_MAPPING; NULL when there is no address space.
+/* Takes n SuperSlabs in a row whose first lies on a multiple of alignment (a power of two, at least 2 MiB), and makes them
+ * writable; makes an arena when none has room.
+ * Returns the first one's record, each record's state set to SUPERSLAB_MAPPING; NULL when there is no memory.
  * Caller holds the pool lock. */
 struct superslab *arena_take(uint32_t n, size_t alignment);
 
-/* Takes the n SuperSlabs right behind ss, if they are free. Caller holds the pool lock. */
+/* Takes the n SuperSlabs right behind ss, if they are free, and makes them writable. Caller holds the pool lock. */
 bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n);
 
 /* Puts n SuperSlabs back. Caller holds the pool lock. */

@@ -33,18 +33,19 @@
 
 /* What a slot holds. The shared pool's slot states are UNUSED, EMPTY and ACTIVE, the last being any of the others.
  *
- *   UNUSED ---acquire---> OWNED --disown--> PARTIAL or FULL       (full: no block free)
- *   EMPTY  ---acquire---> OWNED
- *   FULL ---a block is returned---> PARTIAL ---stage 1---> OWNED
- *   OWNED or PARTIAL ---the last block is returned or seen to be---> RETIRING ---release---> EMPTY ---purge---> UNUSED
- *   UNUSED or EMPTY <---> SPAN_HEAD, SPAN_BODY
+ *   UNUSED, EMPTY ---stages 2, 3---> TAKEN ---slab_open---> OWNED ---slab_disown---> PARTIAL, FULL or RETIRING
+ *   FULL ---a block is returned---> PARTIAL (or RETIRING, if that was all of them)
+ *   PARTIAL ---stage 1---> OWNED            PARTIAL ---the last block is returned---> RETIRING
+ *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
+ *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
+ *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
  *
- * Who may change it: the one thread that owns an OWNED slab; whoever wins the compare-exchange out of PARTIAL or FULL;
- * the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY, PURGING and SPAN_*. */
+ * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange out of
+ * PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*. */
 enum slab_state {
     SLAB_UNUSED = 0, /* no class; pages untouched or given back, so they read as zero */
     SLAB_EMPTY,      /* no class; pages may hold old data */
-    SLAB_PURGING,    /* was EMPTY; its pages are being given back */
+    SLAB_TAKEN,      /* in one thread's hands: on its way to OWNED or to a span, or being purged */
     SLAB_OWNED,      /* one thread claims from it */
     SLAB_PARTIAL,    /* nobody's; has free blocks; its bit in the class set is (about to be) set */
     SLAB_FULL,       /* nobody's; no free block */
@@ -75,10 +76,11 @@ struct slab {
     uint8_t unused8;
     uint16_t span_slabs;              /* head: slabs in the span; body: distance to the head. Pool lock */
     uint16_t unused16;
-    struct superslab *superslab;      /* Set on acquire */
-    char *memory;                     /* the slab's 64 KiB. Set on acquire */
+    struct superslab *superslab;      /* Set on the first acquire, constant afterwards */
+    char *memory;                     /* the slab's 64 KiB. Likewise */
     _Atomic uint64_t *bits;           /* small_bits or the large map. Set on acquire */
     size_t span_bytes;                /* head: usable bytes, a multiple of the page. Pool lock */
+    struct slab *next_deferred;       /* head: returned by a signal handler, and not yet put back. See span.c */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
 };
 _Static_assert(sizeof(struct slab) == 128, "32 slab records fill a page");

@@ -1,9 +1,9 @@
 /* registry.c - see registry.h.
  * Owns     registry_primary and the table of the other arenas.
  * Called by  arena.c (enters), everything that gets an address from a caller (looks up).     Calls  os.h
- * Threads  look-ups from any thread without a lock; entries under the pool lock. Entries are never removed.
+ * Threads  any, no lock. A leaf is never removed.
  *  edge  release                       acquire                     what becomes visible
- *  G1    registry_add stores entry  -> registry_arena loads it     the arena's record
+ *  G1    registry_enter stores     -> registry_arena loads it     the arena's record
  */
 #include "meta/registry.h"
 
@@ -31,24 +31,31 @@ void registry_set_primary(struct arena *arena)
     registry_primary.n_slabs = (size_t)arena->n_superslabs * SUPERSLAB_SLABS;
 }
 
-bool registry_add(struct arena *arena, uint32_t first, uint32_t n)
+/* The leaf of a root slot, made if need be; NULL when there is no memory. */
+static struct leaf *leaf_for(struct leaf *_Atomic *slot)
 {
-    if (arena == registry_primary.arena)
-        return true;
-    for (uint32_t i = first; i < first + n; i++) {
-        uintptr_t key = ((uintptr_t)arena->base >> SUPERSLAB_SHIFT) + i;
-        struct leaf *_Atomic *slot = &root[key >> LEAF_BITS];
-        struct leaf *leaf = atomic_load_explicit(slot, memory_order_relaxed); /* relaxed: written under our lock */
-        if (leaf == NULL) {
-            leaf = os_reserve(sizeof *leaf, SLAB_BYTES);
-            if (leaf == NULL)
-                return false;
-            if (!os_commit(leaf, sizeof *leaf)) {
-                os_unreserve(leaf, sizeof *leaf);
-                return false;
-            }
-            atomic_store_explicit(slot, leaf, memory_order_release); /* G1 */
-        }
+    struct leaf *leaf = atomic_load_explicit(slot, memory_order_acquire); /* G1 */
+    if (leaf != NULL)
+        return leaf;
+    struct leaf *fresh = os_reserve(sizeof *fresh, SLAB_BYTES);
+    if (fresh == NULL)
+        return NULL;
+    /* A signal handler may enter what it needs while the interrupted code is here: the first one wins. */
+    if (!os_commit(fresh, sizeof *fresh) ||
+        !atomic_compare_exchange_strong_explicit(slot, &leaf, fresh, memory_order_acq_rel, memory_order_acquire)) /* G1 */
+        os_unreserve(fresh, sizeof *fresh);
+    else
+        leaf = fresh;
+    return leaf;
+}
+
+bool registry_enter(const void *base, size_t n, struct arena *arena)
+{
+    uintptr_t key = (uintptr_t)base >> SUPERSLAB_SHIFT;
+    for (size_t i = 0; i < n; i++, key++) {
+        struct leaf *leaf = key >> (LEAF_BITS + ROOT_BITS) == 0 ? leaf_for(&root[key >> LEAF_BITS]) : NULL;
+        if (leaf == NULL)
+            return false;
         atomic_store_explicit(&leaf->arena[key & ((1 << LEAF_BITS) - 1)], arena, memory_order_release); /* G1 */
     }
     return true;

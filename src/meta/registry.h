@@ -30,8 +30,9 @@ static ALWAYS_INLINE size_t registry_class_offset(const void *address)
 /* The arena that holds address, NULL when none does. Any thread, no lock. */
 struct arena *registry_arena(const void *address);
 
-/* Enters n SuperSlabs of an arena. Returns false when there is no memory for the table. Caller holds the pool lock. */
-bool registry_add(struct arena *arena, uint32_t first, uint32_t n);
+/* Enters n times 2 MiB of address space from base on, as the arena's, or as nobody's (NULL). Returns false when there is no
+ * memory for the table. Any thread, no lock. */
+bool registry_enter(const void *base, size_t n, struct arena *arena);
 
 /* Makes arena the first one. Caller holds the pool lock. */
 void registry_set_primary(struct arena *arena);

@@ -11,15 +11,10 @@
 #define SLEEPERS 1u
 #define SPINS 100 /* about the length of the longest section without a system call, a few microseconds */
 
-static inline void cpu_relax(void)
-{
-    __asm__ __volatile__("" ::: "memory");
-    __builtin_ia32_pause();
-}
-
 /* The futex is the low half of the word: it changes whenever the owner does, and the sleepers' bit is in it. */
 static _Atomic uint32_t *futex_of(struct lock *lock)
 {
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
     return (_Atomic uint32_t *)(void *)&lock->word;
 }
 

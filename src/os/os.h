@@ -38,8 +38,9 @@ bool os_decommit(void *address, size_t len_bytes);
 /* Gives the pages back; the memory stays committed and reads as zero. */
 bool os_purge(void *address, size_t len_bytes);
 
-/* Moves the pages of one committed range to another, which is committed too; what the target held is lost and the
- * source reads as zero. Returns false when the system cannot, and then nothing has moved. */
+/* Moves the pages of one committed range, which must lie in one mapping of the system's, to another committed one; what the
+ * target held is lost and the source reads as zero. Returns false when the system cannot: then the source is as it was, and
+ * the target reads as zero. */
 bool os_move_pages(void *from, void *to, size_t len_bytes);
 
 /* Physical memory in bytes; 0 when unknown. */

@@ -100,7 +100,7 @@ uint32_t lru_count(void)
     return lru.n_superslabs;
 }
 
-void lru_rebuild(void)
+void lru_forget(void)
 {
     lru.newest = lru.oldest = NULL;
     lru.n_superslabs = 0;
@@ -109,17 +109,18 @@ void lru_rebuild(void)
 
 /* ---- Back to the system ---- */
 
-/* Slots of an empty SuperSlab start anew: unused, and clean if its pages are gone. */
-static void reset_slots(struct superslab *ss, bool clean)
+void superslab_forget_slots(struct superslab *ss)
 {
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty == DIRTY_BY_SLAB; i++) {
         struct slab *slab = superslab_slab(ss, i);
-        if (slab_ctl_read(slab) != 0)
-            atomic_store_explicit(&slab->ctl, 0, memory_order_release);
-        if (clean && atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != 0)
-            atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed);
+        if (slab_ctl_read(slab) == 0)
+            continue;
+        slab->last_class = 0;
+        atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
+        atomic_store_explicit(&slab->ctl, 0, memory_order_release);
     }
-    ss->dirty = clean ? DIRTY_NONE : DIRTY_ALL;
+    if (ss->dirty == DIRTY_BY_SLAB)
+        ss->dirty = DIRTY_ALL;
 }
 
 static size_t give_back(struct superslab *ss, uint32_t n)
@@ -132,7 +133,8 @@ static size_t give_back(struct superslab *ss, uint32_t n)
     bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
     bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
     for (uint32_t i = 0; i < n; i++) {
-        reset_slots(ss + i, clean);
+        superslab_forget_slots(ss + i);
+        ss[i].dirty = clean ? DIRTY_NONE : DIRTY_ALL;
         if (decommitted) {
             ss[i].committed = 0;
             ss[i].moved = 0;
@@ -196,35 +198,15 @@ size_t lru_drain(void)
 
 /* ---- From the system ---- */
 
-bool superslab_commit(struct superslab *ss, uint32_t n)
+struct superslab *superslab_map(uint32_t n, size_t alignment)
 {
-    bool all = true;
-    for (uint32_t i = 0; i < n; i++)
-        all &= ss[i].committed;
-    if (!all && !os_commit(superslab_memory(ss), (size_t)n << SUPERSLAB_SHIFT))
-        return false;
-    for (uint32_t i = 0; i < n; i++)
-        ss[i].committed = 1;
-    stats_commit((int64_t)n << SUPERSLAB_SHIFT);
-    return true;
-}
-
-struct superslab *superslab_map(uint32_t n, size_t alignment, bool *lock_refused)
-{
-    *lock_refused = !pool_lock(n == 1 ? HAK_LOCK_ACQUIRE_SLAB : HAK_LOCK_SPAN);
-    if (*lock_refused)
+    if (!pool_lock(n == 1 ? HAK_LOCK_ACQUIRE_SLAB : HAK_LOCK_SPAN))
         return NULL;
     struct superslab *ss = arena_take(n, alignment);
     pool_unlock();
-    if (ss == NULL)
-        return NULL;
-    if (!superslab_commit(ss, n)) {
-        if (pool_lock(HAK_LOCK_RELEASE_SLAB)) {
-            arena_put(ss, n);
-            pool_unlock();
-        }
-        return NULL;
+    if (ss != NULL) {
+        stats_add(&stats_counters.superslabs_mapped_total, n);
+        stats_commit((int64_t)n << SUPERSLAB_SHIFT);
     }
-    stats_add(&stats_counters.superslabs_mapped_total, n);
     return ss;
 }

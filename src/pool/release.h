@@ -19,19 +19,21 @@ void release_evicted(void);
 /* n SuperSlabs in a row from the cache, state MAPPING; NULL when it has none. Pool lock. */
 struct superslab *lru_take(uint32_t n, size_t alignment);
 
+/* An empty SuperSlab's slot records become those of a fresh one; what its pages hold is then known as a whole (DIRTY_ALL). The
+ * caller has it in its hands. */
+void superslab_forget_slots(struct superslab *ss);
+
 /* Number of SuperSlabs in the cache. */
 uint32_t lru_count(void);
 
 /* Gives back everything in the cache. Not under the lock. Returns bytes. */
 size_t lru_drain(void);
 
-/* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory. */
-struct superslab *superslab_map(uint32_t n, size_t alignment, bool *lock_refused);
+/* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock is this
+ * thread's already. */
+struct superslab *superslab_map(uint32_t n, size_t alignment);
 
-/* Makes n SuperSlabs in a row writable. Not under the lock. */
-bool superslab_commit(struct superslab *ss, uint32_t n);
-
-/* The child of a fork found the lists in doubt: the cache is emptied of its entries, which stay usable. Pool lock. */
-void lru_rebuild(void);
+/* The child of a fork found the lists in doubt: the cache forgets its entries, whose records tell what they are. Pool lock. */
+void lru_forget(void);
 
 #endif

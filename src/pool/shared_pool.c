@@ -3,8 +3,7 @@
  * Called by  front/, span.c, api/introspect.c     Calls  class_set.h, tier.h, release.h, slab.h, arena.h
  * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
  * I1  A POOLED SuperSlab is in exactly one list: the bucket of its number of free slots if HOT, the draining list if not.
- * I2  A slot is in unused_slots  <=> its ctl is UNUSED, in empty_slots <=> EMPTY, in neither <=> PURGING or ACTIVE;
- *     except while one thread is carrying it from one to the other.
+ * I2  A slot is in unused_slots  <=> its ctl is UNUSED, in empty_slots <=> EMPTY, in neither <=> TAKEN or ACTIVE.
  * I3  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
  *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
  * I4  A slab has one owner at a time: the slot is handed out under the lock to one thread, or won by a compare-exchange.
@@ -44,6 +43,11 @@ bool pool_lock(enum hak_lock_cause cause)
     if (result == LOCK_TAKEN_AFTER_WAIT)
         stats_add(&stats_counters.lock_contended, 1);
     return true;
+}
+
+bool pool_lock_is_mine(void)
+{
+    return lock_owner(&lock) == (uintptr_t)&lock_self;
 }
 
 void pool_unlock(void)
@@ -146,7 +150,7 @@ struct tier_use superslab_use(const struct superslab *ss)
         switch (CTL_STATE(ctl)) {
         case SLAB_UNUSED:
         case SLAB_EMPTY:
-        case SLAB_PURGING:
+        case SLAB_TAKEN:
             break;
         case SLAB_SPAN_HEAD:
         case SLAB_SPAN_BODY:
@@ -244,6 +248,9 @@ static void take_slots_out(struct superslab *ss, uint32_t mask)
     atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots & mask));
     ss->unused_slots &= ~mask;
     ss->empty_slots &= ~mask;
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) /* a fork's child must see that somebody has them */
+        atomic_store_explicit(&superslab_slab(ss, (unsigned)__builtin_ctz(rest))->ctl, SLAB_CTL(SLAB_TAKEN, 0, 0),
+                              memory_order_release);
     relink_superslab(ss);
 }
 
@@ -299,7 +306,8 @@ bool pool_reopen(unsigned n, unsigned class_id)
 {
     struct superslab *best = NULL;
     unsigned best_free = SUPERSLAB_SLABS + 1, tries = 0;
-    for (struct superslab *ss = pool.draining; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++) {
+    /* The best of the first that help: all are looked at only while none does, which is still cheaper than new memory. */
+    for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT); ss = ss->next, tries++) {
         uint32_t free = ss->unused_slots | ss->empty_slots;
         bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
         for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
@@ -346,8 +354,7 @@ struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
         size_t i = class_set_find(arena, class_id, 0);
         struct slab *slab = i == SIZE_MAX ? NULL : &arena->slabs[i];
-        if (slab != NULL && !(slab > fresh && slab_lowest_free(slab) >= slab_fresh_from(slab)) &&
-            own_listed(arena, class_id, i)) {
+        if (slab != NULL && (slab < fresh || slab_maybe_recycled(slab, class_id)) && own_listed(arena, class_id, i)) {
             stats_add(&stats_counters.stage_class_list, 1);
             return slab;
         }
@@ -358,7 +365,7 @@ struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *
 static struct slab *open_slot(struct superslab *ss, unsigned slot, unsigned class_id)
 {
     struct slab *slab = superslab_slab(ss, slot);
-    if (slab->last_class != 0 && slab->last_class != class_id && CTL_STATE(slab_ctl_read(slab)) == SLAB_EMPTY)
+    if (slab->last_class != 0 && slab->last_class != class_id)
         stats_add(&stats_counters.slot_reuses_other_class, 1);
     slab_open(slab, ss, slot, class_id);
     arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
@@ -405,8 +412,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
             stats_add(&stats_counters.stage_lru, 1);
             return acquire_from_new(ss, class_id);
         }
-        bool lock_refused;
-        ss = superslab_map(1, SUPERSLAB_BYTES, &lock_refused);
+        ss = superslab_map(1, SUPERSLAB_BYTES);
         if (ss == NULL)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
@@ -497,10 +503,9 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
             stats_add(&stats_counters.release_refused_pinned, 1);
             EVENT("slab skip, pinned ss=%p slab=%u class=%u", superslab_memory(ss), slab_idx, class_id);
             slab_unretire(slab);
+            list_slab(slab, class_id); /* under the lock: unpin then finds it */
         }
         pool_unlock();
-        if (result == RELEASE_PINNED)
-            list_slab(slab, class_id);
         return result;
     }
     EVENT("slab release ss=%p slab=%u class=%u empty=%u", superslab_memory(ss), slab_idx, class_id, free_slots(ss) + 1);
@@ -546,7 +551,11 @@ static void retire_idle(struct slab *slab)
 void shared_pool_unpin(struct superslab *ss)
 {
     /* Empty slabs left behind are released while we still hold the last reference to the record, which is never unmapped. */
-    if (atomic_fetch_sub_explicit(&ss->pins, 1, memory_order_release) == 1)
+    if (!pool_lock(HAK_LOCK_TRIM))
+        return; /* The handler that interrupts the lock's holder leaves the SuperSlab pinned: never given back, no worse. */
+    bool last = atomic_fetch_sub_explicit(&ss->pins, 1, memory_order_release) == 1;
+    pool_unlock();
+    if (last)
         for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
             retire_idle(superslab_slab(ss, i));
 }
@@ -561,7 +570,8 @@ bool shared_pool_wants_purge(void)
 /* The SuperSlab with the most free slots that has EMPTY ones, HOT or DRAINING. Lock held. */
 static struct superslab *find_purgeable(void)
 {
-    for (struct superslab *ss = pool.draining; ss != NULL; ss = ss->next)
+    unsigned tries = 0;
+    for (struct superslab *ss = pool.draining; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++)
         if (ss->empty_slots != 0)
             return ss;
     for (uint64_t bits = pool.bucket_bits; bits != 0;) {
@@ -571,10 +581,13 @@ static struct superslab *find_purgeable(void)
                 return ss;
         bits &= ~((uint64_t)1 << k);
     }
+    for (struct superslab *ss = pool.draining; ss != NULL; ss = ss->next)
+        if (ss->empty_slots != 0)
+            return ss;
     return NULL;
 }
 
-/* Gives back the pages of the slots in mask, which are PURGING. Returns the slots whose pages are gone. */
+/* Gives back the pages of the slots in mask, which are TAKEN. Returns the slots whose pages are gone. */
 static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
 {
     uint32_t purged = 0;
@@ -599,9 +612,6 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         if (ss == NULL)
             break;
         uint32_t mask = ss->empty_slots;
-        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-            if (mask >> i & 1)
-                atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_PURGING, 0, 0), memory_order_release);
         take_slots_out(ss, mask);
         pool_unlock();
 
@@ -609,7 +619,7 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         purged_bytes += count_bits(purged) * SLAB_BYTES;
 
         if (!pool_lock(cause))
-            break;
+            return purged_bytes;
         for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
             struct slab *slab = superslab_slab(ss, i);
             if ((mask >> i & 1) == 0)
@@ -634,7 +644,7 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
             else
                 release_evicted();
             if (!pool_lock(cause))
-                break;
+                return purged_bytes;
         }
         if (purged != mask)
             break; /* The system refuses: try again another time. */
@@ -670,8 +680,10 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
     switch (ss->state) {
     case SUPERSLAB_POOLED:
-    case SUPERSLAB_CACHED:
         break;
+    case SUPERSLAB_CACHED:
+        pool_add_superslab(ss);
+        return;
     case SUPERSLAB_RUN:
     case SUPERSLAB_RUN_BODY:
     case SUPERSLAB_ABSENT:
@@ -692,7 +704,7 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             ss->unused_slots |= 1u << i;
             break;
         case SLAB_RETIRING:
-        case SLAB_PURGING:
+        case SLAB_TAKEN:
             if (interrupted)
                 break;
             arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_FOREIGN);
@@ -706,9 +718,6 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             break;
         }
     }
-    ss->state = SUPERSLAB_POOLED; /* Cached ones join the pool: empty, HOT */
-    if (tier_of(ss) == SS_TIER_FREE)
-        atomic_store(&ss->tier, SS_TIER_HOT);
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     link_superslab(ss);
 }
@@ -726,7 +735,7 @@ void shared_pool_fork_child(bool interrupted)
     pool.bucket_bits = 0;
     pool.draining = NULL;
     atomic_store(&pool.n_empty_slots, 0);
-    lru_rebuild();
+    lru_forget();
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
             rebuild_superslab(&arena->superslabs[i], interrupted);

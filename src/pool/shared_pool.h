@@ -24,13 +24,16 @@
 bool pool_lock(enum hak_lock_cause cause);
 void pool_unlock(void);
 
+/* Whether this thread holds it: then a signal handler interrupted the holder. */
+bool pool_lock_is_mine(void);
+
 /* ---- Slabs ---- */
 
 /* A slab of the class, owned by the caller, with free blocks unless other threads were quicker. NULL: no memory. */
 struct slab *shared_pool_acquire_slab(unsigned class_id);
 
-/* A listed slab of the class with free blocks on pages that are in memory already; one above `fresh` in address counts only
- * if its next block is such a one. Owned by the caller; NULL: there is none. */
+/* The lowest listed slab of the class if it has free blocks on pages that are in memory already, or lies below `fresh`. Owned
+ * by the caller; NULL: there is none. */
 struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh);
 
 /* The owner lets go of a slab: it is listed, or released if empty. */

@@ -8,15 +8,14 @@
 
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/emergency.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "service/report.h"
 #include "service/stats.h"
 
 #include <string.h>
-
-/* Below this a copy is cheaper than the system call and the page table work. */
-#define MOVE_PAGES_MIN_BYTES (256 * KIB)
 
 static size_t slabs_for(size_t len_bytes)
 {
@@ -32,7 +31,7 @@ static uint32_t superslabs_for(size_t len_bytes)
 static struct slab *head_of(const void *address)
 {
     struct arena *arena = registry_arena(address);
-    if (arena == NULL || ((uintptr_t)address & (SLAB_BYTES - 1)) != 0)
+    if (arena == NULL || arena->class_map == NULL || ((uintptr_t)address & (SLAB_BYTES - 1)) != 0)
         return NULL;
     size_t index = arena_slab_index(arena, address);
     if (atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) != CLASS_SPAN * CLASS_OFFSET_SCALE)
@@ -56,7 +55,7 @@ static bool mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
         struct slab *slab = superslab_slab(ss, i);
         clean &= atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) == 0; /* relaxed: we hold the slot */
         atomic_store_explicit(&slab->dirty_pages, (uint16_t)slab_all_pages(), memory_order_relaxed);
-        slab->superslab = ss;
+        slab_place(slab, ss, i);
         slab->last_class = CLASS_SPAN;
         slab->span_slabs = (uint16_t)(i - head);
         set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
@@ -84,8 +83,7 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
             stats_add(&stats_counters.stage_lru, 1);
         } else {
             pool_unlock();
-            bool lock_refused;
-            fresh = superslab_map(1, SUPERSLAB_BYTES, &lock_refused);
+            fresh = superslab_map(1, SUPERSLAB_BYTES);
             if (fresh == NULL || !pool_lock(HAK_LOCK_SPAN))
                 return false;
             stats_add(&stats_counters.stage_os, 1);
@@ -151,8 +149,10 @@ static bool resize_span(struct slab *head, size_t len_bytes)
 
 static void mark_run(struct superslab *ss, uint32_t from, uint32_t n)
 {
-    for (uint32_t i = from; i < from + n; i++)
+    for (uint32_t i = from; i < from + n; i++) {
+        superslab_forget_slots(&ss[i]);
         ss[i].state = i == 0 ? SUPERSLAB_RUN : SUPERSLAB_RUN_BODY;
+    }
     arena_set_class_map(ss->arena, (size_t)(ss->index + from) * SUPERSLAB_SLABS, (size_t)n * SUPERSLAB_SLABS,
                         CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
@@ -185,21 +185,20 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     pool_unlock();
     if (ss != NULL)
         stats_add(&stats_counters.stage_lru, 1);
-    bool lock_refused;
     if (ss == NULL) {
-        ss = superslab_map(n, alignment, &lock_refused);
+        ss = superslab_map(n, alignment);
         if (ss == NULL)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
     }
     *zeroed = all_clean(ss, n);
-    if (!pool_lock(HAK_LOCK_SPAN))
-        return NULL; /* a signal handler in the midst of the lock, which it did not hold a moment ago: cannot be */
+    if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
+        report_broken("the pool lock is held by the thread that has just given it back", ss);
     mark_run(ss, 0, n);
     ss->run_superslabs = n;
     ss->run_bytes = len_bytes;
     struct slab *head = superslab_slab(ss, 0);
-    head->superslab = ss;
+    slab_place(head, ss, 0);
     head->span_slabs = 0; /* tells a run from a span */
     set_state(head, SLAB_SPAN_HEAD);
     pool_unlock();
@@ -224,27 +223,23 @@ static bool resize_run(struct slab *head, size_t len_bytes)
     uint32_t n_old = ss->run_superslabs;
     if (n_new > n_old) {
         uint32_t more = n_new - n_old;
-        bool taken = arena_take_behind(ss, n_old, more);
-        pool_unlock();
-        if (!taken)
-            return false;
-        bool committed = superslab_commit(ss + n_old, more);
-        if (!pool_lock(HAK_LOCK_SPAN))
-            return false;
-        if (!committed) {
-            arena_put(ss + n_old, more);
+        if (!arena_take_behind(ss, n_old, more)) {
             pool_unlock();
             return false;
         }
+        stats_commit((int64_t)more << SUPERSLAB_SHIFT);
         stats_add(&stats_counters.superslabs_mapped_total, more);
         mark_run(ss, n_old, more);
     }
+    size_t old_bytes = ss->run_bytes, kept_bytes = min_size(old_bytes, (size_t)n_new << SUPERSLAB_SHIFT);
     ss->run_superslabs = n_new;
     ss->run_bytes = len_bytes;
     if (n_new < n_old)
         put_run_and_unlock(ss + n_new, n_old - n_new);
     else
         pool_unlock();
+    if (kept_bytes >= len_bytes + SLAB_BYTES) /* The tail of the last SuperSlab stays ours, but not in memory. */
+        os_purge(superslab_memory(ss) + len_bytes, kept_bytes - len_bytes);
     return true;
 }
 
@@ -263,23 +258,64 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
     return claim_run(len_bytes, alignment, zeroed);
 }
 
+/* Puts a block back whose head this thread has. Lock held; returns without it. */
+static void put_block_and_unlock(struct slab *head)
+{
+    struct superslab *ss = head->superslab;
+    if (head->span_slabs == 0) {
+        set_state(head, SLAB_UNUSED);
+        put_run_and_unlock(ss, ss->run_superslabs);
+    } else {
+        put_slots_and_unlock(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), head->span_slabs);
+    }
+}
+
+/* ---- Returned by signal handlers ------------------------------------------------------------------------------------- */
+
+/* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span operation of
+ * any thread does it. */
+static struct slab *_Atomic deferred;
+
+static bool defer(struct slab *head)
+{
+    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
+    if (!atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_RETIRING, 0, 0)))
+        return false; /* freed twice */
+    head->next_deferred = atomic_load(&deferred);
+    while (!atomic_compare_exchange_weak(&deferred, &head->next_deferred, head))
+        continue;
+    return true;
+}
+
+static void put_deferred(void)
+{
+    if (likely(atomic_load_explicit(&deferred, memory_order_relaxed) == NULL)) /* relaxed: the next one sees it */
+        return;
+    struct slab *head = atomic_exchange(&deferred, NULL);
+    while (head != NULL) {
+        struct slab *next = head->next_deferred;
+        set_state(head, SLAB_SPAN_HEAD);
+        if (pool_lock(HAK_LOCK_SPAN))
+            put_block_and_unlock(head);
+        else
+            defer(head);
+        head = next;
+    }
+}
+
 bool span_return(void *block)
 {
     struct slab *head = head_of(block);
-    if (head == NULL || !pool_lock(HAK_LOCK_SPAN))
-        return false;
+    if (head == NULL)
+        return emergency_return(block);
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return defer(head);
     if (head_of(block) != head) { /* another thread returned it meanwhile: freed twice */
         pool_unlock();
         return false;
     }
-    struct superslab *ss = head->superslab;
-    unsigned n_slabs = head->span_slabs;
-    if (n_slabs == 0) {
-        set_state(head, SLAB_UNUSED);
-        put_run_and_unlock(ss, ss->run_superslabs);
-    } else {
-        put_slots_and_unlock(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), n_slabs);
-    }
+    put_block_and_unlock(head);
+    put_deferred();
     return true;
 }
 
@@ -287,7 +323,7 @@ size_t span_usable_bytes(const void *block)
 {
     const struct slab *head = head_of(block);
     if (head == NULL)
-        return 0;
+        return emergency_usable_bytes(block);
     return head->span_slabs == 0 ? head->superslab->run_bytes : head->span_bytes;
 }
 
@@ -300,18 +336,24 @@ bool span_resize(void *block, size_t size_bytes)
     return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
 }
 
+/* Moves n whole SuperSlabs of one run to another: each lies in one mapping of the system's. */
+static void move_superslabs(struct superslab *from, struct superslab *to, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        from[i].moved = to[i].moved = 1;
+        if (!os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES))
+            memcpy(superslab_memory(&to[i]), superslab_memory(&from[i]), SUPERSLAB_BYTES);
+    }
+}
+
 void span_move(void *from, void *to, size_t len_bytes)
 {
-    struct slab *to_head = head_of(to);
-    size_t whole_bytes = len_bytes & ~(os_page_bytes() - 1);
+    struct slab *from_head = head_of(from), *to_head = head_of(to);
+    size_t moved_bytes = 0;
     /* Only between runs: pages that move take their mapping with them, and those of a run are replaced on release. */
-    if (whole_bytes >= MOVE_PAGES_MIN_BYTES && to_head != NULL && to_head->span_slabs == 0 &&
-        head_of(from)->span_slabs == 0 && os_move_pages(from, to, whole_bytes)) {
-        struct superslab *to_ss = to_head->superslab, *from_ss = head_of(from)->superslab;
-        for (uint32_t i = 0; i < superslabs_for(whole_bytes); i++)
-            to_ss[i].moved = from_ss[i].moved = 1;
-        memcpy((char *)to + whole_bytes, (char *)from + whole_bytes, len_bytes - whole_bytes);
-        return;
+    if (from_head != NULL && to_head != NULL && from_head->span_slabs == 0 && to_head->span_slabs == 0) {
+        moved_bytes = len_bytes & ~(SUPERSLAB_BYTES - 1);
+        move_superslabs(from_head->superslab, to_head->superslab, (uint32_t)(moved_bytes >> SUPERSLAB_SHIFT));
     }
-    memcpy(to, from, len_bytes);
+    memcpy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes);
 }

@@ -1,5 +1,5 @@
 /* config.c - see config.h.
- * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's getenv.
+ * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's secure_getenv (a set-user-ID program listens to no variable).
  * Threads  written by the one thread that starts the allocator, constant afterwards.
  */
 #include "service/config.h"
@@ -145,7 +145,7 @@ const struct config_help *config_help_row(size_t i)
 void config_read(void)
 {
     for (size_t i = 0; i < N_ROWS; i++) {
-        const char *text = getenv(rows[i].help.name);
+        const char *text = secure_getenv(rows[i].help.name);
         if (text != NULL && !rows[i].parse(text))
             report_bad_value(rows[i].help.name, text, rows[i].help.values, rows[i].help.standard);
     }

@@ -18,11 +18,25 @@
 #include "superslab/slab.h"
 
 
+void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
+{
+    if (slab->superslab != NULL)
+        return; /* Others may be reading it: it never changes once it is set. */
+    slab->superslab = ss;
+    slab->memory = superslab_memory(ss) + slot * SLAB_BYTES;
+}
+
+void slab_recount(struct slab *slab)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    unsigned used = class_table[CTL_CLASS(ctl)].n_blocks - slab_count_free(slab);
+    atomic_store_explicit(&slab->ctl, SLAB_CTL(CTL_STATE(ctl), CTL_CLASS(ctl), used), memory_order_release);
+}
+
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id)
 {
     const struct class_info *class = &class_table[class_id];
-    slab->superslab = ss;
-    slab->memory = superslab_memory(ss) + slot * SLAB_BYTES;
+    slab_place(slab, ss, slot);
     slab->n_words = class->n_words;
     slab->last_class = (uint8_t)class_id;
     atomic_store_explicit(&slab->cursor, 0, memory_order_relaxed); /* relaxed: a hint */
@@ -133,6 +147,16 @@ unsigned slab_lowest_free(const struct slab *slab)
     return class_table[CTL_CLASS(slab_ctl_read(slab))].n_blocks;
 }
 
+bool slab_maybe_recycled(const struct slab *slab, unsigned class_id)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: a guess */
+    const struct class_info *class = &class_table[class_id];
+    /* Fewer blocks out than the pages that were handed out have room for: some of those are free. */
+    return CTL_STATE(ctl) == SLAB_PARTIAL && CTL_CLASS(ctl) == class_id &&
+           CTL_USED(ctl) < count_bits(dirty) * slab_page_bytes() / class->bytes;
+}
+
 enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
 {
     uint64_t before = atomic_fetch_or_explicit(&slab->bits[word], mask, memory_order_release); /* R1 */
@@ -148,6 +172,10 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
     enum slab_return result;
     do {
         enum slab_state state = CTL_STATE(ctl);
+        if (unlikely(CTL_USED(ctl) < n)) { /* More comes back than went out: freed twice, and handed out in between. */
+            *doubly = mask;
+            return SLAB_RETURN_NOTHING;
+        }
         unsigned used = CTL_USED(ctl) - n;
         unsigned n_blocks = class_table[CTL_CLASS(ctl)].n_blocks;
         next = ctl - n;

@@ -27,6 +27,12 @@ enum slab_return {
     SLAB_RETURN_SPARSER   /* its use fell to a quarter or an eighth: the SuperSlab's tier may change */
 };
 
+/* Notes where a slot's slab lies. Caller holds the slot. */
+void slab_place(struct slab *slab, struct superslab *ss, unsigned slot);
+
+/* Sets the count by the bit map: for the child of a fork, in which a claim may have been cut in half. The only thread. */
+void slab_recount(struct slab *slab);
+
 /* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds an UNUSED or
  * EMPTY slot that it took under the pool lock). Ends in state OWNED. */
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
@@ -37,11 +43,14 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
 
 /* The number of the first block that begins on memory which the system has yet to supply: no block from there on was handed
- * out since the pages were last given back. Caller owns the slab, or takes the answer for a guess. */
+ * out since the pages were last given back. Caller owns the slab. */
 unsigned slab_fresh_from(const struct slab *slab);
 
-/* The number of the lowest free block; n_blocks when there is none. A guess for whoever does not own the slab. */
+/* The number of the lowest free block; n_blocks when there is none. Caller owns the slab. */
 unsigned slab_lowest_free(const struct slab *slab);
+
+/* Whether a listed slab of the class seems to have free blocks on pages that are in memory. A guess; any thread. */
+bool slab_maybe_recycled(const struct slab *slab, unsigned class_id);
 
 /* Returns blocks of one bit map word.
  * *doubly gets the bits that were set already: blocks that were free. They are not counted.

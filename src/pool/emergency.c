@@ -1,0 +1,69 @@
+/* emergency.c - see emergency.h.
+ * Owns     the mappings it makes.     Called by  front/refill.c (claim), span.c     Calls  os.h, registry.h
+ * Threads  any, no lock.
+ *
+ *   mapping   | ... | header | block ...            |
+ *             ^ 2 MiB-aligned  ^ aligned as asked for
+ * The registry knows these addresses under an arena of their own, which has no class map and no slabs.
+ */
+#include "pool/emergency.h"
+
+#include "meta/registry.h"
+#include "os/os.h"
+
+#define MAGIC 0x68616b6d656d2121u
+
+struct header {
+    uint64_t magic;
+    void *mapping;
+    size_t mapping_bytes, usable_bytes;
+};
+
+static struct arena emergency_arena; /* never linked, all zero: a name for the registry */
+
+void *emergency_claim(size_t size_bytes, size_t alignment)
+{
+    if (size_bytes > PTRDIFF_MAX / 2 || alignment > PTRDIFF_MAX / 4)
+        return NULL;
+    size_t offset_bytes = max_size(alignment, CACHE_LINE_BYTES);
+    size_t mapping_bytes = round_up(offset_bytes + size_bytes, SUPERSLAB_BYTES);
+    char *mapping = os_reserve(mapping_bytes, max_size(alignment, SUPERSLAB_BYTES));
+    if (mapping == NULL)
+        return NULL;
+    if (!os_commit(mapping, round_up(offset_bytes + size_bytes, os_page_bytes())) ||
+        !registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, &emergency_arena)) {
+        os_unreserve(mapping, mapping_bytes);
+        return NULL;
+    }
+    struct header *header = (struct header *)(void *)(mapping + offset_bytes) - 1;
+    *header = (struct header){MAGIC, mapping, mapping_bytes, max_size(size_bytes, 1)};
+    return header + 1;
+}
+
+/* The header of a block; NULL when no block begins at the address. */
+static struct header *header_of(const void *block)
+{
+    struct header *header = (struct header *)(uintptr_t)block - 1; /* In the same mapping, unless the address is its first. */
+    if (registry_arena(block) != &emergency_arena || registry_arena(header) != &emergency_arena ||
+        ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0)
+        return NULL;
+    return header->magic == MAGIC ? header : NULL;
+}
+
+bool emergency_return(void *block)
+{
+    struct header *header = header_of(block);
+    if (header == NULL)
+        return false;
+    void *mapping = header->mapping;
+    size_t mapping_bytes = header->mapping_bytes;
+    registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, NULL); /* The leaves are there: it cannot fail. */
+    os_unreserve(mapping, mapping_bytes);
+    return true;
+}
+
+size_t emergency_usable_bytes(const void *block)
+{
+    const struct header *header = header_of(block);
+    return header == NULL ? 0 : header->usable_bytes;
+}
