@@ -1,7 +1,7 @@
 /* thread.c - see thread.h.
  * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, flush.c, api/
  * Calls    metapool.h, shared_pool.h, config.h, libc's pthread keys and fork handlers
- * Threads  a record belongs to the thread that won its in_use word.
+ * Threads  a record belongs to the thread that took it off the free list.
  * Signals  a handler that interrupts a slow path finds busy set and the door closed, and uses the pool directly.
  * I1  tls_cache points to the thread's own cache only outside slow paths.
  */
@@ -32,6 +32,7 @@ static __thread struct thread *tls_created; /* while tls_thread is &no_record: t
 static struct thread no_record;
 
 static struct thread *_Atomic all_threads;
+static struct thread *free_threads; /* records without a thread. Pool lock */
 static pthread_key_t exit_key;
 static bool exit_key_made;
 
@@ -159,33 +160,31 @@ void thread_empty(struct thread *thread)
 
 static struct thread *claim_record(void)
 {
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
-        uint32_t unused = 0;
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 && /* relaxed: the CAS decides */
-            atomic_compare_exchange_strong_explicit(&thread->in_use, &unused, 1, memory_order_acquire,
-                                                    memory_order_relaxed)) /* T1 */
-            return thread;
-    }
     if (!pool_lock(HAK_LOCK_METADATA))
         return NULL;
-    struct thread *thread = metapool_claim(sizeof *thread);
+    struct thread *thread = free_threads;
     if (thread != NULL) {
-        atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: published by the next store */
+        free_threads = thread->next_free;
+    } else if ((thread = metapool_claim(sizeof *thread)) != NULL) {
         memcpy(thread->cache.tiny_class_offset, closed_cache.tiny_class_offset, sizeof closed_cache.tiny_class_offset);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
+    if (thread != NULL)
+        atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: a statistic to others */
     pool_unlock();
     return thread;
 }
 
 static void release_record(struct thread *thread)
 {
-    atomic_store_explicit(&thread->in_use, 0, memory_order_release); /* T1 */
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return; /* a handler that interrupts the lock's holder: the record is lost */
+    atomic_store_explicit(&thread->in_use, 0, memory_order_relaxed);
+    thread->next_free = free_threads;
+    free_threads = thread;
+    pool_unlock();
 }
-
-/*  edge  release                            acquire                       what becomes visible
- *  T1    release_record store of in_use  -> claim_record CAS              the emptied record */
 
 /* The thread's exit, or what comes nearest: later destructors may still allocate, and are served by the pool. */
 static void on_thread_exit(void *record)
@@ -214,14 +213,18 @@ static void on_fork_child(void)
     shared_pool_fork_child(interrupted);
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are whole at
      * any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded leak. */
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
-        if (thread != self && thread != tls_created && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
+    free_threads = NULL; /* Its holder may have been in the midst of it: all records are filed again. */
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        if (thread == self || thread == tls_created)
+            continue;
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
             if (thread->busy)
                 mend(thread);
             thread_empty(thread);
             thread->busy = 0;
-            release_record(thread);
         }
+        release_record(thread);
+    }
 }
 
 void thread_start_process(void)

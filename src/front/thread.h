@@ -21,7 +21,8 @@ struct thread {
     size_t capacity_bytes;                 /* sum of magazine capacities times block size */
     uint64_t refills, flushes;             /* written by the thread, read by anyone */
     struct thread *next;                   /* all records ever made; constant */
-    _Atomic uint32_t in_use;               /* 0: free for the next thread */
+    struct thread *next_free;              /* while free. Pool lock */
+    _Atomic uint32_t in_use;               /* 0: free for the next thread. Written under the pool lock */
     uint32_t busy;                         /* inside a slow path */
     uint8_t shrink_cursor;                 /* class that next gives up capacity */
 };

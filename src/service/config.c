@@ -51,8 +51,11 @@ static bool parse_stats(const char *text)
     static const char *const names[] = {"0", "1", "json"};
     unsigned choice;
     if (text[0] == '/') {
+        size_t len = strlen(text);
+        if (len >= CONFIG_PATH_MAX_BYTES)
+            return false;
+        memcpy(config.stats_path, text, len + 1);
         config.stats = STATS_FILE;
-        config.stats_path = text;
         return true;
     }
     if (!parse_choice(text, names, 3, &choice))
@@ -126,7 +129,7 @@ static const struct {
      parse_profile},
     {{"HAKMEM_ON_ERROR", "abort|warn", "abort", "after misuse: end the process, or ignore the call and go on"},
      parse_on_error},
-    {{"HAKMEM_STATS", "0|1|json|/FILE", "0", "statistics at exit: text or JSON on stderr, or JSON to a file"},
+    {{"HAKMEM_STATS", "0|1|json|/FILE", "0", "statistics at exit: text or JSON on stderr, or JSON to a file (at most 1023 bytes of path)"},
      parse_stats},
     {{"HAKMEM_LRU_SUPERSLABS", "0..65536", "4", "empty SuperSlabs of 2 MiB kept for large blocks"}, parse_lru},
     {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages"}, parse_empty},

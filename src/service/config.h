@@ -5,6 +5,8 @@
 
 #include "base/base.h"
 
+#define CONFIG_PATH_MAX_BYTES 1024
+
 enum profile { PROFILE_CONSERVATIVE = 0, PROFILE_HOT, PROFILE_OFF, PROFILE_FULL, N_PROFILES };
 enum on_error { ON_ERROR_ABORT = 0, ON_ERROR_WARN };
 enum stats_output { STATS_OFF = 0, STATS_TEXT, STATS_JSON, STATS_FILE };
@@ -13,7 +15,7 @@ struct config {
     enum profile profile;
     enum on_error on_error;
     enum stats_output stats;
-    const char *stats_path;      /* STATS_FILE: points into the environment as it was at start */
+    char stats_path[CONFIG_PATH_MAX_BYTES]; /* STATS_FILE: a copy, for programs that overwrite their environment */
     size_t lru_superslabs;       /* most empty SuperSlabs that are kept */
     size_t empty_slabs;          /* most empty slabs whose pages are kept */
     size_t arena_bytes;          /* 0: chosen by the machine */

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # some names are for the scripts
 # _common.sh - what the scripts that run real programs under preload share. Sourced by them, never run.
 #
 # Needs     HAKMEM_LIB (the libhakmem.so under test), HAKMEM_SOURCE_DIR and HAKMEM_BUILD_DIR, as ctest sets them.
@@ -13,6 +14,9 @@
 unset LD_PRELOAD LD_LIBRARY_PATH GLIBC_TUNABLES CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS
 unset HAKMEM_STATS HAKMEM_TINY_PROFILE HAKMEM_ON_ERROR HAKMEM_LRU_SUPERSLABS HAKMEM_EMPTY_SLABS HAKMEM_ARENA_BYTES
 unset HAKMEM_DEBUG
+unset PYTHONMALLOC PYTHONPATH PYTHONHOME PYTHONSTARTUP PERL5OPT PERL5LIB NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_PATH
+# A hook of git, for one, sets these for whatever it starts.
+unset "${!GIT_@}"
 export LC_ALL=C TZ=UTC
 
 step() { echo "-- $*"; }
@@ -33,7 +37,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/hakmem-real.XXXXXX")
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 export HOME=$work
-cd "$work"
+cd "$work" || exit 1
 
 [[ -r $HAKMEM_LIB ]] || fail "there is no library $HAKMEM_LIB"
 HAKMEM_LIB=$(realpath "$HAKMEM_LIB")
@@ -92,7 +96,7 @@ assert_same() { # EXPECTED GOT
     local file
     for file in "$1" "$2"; do [[ -e $file ]] || fail "there is no $file to compare"; done
     if ! cmp -s "$1" "$2"; then
-        diff -a "$1" "$2" | head -n 20 | cut -c 1-200 || true
+        diff "$1" "$2" | head -n 20 | cut -c 1-200 || true
         fail "$2 differs from $1"
     fi
 }
