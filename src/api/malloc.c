@@ -137,5 +137,5 @@ size_t hak_good_size(size_t size_bytes)
 {
     if (size_bytes <= CLASS_MAX_BYTES)
         return class_table[class_of(size_bytes)].bytes;
-    return size_bytes > PTRDIFF_MAX ? 0 : round_up(size_bytes, os_page_bytes());
+    return size_bytes >> ADDRESS_BITS != 0 ? 0 : round_up(size_bytes, os_page_bytes());
 }

@@ -19,6 +19,8 @@
 
 #define LAYOUT_VERSION 1
 
+#define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
+
 #define SLAB_SHIFT 16
 #define SLAB_BYTES ((size_t)1 << SLAB_SHIFT)
 #define SUPERSLAB_SHIFT 21

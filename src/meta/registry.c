@@ -9,7 +9,6 @@
 
 #include "os/os.h"
 
-#define ADDRESS_BITS 47 /* what the kernel hands out unless asked for more by a hint */
 #define LEAF_BITS 13
 #define ROOT_BITS (ADDRESS_BITS - SUPERSLAB_SHIFT - LEAF_BITS)
 

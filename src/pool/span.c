@@ -253,7 +253,7 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
     if (len_bytes <= SPAN_MAX_BYTES && alignment <= SUPERSLAB_BYTES)
         return claim_span(len_bytes, alignment, zeroed);
     /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
-    if (len_bytes >> 47 != 0 || alignment >> 47 != 0)
+    if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
         return NULL;
     return claim_run(len_bytes, alignment, zeroed);
 }
@@ -330,7 +330,7 @@ size_t span_usable_bytes(const void *block)
 bool span_resize(void *block, size_t size_bytes)
 {
     struct slab *head = head_of(block);
-    if (head == NULL || size_bytes > PTRDIFF_MAX || size_bytes >> 47 != 0)
+    if (head == NULL || size_bytes >> ADDRESS_BITS != 0)
         return false;
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
     return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
