@@ -10,7 +10,10 @@
 #include "hakmem/hakmem.h"
 #include "service/report.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
+
+#pragma weak dlsym /* NULL in a fully static program that has no other use for it */
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -22,7 +25,7 @@ __attribute__((weak, noreturn)) void _ZSt17__throw_bad_allocv(void);
 
 static void *allocate(size_t size_bytes, size_t alignment)
 {
-    return alignment <= 16 ? hit_malloc(size_bytes) : hak_aligned_alloc(alignment, size_bytes);
+    return alignment <= 1 ? hit_malloc(size_bytes) : hak_aligned_alloc(alignment, size_bytes);
 }
 
 /* The handler in force; false when there is none and the request has failed for good. */
@@ -49,11 +52,18 @@ static COLD void *retry_or_throw(size_t size_bytes, size_t alignment)
     abort();
 }
 
-/* The nothrow forms return NULL where the others throw, also when the handler throws: [new.delete.single] wants the
- * exception caught. A handler's exception passes through a C frame here and would leave the operator, so it is only called
- * when it cannot be avoided: it is the program that installed it, and throwing from it is its wish. */
-static COLD void *retry_or_null(size_t size_bytes, size_t alignment)
+/* The nothrow forms return NULL where the others throw, also when the handler throws. C cannot catch an exception, but the
+ * runtime's own nothrow operator does: it calls the throwing one, which is ours, and catches. Where there is none (a fully
+ * static program), a handler's exception leaves the operator. */
+static COLD void *retry_or_null(size_t size_bytes, size_t alignment, const char *name)
 {
+    if (_ZSt15get_new_handlerv == NULL || _ZSt15get_new_handlerv() == NULL)
+        return NULL;
+    void *next = dlsym != NULL ? dlsym(RTLD_NEXT, name) : NULL;
+    if (next != NULL && alignment <= 1)
+        return ((void *(*)(size_t, const void *))next)(size_bytes, NULL);
+    if (next != NULL)
+        return ((void *(*)(size_t, size_t, const void *))next)(size_bytes, alignment, NULL);
     while (call_new_handler()) {
         void *block = allocate(size_bytes, alignment);
         if (block != NULL)
@@ -68,16 +78,16 @@ static ALWAYS_INLINE void *new_throwing(size_t size_bytes, size_t alignment)
     return likely(block != NULL) ? block : retry_or_throw(size_bytes, alignment);
 }
 
-static ALWAYS_INLINE void *new_nothrow(size_t size_bytes, size_t alignment)
+static ALWAYS_INLINE void *new_nothrow(size_t size_bytes, size_t alignment, const char *name)
 {
     void *block = allocate(size_bytes, alignment);
-    return likely(block != NULL) ? block : retry_or_null(size_bytes, alignment);
+    return likely(block != NULL) ? block : retry_or_null(size_bytes, alignment, name);
 }
 
 #define NEW(name) EXPORT void *name(size_t n); void *name(size_t n) { return new_throwing(n, 1); }
-#define NEW_NOTHROW(name) EXPORT void *name(size_t n, const void *t); void *name(size_t n, const void *t) { (void)t; return new_nothrow(n, 1); }
+#define NEW_NOTHROW(name) EXPORT void *name(size_t n, const void *t); void *name(size_t n, const void *t) { (void)t; return new_nothrow(n, 1, #name); }
 #define NEW_ALIGNED(name) EXPORT void *name(size_t n, size_t a); void *name(size_t n, size_t a) { return new_throwing(n, a); }
-#define NEW_ALIGNED_NOTHROW(name) EXPORT void *name(size_t n, size_t a, const void *t); void *name(size_t n, size_t a, const void *t) { (void)t; return new_nothrow(n, a); }
+#define NEW_ALIGNED_NOTHROW(name) EXPORT void *name(size_t n, size_t a, const void *t); void *name(size_t n, size_t a, const void *t) { (void)t; return new_nothrow(n, a, #name); }
 #define DELETE1(name) EXPORT void name(void *p); void name(void *p) { hit_free(p); }
 #define DELETE2(name, type2) EXPORT void name(void *p, type2 x); void name(void *p, type2 x) { (void)x; hit_free(p); }
 #define DELETE3(name, type2, type3) EXPORT void name(void *p, type2 x, type3 y); void name(void *p, type2 x, type3 y) { (void)x; (void)y; hit_free(p); }

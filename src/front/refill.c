@@ -32,23 +32,6 @@ static unsigned fresh_batch(unsigned class_id)
     return (unsigned)(slab_page_bytes() / class_table[class_id].bytes) + 1;
 }
 
-/* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page. Classes
- * grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of their sum. Never
- * where more than a quarter of the block would be waste. Taking from the larger class's slab too was tried: it pushes blocks
- * up class by class (random_mixed at 100,000: 34.0 MiB instead of 32.2). */
-static void *borrow(struct thread *thread, unsigned class_id)
-{
-    unsigned larger = class_id + 1;
-    if (larger == CLASS_END || class_id == CLASS_FIRST)
-        return NULL;
-    size_t block_bytes = class_table[larger].bytes, smallest_request_bytes = class_table[class_id - 1].bytes + 1;
-    struct magazine *magazine = &thread->cache.magazine[larger];
-    void *block;
-    if (block_bytes - smallest_request_bytes > block_bytes / 4 || magazine_count(magazine) < 2)
-        return NULL;
-    return magazine_pop(magazine, &block) ? block : NULL;
-}
-
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
  * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small. Of
  * fresh ones it takes fresh_batch at most. */
@@ -71,8 +54,6 @@ static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void
                 shared_pool_disown_slab(slab);
                 slab = recycled;
                 end = slab_fresh_from(slab);
-            } else if ((out[0] = borrow(thread, class_id)) != NULL) {
-                return 1;
             }
             if (slab_lowest_free(slab) >= end)
                 end += fresh_batch(class_id);

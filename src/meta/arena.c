@@ -34,13 +34,15 @@ void arena_set_len_bytes(size_t len_bytes)
     configured_len_bytes = len_bytes;
 }
 
-static size_t preferred_len_bytes(void)
+static size_t preferred_len_bytes(size_t need_bytes)
 {
     if (configured_len_bytes != 0)
         return configured_len_bytes;
     size_t limit_bytes = os_address_limit_bytes();
-    if (limit_bytes != SIZE_MAX)
-        return limit_bytes / (last_arena == NULL ? LIMITED_FIRST_PART : LIMITED_NEXT_PART);
+    if (limit_bytes != SIZE_MAX) {
+        size_t len_bytes = limit_bytes / (last_arena == NULL ? LIMITED_FIRST_PART : LIMITED_NEXT_PART);
+        return len_bytes / 4 < need_bytes ? need_bytes : len_bytes; /* what does not fit once more would be lost */
+    }
     size_t wanted_bytes = PRIMARY_MIN_BYTES;
     while (wanted_bytes < PRIMARY_MAX_BYTES && wanted_bytes < os_physical_bytes() * PRIMARY_PER_PHYSICAL)
         wanted_bytes *= 2;
@@ -123,9 +125,13 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
 /* Makes an arena of the preferred size, or of halves of it until the system agrees, but of at least need_bytes. */
 static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
 {
-    size_t len_bytes = max_size(preferred_len_bytes() & ~(SUPERSLAB_BYTES - 1), need_bytes);
+    static bool refused; /* the last one could not be made: then only what is needed is tried, at once. Pool lock */
+    size_t len_bytes = need_bytes;
+    if (!refused)
+        len_bytes = max_size(preferred_len_bytes(need_bytes) & ~(SUPERSLAB_BYTES - 1), need_bytes);
     for (;;) {
         struct arena *arena = arena_create(len_bytes, alignment, need_bytes);
+        refused = arena == NULL;
         if (arena != NULL || len_bytes == need_bytes)
             return arena;
         len_bytes = max_size(len_bytes / 2 & ~(SUPERSLAB_BYTES - 1), need_bytes);

@@ -1,0 +1,195 @@
+/* calloc_zero.c - every byte of a calloc'd block is zero, whatever lay there before: freed blocks of every class,
+ * of other threads, pages given back and taken again, and pages that realloc has moved.
+ */
+#include "check.h"
+
+#include <malloc.h>
+#include <pthread.h>
+
+#define DIRT 0xa5
+#define MAX_SIZES 200
+
+static size_t class_sizes[MAX_SIZES]; /* the largest request of every class, and large sizes */
+static size_t n_class_sizes, n_small_sizes;
+
+static void collect_class_sizes(void)
+{
+    size_t (*good_size)(size_t);
+    void *symbol = check_symbol("malloc_good_size");
+    memcpy(&good_size, &symbol, sizeof symbol);
+    for (size_t n = good_size(1); n <= 32768 && n_class_sizes < MAX_SIZES - 20; n = good_size(n + 1))
+        class_sizes[n_class_sizes++] = n;
+    n_small_sizes = n_class_sizes;
+    static const size_t large[] = {32769,   40000,   65536,   65537,   131072,  300000,  524289, 1048575,
+                                   1048576, 1048577, 2097152, 2097153, 3000000, 4194304, 9000000};
+    for (size_t i = 0; i < CHECK_COUNT(large); i++)
+        class_sizes[n_class_sizes++] = large[i];
+    REQUIRE(n_small_sizes >= 8);
+}
+
+/* Writes on total_bytes of blocks of one size, then frees them all, forwards or backwards. */
+static void dirty(size_t size, size_t total_bytes, int backwards)
+{
+    size_t n = total_bytes / size + 1;
+    char **blocks = malloc(n * sizeof *blocks);
+    REQUIRE(blocks != NULL);
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = malloc(size);
+        REQUIRE(blocks[i] != NULL);
+        memset(blocks[i], DIRT, malloc_usable_size(blocks[i]));
+    }
+    for (size_t i = 0; i < n; i++)
+        free(blocks[backwards ? n - 1 - i : i]);
+    memset(blocks, DIRT, n * sizeof *blocks);
+    free(blocks);
+}
+
+static void dirty_everything(void)
+{
+    for (size_t k = 0; k < n_class_sizes; k++)
+        dirty(class_sizes[k], 3 * CHECK_MIB, k % 2 == 0);
+}
+
+/* Callocs total_bytes of blocks of one size, looks at them, writes on them, and frees them. */
+static void check_size(size_t size, size_t total_bytes, const char *when)
+{
+    size_t n = total_bytes / size + 1, n_bad = 0;
+    char **blocks = malloc(n * sizeof *blocks);
+    REQUIRE(blocks != NULL);
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = i % 2 == 0 ? calloc(1, size) : calloc(size, 1);
+        REQUIRE(blocks[i] != NULL);
+        n_bad += !check_zero(blocks[i], size);
+        memset(blocks[i], DIRT, size);
+    }
+    CHECK_THAT(n_bad == 0, "%s: %zu of %zu calloc'd blocks of %zu bytes are not zero", when, n_bad, n, size);
+    for (size_t i = 0; i < n; i++)
+        free(blocks[i]);
+    free(blocks);
+}
+
+static void check_every_size(const char *when)
+{
+    for (size_t k = 0; k < n_class_sizes; k++)
+        check_size(class_sizes[k], 2 * CHECK_MIB, when);
+}
+
+static void *dirty_in_thread(void *unused)
+{
+    dirty_everything();
+    return unused;
+}
+
+/* Blocks that are dirtied by a thread, freed by another, and calloc'd by both. */
+static void test_across_threads(void)
+{
+    pthread_t threads[3];
+    for (unsigned i = 0; i < CHECK_COUNT(threads); i++)
+        REQUIRE(pthread_create(&threads[i], NULL, dirty_in_thread, NULL) == 0);
+    check_every_size("while threads dirty the heap");
+    for (unsigned i = 0; i < CHECK_COUNT(threads); i++)
+        pthread_join(threads[i], NULL);
+    check_every_size("after the threads' end");
+}
+
+/* Single pages inside slabs are given back and come again as zero pages beside dirty ones. */
+static void test_after_partial_trim(size_t size)
+{
+    enum { N = 30000 };
+    static char *blocks[N];
+    size_t n = 4 * CHECK_MIB / size < N ? 4 * CHECK_MIB / size : N;
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = malloc(size);
+        REQUIRE(blocks[i] != NULL);
+        memset(blocks[i], DIRT, size);
+    }
+    uint64_t state = size;
+    for (size_t i = 0; i < n; i++)
+        if (check_random(&state) % 30 != 0) {
+            free(blocks[i]);
+            blocks[i] = NULL;
+        }
+    malloc_trim(0);
+    size_t n_bad = 0, n_changed = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (blocks[i] != NULL) {
+            for (size_t at = 0; at < size; at++)
+                n_changed += (unsigned char)blocks[i][at] != DIRT;
+            continue;
+        }
+        blocks[i] = calloc(1, size);
+        REQUIRE(blocks[i] != NULL);
+        n_bad += !check_zero(blocks[i], size);
+        memset(blocks[i], DIRT, size);
+    }
+    CHECK_THAT(n_bad == 0, "after a trim of half-used slabs: %zu blocks of %zu bytes are not zero", n_bad, size);
+    CHECK_THAT(n_changed == 0, "trimming changes %zu bytes of held blocks of %zu bytes", n_changed, size);
+    for (size_t i = 0; i < n; i++)
+        free(blocks[i]);
+}
+
+/* What realloc leaves behind where it moved away, shrank, or grew and was freed. */
+static void test_after_realloc(void)
+{
+    for (size_t size = 40000; size <= 20 * CHECK_MIB; size = size * 2 + 4096) {
+        char *a = malloc(size), *b = malloc(size);
+        REQUIRE(a != NULL && b != NULL);
+        memset(a, DIRT, size);
+        memset(b, DIRT, size);
+        a = realloc(a, size * 3);
+        REQUIRE(a != NULL);
+        memset(a, DIRT, size * 3);
+        b = realloc(b, size / 2);
+        a = realloc(a, size);
+        REQUIRE(a != NULL && b != NULL);
+        for (size_t k = 0; k < 3; k++) {
+            char *c = calloc(1, size * (k + 1)), *d = calloc(1, size / (k + 1));
+            REQUIRE(c != NULL && d != NULL);
+            CHECK_THAT(check_zero(c, size * (k + 1)) && check_zero(d, size / (k + 1)),
+                       "calloc after realloc around %zu bytes is not zero", size);
+            memset(c, DIRT, size * (k + 1));
+            free(c);
+            free(d);
+        }
+        free(a);
+        free(b);
+        char *e = calloc(1, size * 4);
+        REQUIRE(e != NULL);
+        CHECK_THAT(check_zero(e, size * 4), "calloc of %zu bytes after realloc is not zero", size * 4);
+        free(e);
+    }
+}
+
+/* The last page of a large block counts too, and sizes that are no multiple of anything. */
+static void test_odd_sizes(void)
+{
+    uint64_t state = 3;
+    for (unsigned i = 0; i < 20000; i++) {
+        size_t size = check_random_size(&state, i % 40 == 0 ? 22 : 14);
+        char *block = calloc(1, size);
+        REQUIRE(block != NULL);
+        CHECK_THAT(check_zero(block, size), "calloc of %zu bytes in a random course is not zero", size);
+        memset(block, DIRT, malloc_usable_size(block));
+        free(block);
+        if (i % 3000 == 0)
+            malloc_trim(0);
+    }
+}
+
+int main(void)
+{
+    check_on_hakmem();
+    collect_class_sizes();
+    check_every_size("on a fresh heap");
+    dirty_everything();
+    check_every_size("on a dirty heap");
+    dirty_everything();
+    malloc_trim(0);
+    check_every_size("after malloc_trim");
+    for (size_t k = 0; k < n_small_sizes; k++)
+        test_after_partial_trim(class_sizes[k]);
+    test_after_realloc();
+    test_odd_sizes();
+    test_across_threads();
+    return check_status();
+}
