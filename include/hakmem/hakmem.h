@@ -86,7 +86,8 @@ HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
  * The caller must not use more than it asked for (compilers trust the requested size). */
 HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
 
-/* What hak_usable_size of a fresh block of size_bytes would be; 0 when such a request cannot be served. */
+/* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when such a
+ * request cannot be served. */
 HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Memory and the system ------------------------------------------------------------------------------------- */

@@ -68,7 +68,7 @@ void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
     if (class_id != 0) {
         if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
             return block;
-        return front_claim_class(class_id);
+        return front_claim_class(class_id, true);
     }
     bool zeroed;
     return front_claim_span(size_bytes, alignment_bytes, &zeroed);

@@ -11,8 +11,8 @@ NOINLINE void *front_claim_above_tiny(size_t size_bytes);
 /* A block for a request of up to 32768 bytes whose magazine was empty or closed. NULL with errno ENOMEM. */
 NOINLINE void *front_claim_slow(size_t size_bytes);
 
-/* A block of one class; the same for a class that the caller has worked out. */
-void *front_claim_class(unsigned class_id);
+/* The same for a class that the caller has worked out. exact: no larger class will do, because of its alignment. */
+void *front_claim_class(unsigned class_id, bool exact);
 
 /* A block above 32 KiB, or one with an alignment that no class has; as span_claim, with errno. */
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);

@@ -32,10 +32,27 @@ static unsigned fresh_batch(unsigned class_id)
     return (unsigned)(slab_page_bytes() / class_table[class_id].bytes) + 1;
 }
 
+/* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page. Classes
+ * grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of their sum
+ * (bench_random_mixed 10000000 4096: 0.2 of 3.1 MiB). Never where more than a quarter of the block would be waste. Taking from
+ * the larger class's slab too was tried: it pushes blocks up class by class (working set 100,000: 34.0 MiB instead of 32.2). */
+static void *borrow(struct thread *thread, unsigned class_id)
+{
+    unsigned larger = class_id + 1;
+    if (larger == CLASS_END || class_id == CLASS_FIRST)
+        return NULL;
+    size_t block_bytes = class_table[larger].bytes, smallest_request_bytes = class_table[class_id - 1].bytes + 1;
+    struct magazine *magazine = &thread->cache.magazine[larger];
+    void *block;
+    if (block_bytes - smallest_request_bytes > block_bytes / 4 || magazine_count(magazine) < 2)
+        return NULL;
+    return magazine_pop(magazine, &block) ? block : NULL;
+}
+
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
  * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small. Of
- * fresh ones it takes fresh_batch at most. */
-static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void **out)
+ * fresh ones it takes fresh_batch at most, and before that, unless the class must be exact, one of the next class. */
+static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out)
 {
     const struct class_info *class = &class_table[class_id];
     struct slab *slab = current_slab(thread, class_id);
@@ -54,6 +71,8 @@ static unsigned claim(struct thread *thread, unsigned class_id, unsigned n, void
                 shared_pool_disown_slab(slab);
                 slab = recycled;
                 end = slab_fresh_from(slab);
+            } else if (!exact && (out[0] = borrow(thread, class_id)) != NULL) {
+                return 1;
             }
             if (slab_lowest_free(slab) >= end)
                 end += fresh_batch(class_id);
@@ -82,7 +101,7 @@ static void *claim_from_pool(unsigned class_id)
     }
 }
 
-static void *refill(struct thread *thread, unsigned class_id)
+static void *refill(struct thread *thread, unsigned class_id, bool exact)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
     void *batch[REFILL_MAX];
@@ -95,7 +114,7 @@ static void *refill(struct thread *thread, unsigned class_id)
     if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
         return NULL; /* The tiny front alone serves the class, and it has no magazine. */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
-    unsigned n_claimed = claim(thread, class_id, n, batch);
+    unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)
         return NULL;
     thread->refills++;
@@ -108,14 +127,14 @@ static void *refill(struct thread *thread, unsigned class_id)
     return batch[n_claimed - 1];
 }
 
-void *front_claim_class(unsigned class_id)
+void *front_claim_class(unsigned class_id, bool exact)
 {
     struct thread *thread = thread_enter();
     void *block;
     if (thread != NULL) {
         /* The door was closed: the magazine need not be empty. */
         if (!magazine_pop(&thread->cache.magazine[class_id], &block))
-            block = refill(thread, class_id);
+            block = refill(thread, class_id, exact);
         thread_leave(thread);
     } else {
         block = claim_from_pool(class_id);
@@ -129,7 +148,7 @@ void *front_claim_class(unsigned class_id)
 
 void *front_claim_slow(size_t size_bytes)
 {
-    return front_claim_class(class_of(size_bytes));
+    return front_claim_class(class_of(size_bytes), false);
 }
 
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
@@ -163,7 +182,7 @@ void *front_claim_above_tiny(size_t size_bytes)
         unsigned class_id = class_of_medium(size_bytes);
         if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
             return block;
-        return front_claim_class(class_id);
+        return front_claim_class(class_id, false);
     }
     bool zeroed;
     return front_claim_span(size_bytes, 1, &zeroed);
