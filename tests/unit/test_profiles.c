@@ -1,0 +1,410 @@
+/* test_profiles.c - the routing table by profile, what each route does when its magazine or the system fails, and what is
+ * said of values that are not understood.
+ * The environment is read once, when the library starts, so each case is a process of its own: the program runs itself
+ * again with the variables set and the case's name as argument. Its stderr comes back through a pipe.
+ * Threads  one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "front/route.h"
+#include "hakmem/hakmem.h"
+#include "meta/metapool.h"
+#include "meta/sizeclass.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ONLY HAK_ROUTE_TINY_ONLY
+#define FIRST HAK_ROUTE_TINY_FIRST
+#define POOL HAK_ROUTE_POOL_ONLY
+
+static const struct profile_row {
+    const char *name;
+    int route[N_RANGES]; /* C0 .. C7 */
+} profile_rows[] = {
+    {"conservative", {FIRST, FIRST, FIRST, FIRST, FIRST, FIRST, FIRST, FIRST}},
+    {"hot", {ONLY, ONLY, ONLY, ONLY, FIRST, FIRST, FIRST, POOL}},
+    {"off", {POOL, POOL, POOL, POOL, POOL, POOL, POOL, POOL}},
+    {"full", {ONLY, ONLY, ONLY, ONLY, ONLY, ONLY, ONLY, ONLY}},
+};
+#define N_PROFILE_ROWS (sizeof profile_rows / sizeof profile_rows[0])
+_Static_assert(N_PROFILE_ROWS == N_PROFILES, "a row for each profile");
+
+static const size_t range_ends[N_RANGES] = {8, 16, 32, 64, 128, 256, 512, 1024};
+
+/* ---- Inside the child ---------------------------------------------------------------------------------------------------- */
+
+/* A check in the child: its line on stderr, and status 1. */
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "child: line %d: not true: %s\n", __LINE__, #condition);                                   \
+            _exit(1);                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+
+static const struct profile_row *row_in_force(void)
+{
+    for (size_t i = 0; i < N_PROFILE_ROWS; i++)
+        if (strcmp(profile_rows[i].name, hak_profile_name()) == 0)
+            return &profile_rows[i];
+    return NULL;
+}
+
+static struct hak_stats read_stats(void)
+{
+    struct hak_stats s;
+    CHECK(hak_stats_get(&s, sizeof s) == 0);
+    return s;
+}
+
+/* The table is the named profile's, and constant. argument: the profile's name. */
+static void child_routes(const char *argument)
+{
+    CHECK(strcmp(hak_profile_name(), argument) == 0);
+    const struct profile_row *row = row_in_force();
+    CHECK(row != NULL);
+    for (int range = 0; range < N_RANGES; range++)
+        CHECK(hak_route_get(range) == row->route[range]);
+    static const int outside[] = {-1, -2, 8, 9, 64, INT_MAX, INT_MIN};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++)
+        CHECK(hak_route_get(outside[i]) == -1);
+    CHECK(hak_profile_name() == hak_profile_name());
+}
+
+/* Blocks of all sizes are whole under the profile, and its magazines hold blocks exactly where a route has magazines. */
+static void child_allocates(const char *argument)
+{
+    enum { N = 3000 };
+    static unsigned char *blocks[N];
+    (void)argument;
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < N; i++) {
+            size_t size_bytes = i * 37 % 2000 + 1;
+            blocks[i] = i % 5 == 0 ? hak_calloc(1, size_bytes) : hak_malloc(size_bytes);
+            CHECK(blocks[i] != NULL && hak_usable_size(blocks[i]) >= size_bytes);
+            CHECK(i % 5 != 0 || (blocks[i][0] == 0 && memcmp(blocks[i], blocks[i] + 1, size_bytes - 1) == 0));
+            memset(blocks[i], (int)(i & 0xff), size_bytes);
+        }
+        for (unsigned i = 0; i < N; i++) {
+            size_t size_bytes = i * 37 % 2000 + 1;
+            if (i % 3 == 0)
+                CHECK((blocks[i] = hak_realloc(blocks[i], size_bytes + 100)) != NULL);
+            for (size_t k = 0; k < size_bytes; k++)
+                CHECK(blocks[i][k] == (i & 0xff));
+            hak_free(blocks[i]);
+        }
+        CHECK(read_stats().live_blocks == 0);
+        CHECK(pool_check() == NULL);
+    }
+    for (int range = 0; range < N_RANGES; range++) {
+        hak_trim(HAK_TRIM_CACHE);
+        CHECK(read_stats().cached_blocks == 0);
+        hak_free(hak_malloc(range_ends[range]));
+        CHECK((read_stats().cached_blocks != 0) == (hak_route_get(range) != POOL));
+        CHECK(read_stats().live_blocks == 0);
+    }
+}
+
+/* Leaves the allocator without memory for a magazine's array. Before: the thread has its record, and a SuperSlab in the pool
+ * has room for a slab of every class, so that an array is all that a route could need from the system. */
+static void use_up_memory_for_arrays(void)
+{
+    CHECK(hak_malloc(40000) != NULL); /* a span: maps a SuperSlab, opens no magazine */
+    CHECK(read_stats().threads == 1);
+    os_fail_from(1, ULONG_MAX, OS_CALL_COMMIT | OS_CALL_RESERVE);
+    CHECK(pool_lock(HAK_LOCK_METADATA));
+    for (size_t piece_bytes = 4096; piece_bytes >= METAPOOL_MIN_BYTES; piece_bytes /= 2)
+        while (metapool_claim(piece_bytes) != NULL)
+            continue;
+    pool_unlock();
+}
+
+/* TINY_ONLY fails where its magazine cannot be opened; the other routes do without. */
+static void child_cannot_open_magazines(const char *argument)
+{
+    void *blocks[N_RANGES];
+    (void)argument;
+    use_up_memory_for_arrays();
+    for (int range = 0; range < N_RANGES; range++) {
+        errno = 0;
+        blocks[range] = hak_malloc(range_ends[range]);
+        if (hak_route_get(range) == ONLY) {
+            CHECK(blocks[range] == NULL);
+            CHECK(errno == ENOMEM);
+            errno = 0;
+            CHECK(hak_calloc(1, range_ends[range]) == NULL);
+            CHECK(errno == ENOMEM);
+        } else {
+            CHECK(blocks[range] != NULL);
+            CHECK(errno == 0);
+            CHECK(hak_usable_size(blocks[range]) >= range_ends[range]);
+            memset(blocks[range], 0x5a, range_ends[range]);
+        }
+    }
+    void *medium = hak_malloc(2000); /* above the tiny classes no profile forbids the pool */
+    CHECK(medium != NULL);
+    for (int range = 0; range < N_RANGES; range++)
+        hak_free(blocks[range]);
+    hak_free(medium);
+    CHECK(read_stats().live_blocks == 1);
+    CHECK(read_stats().cached_blocks == 0);
+
+    os_fail_from(0, 0, 0); /* Now the system has memory again, and every route serves. */
+    for (int range = 0; range < N_RANGES; range++) {
+        void *block = hak_malloc(range_ends[range]);
+        CHECK(block != NULL);
+        hak_free(block);
+        CHECK(hak_route_get(range) == POOL || read_stats().cached_blocks != 0);
+    }
+    CHECK(read_stats().live_blocks == 1);
+    CHECK(pool_check() == NULL);
+}
+
+/* The system has nothing at all from the first call on: every route says so, and every route recovers. */
+static void child_without_memory(const char *argument)
+{
+    (void)argument;
+    os_fail_from(1, ULONG_MAX, OS_CALL_COMMIT | OS_CALL_RESERVE);
+    for (int range = 0; range < N_RANGES; range++) {
+        errno = 0;
+        CHECK(hak_malloc(range_ends[range]) == NULL);
+        CHECK(errno == ENOMEM);
+    }
+    os_fail_from(0, 0, 0);
+    for (int range = 0; range < N_RANGES; range++) {
+        errno = 0;
+        void *block = hak_malloc(range_ends[range]);
+        CHECK(block != NULL);
+        CHECK(errno == 0);
+        hak_free(block);
+    }
+    CHECK(read_stats().live_blocks == 0);
+    CHECK(pool_check() == NULL);
+}
+
+/* A value that was not understood left the defaults in force. */
+static void child_has_defaults(const char *argument)
+{
+    child_routes(argument);
+    CHECK(config.on_error == ON_ERROR_ABORT);
+    CHECK(config.stats == STATS_OFF);
+    CHECK(config.lru_superslabs == 4);
+    CHECK(config.empty_slabs == 64);
+    CHECK(config.arena_bytes == 0);
+    child_allocates(NULL);
+}
+
+/* Values that are understood are in force. */
+static void child_has_values(const char *argument)
+{
+    (void)argument;
+    CHECK(config.profile == PROFILE_OFF);
+    CHECK(config.on_error == ON_ERROR_WARN);
+    CHECK(config.lru_superslabs == 65536);
+    CHECK(config.empty_slabs == 0);
+    CHECK(config.arena_bytes == 6 * MIB);
+    child_allocates(NULL);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(const char *argument);
+} children[] = {
+    {"routes", child_routes},
+    {"allocates", child_allocates},
+    {"cannot_open_magazines", child_cannot_open_magazines},
+    {"without_memory", child_without_memory},
+    {"has_defaults", child_has_defaults},
+    {"has_values", child_has_values},
+};
+
+static int child_main(const char *name, const char *argument)
+{
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++)
+        if (strcmp(children[i].name, name) == 0) {
+            children[i].run(argument);
+            return 0;
+        }
+    return 2;
+}
+
+/* ---- Outside ------------------------------------------------------------------------------------------------------------ */
+
+static char child_stderr[16384];
+
+/* Runs a child with "NAME=value" settings and no other HAKMEM_ variable; fails the test unless its status is 0. */
+static void run_child(const char *name, const char *argument, const char *const settings[], size_t n_settings)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        for (size_t i = 0; config_help_row(i) != NULL; i++)
+            unsetenv(config_help_row(i)->name);
+        for (size_t i = 0; i < n_settings; i++)
+            putenv((char *)(uintptr_t)settings[i]);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execl("/proc/self/exe", "test_profiles", name, argument, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    size_t len = 0;
+    for (ssize_t n; (n = read(ends[0], child_stderr + len, sizeof child_stderr - 1 - len)) > 0;)
+        len += (size_t)n;
+    child_stderr[len] = 0;
+    close(ends[0]);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (status != 0)
+        fail_msg("%s %s (%s): status 0x%x\n%s", name, argument, n_settings != 0 ? settings[0] : "no settings",
+                 (unsigned)status, child_stderr);
+}
+
+static void run_in_each_profile(const char *name)
+{
+    for (size_t i = 0; i < N_PROFILE_ROWS; i++) {
+        char setting[64];
+        snprintf(setting, sizeof setting, "HAKMEM_TINY_PROFILE=%s", profile_rows[i].name);
+        run_child(name, profile_rows[i].name, (const char *const[]){setting}, 1);
+        assert_string_equal(child_stderr, "");
+    }
+}
+
+static void tables_are_the_designs(void **state)
+{
+    (void)state;
+    run_in_each_profile("routes");
+    run_child("routes", "conservative", NULL, 0); /* the default */
+    assert_string_equal(child_stderr, "");
+}
+
+static void every_profile_allocates(void **state)
+{
+    (void)state;
+    run_in_each_profile("allocates");
+}
+
+static void routes_differ_without_magazines(void **state)
+{
+    (void)state;
+    run_in_each_profile("cannot_open_magazines");
+}
+
+static void no_memory_is_said_and_survived(void **state)
+{
+    (void)state;
+    run_in_each_profile("without_memory");
+}
+
+/* Each bad value is reported in one line that names the variable and the value, and the default is used. */
+static void bad_values_are_reported_once(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"HAKMEM_TINY_PROFILE=turbo",
+                                      "HAKMEM_TINY_PROFILE=",
+                                      "HAKMEM_TINY_PROFILE=HOT",
+                                      "HAKMEM_TINY_PROFILE=hot ",
+                                      "HAKMEM_ON_ERROR=foo",
+                                      "HAKMEM_ON_ERROR=",
+                                      "HAKMEM_STATS=foo",
+                                      "HAKMEM_STATS=2",
+                                      "HAKMEM_STATS=stats.json",
+                                      "HAKMEM_LRU_SUPERSLABS=x",
+                                      "HAKMEM_LRU_SUPERSLABS=65537",
+                                      "HAKMEM_LRU_SUPERSLABS=-1",
+                                      "HAKMEM_LRU_SUPERSLABS=4K",
+                                      "HAKMEM_LRU_SUPERSLABS=99999999999999999999999",
+                                      "HAKMEM_EMPTY_SLABS=1048577",
+                                      "HAKMEM_EMPTY_SLABS= 1",
+                                      "HAKMEM_ARENA_BYTES=1K",
+                                      "HAKMEM_ARENA_BYTES=1",
+                                      "HAKMEM_ARENA_BYTES=2097151",
+                                      "HAKMEM_ARENA_BYTES=65T",
+                                      "HAKMEM_ARENA_BYTES=2MB",
+                                      "HAKMEM_ARENA_BYTES=M",
+                                      "HAKMEM_DEBUG=yes",
+                                      "HAKMEM_ARENA_BYTES=18446744073709551616",
+                                      "HAKMEM_ARENA_BYTES=17179869185G"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        run_child("has_defaults", "conservative", &bad[i], 1);
+        char expected[128];
+        snprintf(expected, sizeof expected, "hakmem: %s is not understood", bad[i]);
+        if (strncmp(child_stderr, expected, strlen(expected)) != 0)
+            fail_msg("%s: stderr says: %s", bad[i], child_stderr);
+        const char *newline = strchr(child_stderr, '\n');
+        if (newline == NULL || newline[1] != 0)
+            fail_msg("%s: not one line: %s", bad[i], child_stderr);
+    }
+}
+
+/* One line for each of several. */
+static void all_bad_values_are_reported(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"HAKMEM_TINY_PROFILE=turbo", "HAKMEM_ON_ERROR=foo", "HAKMEM_STATS=foo",
+                                      "HAKMEM_LRU_SUPERSLABS=x", "HAKMEM_ARENA_BYTES=1K"};
+    size_t n_bad = sizeof bad / sizeof bad[0], n_lines = 0;
+    run_child("has_defaults", "conservative", bad, n_bad);
+    for (const char *at = child_stderr; (at = strchr(at, '\n')) != NULL; at++)
+        n_lines++;
+    assert_int_equal(n_lines, n_bad);
+    for (size_t i = 0; i < n_bad; i++)
+        assert_non_null(strstr(child_stderr, bad[i]));
+}
+
+/* A value longer than a line is cut, and the line still ends. */
+static void long_values_are_cut(void **state)
+{
+    (void)state;
+    static char setting[3000] = "HAKMEM_TINY_PROFILE=";
+    memset(setting + strlen(setting), 'x', sizeof setting - 1 - strlen(setting));
+    run_child("has_defaults", "conservative", (const char *const[]){setting}, 1);
+    size_t len = strlen(child_stderr);
+    assert_true(len > 0 && len < 1000);
+    assert_ptr_equal(strchr(child_stderr, '\n'), child_stderr + len - 1);
+}
+
+static void good_values_are_in_force(void **state)
+{
+    (void)state;
+    static const char *const good[] = {
+        "HAKMEM_TINY_PROFILE=off", "HAKMEM_ON_ERROR=warn",  "HAKMEM_STATS=0", "HAKMEM_LRU_SUPERSLABS=65536",
+        "HAKMEM_EMPTY_SLABS=0",    "HAKMEM_ARENA_BYTES=7M", "HAKMEM_DEBUG=0"};
+    run_child("has_values", "", good, sizeof good / sizeof good[0]); /* an arena is whole SuperSlabs */
+    assert_string_equal(child_stderr, "");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3)
+        return child_main(argv[1], argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables_are_the_designs),
+        cmocka_unit_test(every_profile_allocates),
+        cmocka_unit_test(routes_differ_without_magazines),
+        cmocka_unit_test(no_memory_is_said_and_survived),
+        cmocka_unit_test(bad_values_are_reported_once),
+        cmocka_unit_test(all_bad_values_are_reported),
+        cmocka_unit_test(long_values_are_cut),
+        cmocka_unit_test(good_values_are_in_force),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

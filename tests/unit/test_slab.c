@@ -1,0 +1,507 @@
+/* test_slab.c - one slab at a time: what is claimed is distinct and ascending, what is returned is counted once, and the slab's
+ * state changes at the right moment and is reported to exactly one caller.
+ * Checked: slab_check after every step; a plain array of booleans as the model of the bit map.
+ * Slabs come from the shared pool, as in life, and go back to it. Single return steps are made by slab_return_blocks itself; a
+ * slab that became PARTIAL that way is owned again by slab_own, one that became RETIRING is released by hand.
+ * Threads  one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "front/thread.h"
+#include "hakmem/hakmem.h"
+#include "pool/shared_pool.h"
+#include "superslab/slab.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_BLOCKS 8192
+#define N_RANDOM_STEPS 3000
+
+static void *claimed[MAX_BLOCKS + 1];
+static bool out[MAX_BLOCKS]; /* the model: which blocks are out */
+
+static uint32_t random_state = 2463534242u;
+static uint32_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    return random_state ^= random_state << 5;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    thread_start_process();
+    return 0;
+}
+
+static struct slab *acquire(unsigned class_id)
+{
+    struct slab *slab = shared_pool_acquire_slab(class_id);
+    assert_non_null(slab);
+    slab_ctl ctl = slab_ctl_read(slab);
+    assert_int_equal(CTL_STATE(ctl), SLAB_OWNED);
+    assert_int_equal(CTL_CLASS(ctl), class_id);
+    assert_int_equal(CTL_USED(ctl), 0); /* nothing else of the class is alive in these tests */
+    assert_true(slab_check(slab));
+    memset(out, 0, sizeof out);
+    return slab;
+}
+
+static const struct class_info *class_of_slab(const struct slab *slab)
+{
+    return &class_table[CTL_CLASS(slab_ctl_read(slab))];
+}
+
+static enum slab_state state_of(const struct slab *slab)
+{
+    return CTL_STATE(slab_ctl_read(slab));
+}
+
+static unsigned used_of(const struct slab *slab)
+{
+    return CTL_USED(slab_ctl_read(slab));
+}
+
+static unsigned block_index(const struct slab *slab, const void *block)
+{
+    size_t offset = (size_t)((const char *)block - slab->memory);
+    assert_true(offset < SLAB_BYTES);
+    assert_int_equal(offset % class_of_slab(slab)->bytes, 0);
+    return (unsigned)(offset / class_of_slab(slab)->bytes);
+}
+
+/* Claims, and holds the result against the contract and the model. */
+static unsigned claim(struct slab *slab, unsigned n, unsigned end)
+{
+    unsigned before = used_of(slab), n_free_below = 0;
+    for (unsigned b = 0; b < class_of_slab(slab)->n_blocks && b < end; b++)
+        n_free_below += !out[b];
+    memset(claimed, 0, (n + 1) * sizeof claimed[0]);
+    unsigned n_claimed = slab_claim(slab, n, end, claimed);
+    assert_int_equal(n_claimed, n < n_free_below ? n : n_free_below);
+    assert_null(claimed[n_claimed]); /* it writes no more than it says */
+    for (unsigned i = 0; i < n_claimed; i++) {
+        unsigned b = block_index(slab, claimed[i]);
+        assert_true(b < end && b < class_of_slab(slab)->n_blocks);
+        assert_false(out[b]);
+        out[b] = true;
+    }
+    assert_int_equal(used_of(slab), before + n_claimed);
+    assert_true(slab_check(slab));
+    return n_claimed;
+}
+
+/* From the array's end, addresses ascend. (Once around the slab at most: the search begins at the cursor.) */
+static void assert_ascending(unsigned n_claimed)
+{
+    for (unsigned i = 0; i + 1 < n_claimed; i++)
+        assert_true((char *)claimed[i] > (char *)claimed[i + 1]);
+}
+
+/* Returns blocks of one word that the model knows to be out. */
+static enum slab_return give(struct slab *slab, unsigned word, uint64_t mask)
+{
+    uint64_t doubly = UINT64_MAX;
+    enum slab_return result = slab_return_blocks(slab, word, mask, &doubly);
+    assert_int_equal(doubly, 0);
+    for (unsigned i = 0; i < 64; i++)
+        if (mask >> i & 1) {
+            assert_true(out[word * 64 + i]);
+            out[word * 64 + i] = false;
+        }
+    assert_true(slab_check(slab));
+    return result;
+}
+
+static enum slab_return give_one(struct slab *slab, unsigned index)
+{
+    return give(slab, index / 64, (uint64_t)1 << (index % 64));
+}
+
+static void give_all(struct slab *slab)
+{
+    for (unsigned b = 0; b < class_of_slab(slab)->n_blocks; b++)
+        if (out[b])
+            assert_int_equal(give_one(slab, b), SLAB_RETURN_NOTHING); /* owned: nothing follows */
+    assert_int_equal(used_of(slab), 0);
+}
+
+/* An owned, empty slab goes back to the pool. */
+static void finish(struct slab *slab)
+{
+    assert_int_equal(used_of(slab), 0);
+    shared_pool_disown_slab(slab);
+    assert_null(pool_check());
+}
+
+static void release_by_hand(struct slab *slab)
+{
+    unsigned slot = (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    assert_int_equal(shared_pool_release_slab(slab->superslab, slot), RELEASE_DONE);
+    assert_null(pool_check());
+}
+
+/* ---- Claims ---- */
+
+static void claims_ascend_and_cover_the_slab(void **state)
+{
+    (void)state;
+    for (unsigned id = CLASS_FIRST; id < CLASS_END; id++) {
+        struct slab *slab = acquire(id);
+        unsigned n_blocks = class_table[id].n_blocks, sum = 0;
+        const char *last = NULL;
+        for (unsigned n = 1; sum < n_blocks; n = n * 2 + 1) {
+            unsigned n_claimed = claim(slab, n < n_blocks ? n : n_blocks, UINT16_MAX);
+            assert_true(n_claimed > 0);
+            assert_ascending(n_claimed);
+            assert_true(last == NULL || (char *)claimed[n_claimed - 1] > last); /* batches ascend too */
+            last = claimed[0];
+            sum += n_claimed;
+        }
+        assert_int_equal(sum, n_blocks);
+        assert_int_equal(claim(slab, 1, UINT16_MAX), 0);
+        assert_int_equal(slab_count_free(slab), 0);
+        assert_int_equal(slab_lowest_free(slab), n_blocks);
+        give_all(slab);
+        assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks); /* and all at once */
+        assert_ascending(n_blocks);
+        give_all(slab);
+        finish(slab);
+    }
+}
+
+static void claims_respect_the_end(void **state)
+{
+    (void)state;
+    for (unsigned id = CLASS_FIRST; id < CLASS_END; id += 3) {
+        struct slab *slab = acquire(id);
+        unsigned n_blocks = class_table[id].n_blocks;
+        assert_int_equal(claim(slab, 1, 0), 0);
+        for (unsigned end = 1; end <= n_blocks; end += 1 + end / 2) /* model and contract are compared in claim() */
+            claim(slab, 5, end);
+        claim(slab, n_blocks, n_blocks / 2);
+        for (unsigned b = 0; b < n_blocks / 2; b++)
+            assert_true(out[b]);
+        assert_int_equal(claim(slab, 1, n_blocks / 2), 0);
+        give_all(slab);
+        finish(slab);
+    }
+}
+
+/* A claim that starts at the cursor and wraps around finds the blocks below it. */
+static void claims_find_every_free_block(void **state)
+{
+    (void)state;
+    unsigned id = class_of(16), n_blocks = class_table[id].n_blocks;
+    struct slab *slab = acquire(id);
+    assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
+    for (unsigned b = 0; b < n_blocks; b += 64) { /* one free block at a time, anywhere */
+        unsigned index = (b * 37 + b / 64) % n_blocks;
+        give_one(slab, index);
+        assert_int_equal(slab_lowest_free(slab), index);
+        assert_int_equal(claim(slab, 3, UINT16_MAX), 1);
+        assert_int_equal(block_index(slab, claimed[0]), index);
+    }
+    give_all(slab);
+    finish(slab);
+}
+
+/* ---- What the pages are ---- */
+
+static void fresh_begins_behind_the_pages_in_use(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES); /* so that the slot is UNUSED */
+    unsigned sizes[] = {8, 48, 112, 1024, 1280, 4672, 21840, 32768};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        struct slab *slab = acquire(class_of(sizes[k]));
+        const struct class_info *class = class_of_slab(slab);
+        assert_int_equal(atomic_load(&slab->dirty_pages), 0);
+        assert_int_equal(slab_fresh_from(slab), 0);
+        assert_int_equal(slab_lowest_free(slab), 0);
+        for (unsigned n = 1; n <= class->n_blocks; n++) {
+            assert_int_equal(claim(slab, 1, UINT16_MAX), 1);
+            /* The first block that begins on a page without blocks so far. */
+            size_t touched_end = round_up((size_t)n * class->bytes, slab_page_bytes());
+            unsigned fresh = (unsigned)((touched_end + class->bytes - 1) / class->bytes);
+            if (atomic_load(&slab->dirty_pages) == slab_all_pages() || fresh > class->n_blocks)
+                fresh = class->n_blocks;
+            assert_int_equal(slab_fresh_from(slab), fresh);
+            assert_int_equal(slab_lowest_free(slab), n);
+        }
+        give_all(slab);
+        assert_int_equal(slab_lowest_free(slab), 0);
+        assert_true(slab_fresh_from(slab) > 0); /* returns do not clean */
+        assert_true(slab_purge_free_pages(slab) > 0);
+        assert_int_equal(slab_fresh_from(slab), 0);
+        assert_int_equal(atomic_load(&slab->dirty_pages), 0);
+        finish(slab);
+        hak_trim(HAK_TRIM_PAGES);
+    }
+}
+
+/* Pages without a block go back and read as zero; those with one keep it. */
+static void purge_spares_blocks_in_use(void **state)
+{
+    (void)state;
+    unsigned id = class_of(256);
+    struct slab *slab = acquire(id);
+    unsigned n_blocks = class_table[id].n_blocks;
+    size_t page_bytes = slab_page_bytes(), n_pages = SLAB_BYTES / page_bytes;
+    claim(slab, n_blocks, UINT16_MAX);
+    memset(slab->memory, 0x5a, SLAB_BYTES);
+    for (unsigned b = 0; b < n_blocks; b++)
+        if (b != 3 && b != n_blocks / 2)
+            give_one(slab, b);
+    size_t kept_pages = n_pages == 1 ? 1 : 2;
+    assert_int_equal(slab_purge_free_pages(slab), (n_pages - kept_pages) * page_bytes);
+    assert_int_equal(count_bits(atomic_load(&slab->dirty_pages)), kept_pages);
+    assert_true(slab_check(slab));
+    assert_int_equal(slab->memory[3 * 256], 0x5a);
+    assert_int_equal(slab->memory[n_blocks / 2 * 256 + 255], 0x5a);
+    assert_int_equal(slab->memory[SLAB_BYTES - 1], n_pages > 2 ? 0 : 0x5a);
+    assert_int_equal(slab_purge_free_pages(slab), 0); /* nothing is left to give */
+    give_all(slab);
+    finish(slab);
+}
+
+/* ---- Returns ---- */
+
+static void owned_slab_only_counts(void **state)
+{
+    (void)state;
+    unsigned id = class_of(512), n_blocks = class_table[id].n_blocks;
+    struct slab *slab = acquire(id);
+    assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
+    assert_int_equal(give(slab, 0, 0xff), SLAB_RETURN_NOTHING);
+    assert_int_equal(used_of(slab), n_blocks - 8);
+    give_all(slab); /* also past a quarter, an eighth, and the last: NOTHING, the owner will see */
+    assert_int_equal(state_of(slab), SLAB_OWNED);
+    finish(slab);
+}
+
+/* A FULL slab's first block makes it LISTABLE; SPARSER comes when its use crosses a quarter and an eighth, once each;
+ * the last block makes it RETIRING. */
+static void nobodys_slab_tells_each_change_once(void **state)
+{
+    (void)state;
+    for (unsigned id = CLASS_FIRST; id < CLASS_END; id++) {
+        unsigned n_blocks = class_table[id].n_blocks;
+        struct slab *slab = acquire(id);
+        claim(slab, n_blocks, UINT16_MAX);
+        assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING);
+        assert_int_equal(state_of(slab), SLAB_FULL);
+        for (unsigned left = n_blocks; left-- > 0;) {
+            enum slab_return expected = SLAB_RETURN_NOTHING;
+            if (left == 0)
+                expected = SLAB_RETURN_RETIRING;
+            else if (left == n_blocks - 1)
+                expected = SLAB_RETURN_LISTABLE;
+            else if (left == n_blocks / 4 || left == n_blocks / 8)
+                expected = SLAB_RETURN_SPARSER;
+            unsigned index = (left * 7919u) % n_blocks; /* any order; 7919 is a prime that divides no block count */
+            enum slab_return result = give_one(slab, index);
+            if (result != expected)
+                fail_msg("class of %u, %u of %u left: %d instead of %d", class_table[id].bytes, left, n_blocks, result,
+                         expected);
+            assert_int_equal(state_of(slab), left == 0 ? SLAB_RETIRING : SLAB_PARTIAL);
+            assert_int_equal(used_of(slab), left);
+        }
+        release_by_hand(slab);
+    }
+}
+
+/* One return that crosses several lines at once reports the last of them. */
+static void a_large_return_tells_the_most_important_change(void **state)
+{
+    (void)state;
+    unsigned id = class_of(1024);
+    assert_int_equal(class_table[id].n_blocks, 64);
+    struct slab *slab = acquire(id);
+    claim(slab, 64, UINT16_MAX);
+    slab_disown(slab);
+    assert_int_equal(give(slab, 0, UINT64_MAX), SLAB_RETURN_RETIRING); /* FULL to empty in one step */
+    assert_int_equal(state_of(slab), SLAB_RETIRING);
+    slab_unretire(slab);
+    assert_int_equal(state_of(slab), SLAB_PARTIAL);
+    assert_true(slab_own(slab, id));
+
+    claim(slab, 64, UINT16_MAX);
+    give_one(slab, 63);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
+    assert_int_equal(give(slab, 0, UINT64_MAX >> 1 & ~(uint64_t)0xf), SLAB_RETURN_SPARSER); /* 63 to 4, past both lines */
+    assert_int_equal(give(slab, 0, 7), SLAB_RETURN_NOTHING);
+    assert_int_equal(give_one(slab, 3), SLAB_RETURN_RETIRING);
+    release_by_hand(slab);
+}
+
+static void a_double_return_is_told_and_not_counted(void **state)
+{
+    (void)state;
+    unsigned id = class_of(128), n_blocks = class_table[id].n_blocks;
+    struct slab *slab = acquire(id);
+    uint64_t doubly = 0;
+    assert_int_equal(claim(slab, 20, UINT16_MAX), 20);
+    assert_int_equal(give(slab, 0, 0xf0), SLAB_RETURN_NOTHING);
+    assert_int_equal(slab_return_blocks(slab, 0, 0x30, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(doubly, 0x30);
+    assert_int_equal(used_of(slab), 16);
+    assert_true(slab_check(slab));
+    assert_int_equal(slab_return_blocks(slab, 0, 0x3f, &doubly), SLAB_RETURN_NOTHING); /* four good ones, two not */
+    assert_int_equal(doubly, 0x30);
+    assert_int_equal(used_of(slab), 12);
+    assert_true(slab_check(slab));
+    out[0] = out[1] = out[2] = out[3] = false;
+    assert_int_equal(slab_return_blocks(slab, 3, 1, &doubly), SLAB_RETURN_NOTHING); /* never handed out */
+    assert_int_equal(doubly, 1);
+    give_all(slab);
+    /* Nobody's: a double return lists or retires nothing. */
+    assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
+    slab_disown(slab);
+    assert_int_equal(give_one(slab, 9), SLAB_RETURN_LISTABLE);
+    assert_int_equal(slab_return_blocks(slab, 0, 1 << 9, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(doubly, 1 << 9);
+    assert_int_equal(used_of(slab), n_blocks - 1);
+    assert_true(slab_own(slab, id));
+    give_all(slab);
+    finish(slab);
+}
+
+/* ---- Owning ---- */
+
+static void disown_tells_what_the_slab_has(void **state)
+{
+    (void)state;
+    unsigned id = class_of(2048), n_blocks = class_table[id].n_blocks;
+    struct slab *slab = acquire(id);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_RETIRING);
+    assert_int_equal(state_of(slab), SLAB_RETIRING);
+    assert_false(slab_own(slab, id));
+    slab_unretire(slab);
+    assert_int_equal(state_of(slab), SLAB_PARTIAL);
+    assert_false(slab_own(slab, id + 1)); /* another class's */
+    assert_true(slab_own(slab, id));
+    assert_int_equal(state_of(slab), SLAB_OWNED);
+    assert_false(slab_own(slab, id)); /* one owner at a time */
+
+    claim(slab, 1, UINT16_MAX);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
+    assert_int_equal(state_of(slab), SLAB_PARTIAL);
+    assert_true(slab_own(slab, id));
+    claim(slab, n_blocks - 2, UINT16_MAX);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
+    assert_true(slab_own(slab, id));
+    claim(slab, 1, UINT16_MAX);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING);
+    assert_int_equal(state_of(slab), SLAB_FULL);
+    assert_false(slab_own(slab, id));
+    assert_int_equal(give_one(slab, 5), SLAB_RETURN_LISTABLE);
+    assert_true(slab_own(slab, id));
+    give_all(slab);
+    finish(slab);
+    assert_false(slab_own(slab, id)); /* EMPTY or UNUSED now */
+}
+
+static void a_guess_about_recycled_blocks(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES);
+    unsigned id = class_of(64);
+    struct slab *slab = acquire(id);
+    unsigned per_page = (unsigned)(slab_page_bytes() / 64);
+    assert_int_equal(claim(slab, per_page, UINT16_MAX), per_page);
+    assert_false(slab_maybe_recycled(slab, id)); /* owned */
+    slab_disown(slab);
+    if (per_page < class_table[id].n_blocks)
+        assert_false(slab_maybe_recycled(slab, id)); /* its only page is all in use */
+    give_one(slab, 7);
+    assert_true(slab_maybe_recycled(slab, id));
+    assert_false(slab_maybe_recycled(slab, id + 1));
+    assert_true(slab_own(slab, id));
+    give_all(slab);
+    finish(slab);
+}
+
+/* ---- Any order ---- */
+
+static void random_steps_keep_the_counts(void **state)
+{
+    (void)state;
+    unsigned sizes[] = {8, 16, 112, 128, 144, 1024, 1536, 6544, 28672, 32768};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        unsigned id = class_of(sizes[k]), n_blocks = class_table[id].n_blocks, n_out = 0;
+        struct slab *slab = acquire(id);
+        bool owned = true;
+        for (unsigned step = 0; step < N_RANDOM_STEPS; step++) {
+            uint32_t r = next_random();
+            if (owned && r % 4 == 0) {
+                unsigned end = r >> 8 & 1 ? UINT16_MAX : 1 + (r >> 9) % n_blocks;
+                n_out += claim(slab, 1 + (r >> 4) % 40, end);
+            } else if (owned && r % 16 == 1) {
+                enum slab_return expected = n_out == 0          ? SLAB_RETURN_RETIRING
+                                            : n_out == n_blocks ? SLAB_RETURN_NOTHING
+                                                                : SLAB_RETURN_LISTABLE;
+                assert_int_equal(slab_disown(slab), expected);
+                if (n_out == 0)
+                    slab_unretire(slab);
+                owned = false;
+            } else if (!owned && r % 4 == 2) {
+                owned = slab_own(slab, id);
+                assert_int_equal(owned, n_out < n_blocks);
+            } else {
+                unsigned word = (r >> 8) % slab->n_words;
+                uint64_t mask = 0;
+                for (unsigned i = 0; i < 64; i++)
+                    if (out[word * 64 + i] && next_random() % 2 == 0)
+                        mask |= (uint64_t)1 << i;
+                if (mask == 0)
+                    continue;
+                bool was_full = n_out == n_blocks;
+                n_out -= count_bits(mask);
+                enum slab_return result = give(slab, word, mask);
+                assert_int_equal(result == SLAB_RETURN_RETIRING, !owned && n_out == 0);
+                assert_int_equal(result == SLAB_RETURN_LISTABLE, !owned && was_full && n_out != 0);
+                if (result == SLAB_RETURN_RETIRING)
+                    slab_unretire(slab);
+            }
+            assert_int_equal(used_of(slab), n_out);
+            assert_int_equal(slab_count_free(slab), n_blocks - n_out);
+        }
+        if (!owned && !slab_own(slab, id)) {
+            unsigned b = 0;
+            while (!out[b])
+                b++;
+            if (give_one(slab, b) == SLAB_RETURN_RETIRING)
+                slab_unretire(slab);
+            assert_true(slab_own(slab, id));
+        }
+        give_all(slab);
+        finish(slab);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(claims_ascend_and_cover_the_slab),
+        cmocka_unit_test(claims_respect_the_end),
+        cmocka_unit_test(claims_find_every_free_block),
+        cmocka_unit_test(fresh_begins_behind_the_pages_in_use),
+        cmocka_unit_test(purge_spares_blocks_in_use),
+        cmocka_unit_test(owned_slab_only_counts),
+        cmocka_unit_test(nobodys_slab_tells_each_change_once),
+        cmocka_unit_test(a_large_return_tells_the_most_important_change),
+        cmocka_unit_test(a_double_return_is_told_and_not_counted),
+        cmocka_unit_test(disown_tells_what_the_slab_has),
+        cmocka_unit_test(a_guess_about_recycled_blocks),
+        cmocka_unit_test(random_steps_keep_the_counts),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}

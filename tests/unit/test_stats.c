@@ -1,0 +1,594 @@
+/* test_stats.c - hak_stats_get, hak_stats_json and their neighbours: every figure that a known sequence of calls determines.
+ * Owns     a small strict reader of JSON, and the list of the fields of struct hak_stats.
+ * Threads  one, save where a test starts some; figures are compared as differences, so the tests do not depend on each other.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "hakmem/hakmem.h"
+#include "meta/layout.h"
+#include "meta/sizeclass.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every 64-bit counter of the struct, in its order. The struct's size proves that none is missing. */
+#define COUNTERS_BEFORE_LOCKS(X)                                                                                       \
+    X(live_bytes)                                                                                                      \
+    X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes)       \
+        X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)                  \
+            X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)        \
+                X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list)         \
+                    X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
+                        X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
+                            X(release_refused_pinned) X(purged_bytes)
+#define COUNTERS_AFTER_LOCKS(X) X(lock_contended) X(refills) X(flushes) X(threads) X(arenas)
+#define ONE(name) +1
+enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
+_Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");
+
+static const struct field {
+    const char *name;
+    size_t offset;
+} fields[] = {
+#define FIELD(name) {#name, offsetof(struct hak_stats, name)},
+    COUNTERS_BEFORE_LOCKS(FIELD) COUNTERS_AFTER_LOCKS(FIELD)};
+
+static const char *const lock_names[HAK_LOCK_N_CAUSES] = {[HAK_LOCK_ACQUIRE_SLAB] = "acquire_slab",
+                                                          [HAK_LOCK_RELEASE_SLAB] = "release_slab",
+                                                          [HAK_LOCK_SPAN] = "span",
+                                                          [HAK_LOCK_TIER] = "tier",
+                                                          [HAK_LOCK_METADATA] = "metadata",
+                                                          [HAK_LOCK_TRIM] = "trim",
+                                                          [HAK_LOCK_FORK] = "fork"};
+
+static uint64_t counter_of(const struct hak_stats *s, size_t offset)
+{
+    uint64_t n;
+    memcpy(&n, (const char *)s + offset, sizeof n);
+    return n;
+}
+
+static struct hak_stats read_stats(void)
+{
+    struct hak_stats s;
+    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
+    return s;
+}
+
+/* ---- A reader of JSON -------------------------------------------------------------------------------------------------- */
+
+/* Reads one object of numbers, strings without escapes, and objects of the same; RFC 8259's grammar for these, and no key
+ * twice. Values are found by path: "threads", "lock_acquisitions.span". */
+#define MAX_VALUES 128
+struct value {
+    char path[64], text[64];
+    bool number;
+};
+struct json {
+    const char *at;
+    struct value values[MAX_VALUES];
+    unsigned n_values;
+};
+
+static void skip_space(struct json *json)
+{
+    json->at += strspn(json->at, " \t\r\n");
+}
+
+static bool read_token(struct json *json, char token)
+{
+    skip_space(json);
+    if (*json->at != token)
+        return false;
+    json->at++;
+    skip_space(json);
+    return true;
+}
+
+static bool read_string(struct json *json, char *out, size_t out_bytes)
+{
+    if (*json->at != '"')
+        return false;
+    const char *end = ++json->at;
+    for (; *end != '"'; end++)
+        if ((unsigned char)*end < 0x20 || *end == '\\')
+            return false;
+    size_t len = (size_t)(end - json->at);
+    if (len >= out_bytes)
+        return false;
+    memcpy(out, json->at, len);
+    out[len] = 0;
+    json->at = end + 1;
+    return true;
+}
+
+/* A whole number without sign: 0, or digits that do not begin with 0. */
+static bool read_number(struct json *json, char *out, size_t out_bytes)
+{
+    size_t len = strspn(json->at, "0123456789");
+    if (len == 0 || len >= out_bytes || (json->at[0] == '0' && len > 1) || strchr(".eE", json->at[len]) != NULL)
+        return false;
+    memcpy(out, json->at, len);
+    out[len] = 0;
+    json->at += len;
+    return true;
+}
+
+static bool read_object(struct json *json, const char *prefix);
+
+static bool read_member(struct json *json, const char *prefix)
+{
+    char key[32], path[64];
+    if (!read_string(json, key, sizeof key) || !read_token(json, ':'))
+        return false;
+    snprintf(path, sizeof path, "%s%s", prefix, key);
+    for (unsigned i = 0; i < json->n_values; i++)
+        if (strcmp(json->values[i].path, path) == 0)
+            return false;
+    if (*json->at == '{') {
+        strcat(path, ".");
+        return read_object(json, path);
+    }
+    if (json->n_values == MAX_VALUES)
+        return false;
+    struct value *value = &json->values[json->n_values++];
+    strcpy(value->path, path);
+    value->number = *json->at != '"';
+    return value->number ? read_number(json, value->text, sizeof value->text)
+                         : read_string(json, value->text, sizeof value->text);
+}
+
+static bool read_object(struct json *json, const char *prefix)
+{
+    if (!read_token(json, '{'))
+        return false;
+    if (read_token(json, '}'))
+        return true;
+    do {
+        if (!read_member(json, prefix))
+            return false;
+    } while (read_token(json, ','));
+    return read_token(json, '}');
+}
+
+static bool read_json(struct json *json, const char *text)
+{
+    memset(json, 0, sizeof *json);
+    json->at = text;
+    return read_object(json, "") && *json->at == 0;
+}
+
+static const struct value *find_value(const struct json *json, const char *path)
+{
+    for (unsigned i = 0; i < json->n_values; i++)
+        if (strcmp(json->values[i].path, path) == 0)
+            return &json->values[i];
+    return NULL;
+}
+
+static void reader_is_strict(void **state)
+{
+    (void)state;
+    static const char *const right[] = {"{}", "{\"a\":1}", " { \"a\" : 0 , \"b\" : { \"c\" : \"x\" } } "};
+    static const char *const wrong[] = {"",
+                                        "{",
+                                        "{}}",
+                                        "{\"a\":1,}",
+                                        "{\"a\":01}",
+                                        "{\"a\":-1}",
+                                        "{\"a\":1 \"b\":2}",
+                                        "{a:1}",
+                                        "{\"a\":1,\"a\":2}",
+                                        "{\"a\":}",
+                                        "{\"a\":1}x",
+                                        "[1]",
+                                        "{\"a\":1.5}"};
+    struct json json;
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++)
+        assert_true(read_json(&json, right[i]));
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_false(read_json(&json, wrong[i]));
+}
+
+/* ---- JSON --------------------------------------------------------------------------------------------------------------- */
+
+static void assert_number(const struct json *json, const char *path, uint64_t n)
+{
+    const struct value *value = find_value(json, path);
+    if (value == NULL || !value->number)
+        fail_msg("no number named %s", path);
+    if (strtoull(value->text, NULL, 10) != n)
+        fail_msg("%s is %s, not %llu", path, value->text, (unsigned long long)n);
+}
+
+/* Nothing happens between the two readings, so every figure is the same in both. */
+static void json_has_every_field(void **state)
+{
+    (void)state;
+    static char text[8192];
+    static struct json json;
+    void *small = hak_malloc(100), *span = hak_malloc(100000), *run = hak_malloc(3 << 20);
+    struct hak_stats s = read_stats();
+    size_t len = hak_stats_json(text, sizeof text);
+    assert_true(len < sizeof text);
+    assert_int_equal(strlen(text), len);
+    assert_true(read_json(&json, text));
+    for (size_t i = 0; i < N_COUNTERS; i++)
+        assert_number(&json, fields[i].name, counter_of(&s, fields[i].offset));
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "lock_acquisitions.%s", lock_names[i]);
+        assert_number(&json, path, s.lock_acquisitions[i]);
+    }
+    assert_number(&json, "version", HAK_STATS_VERSION);
+    const struct value *profile = find_value(&json, "profile");
+    assert_non_null(profile);
+    assert_false(profile->number);
+    assert_string_equal(profile->text, hak_profile_name());
+    assert_int_equal(json.n_values, N_COUNTERS + HAK_LOCK_N_CAUSES + 2); /* and nothing else */
+    hak_free(small);
+    hak_free(span);
+    hak_free(run);
+}
+
+/* Every shorter buffer holds the beginning of the text and a NUL, nothing behind it is touched, and the length is told. */
+static void json_is_cut(void **state)
+{
+    (void)state;
+    static char whole[8192], cut[8192];
+    size_t len = hak_stats_json(whole, sizeof whole);
+    for (size_t size_bytes = 0; size_bytes <= len + 2; size_bytes++) {
+        memset(cut, '#', sizeof cut);
+        assert_int_equal(hak_stats_json(cut, size_bytes), len);
+        size_t kept = size_bytes == 0 ? 0 : size_bytes <= len ? size_bytes - 1 : len;
+        assert_memory_equal(cut, whole, kept);
+        if (size_bytes != 0)
+            assert_int_equal(cut[kept], 0);
+        for (size_t i = size_bytes == 0 ? 0 : kept + 1; i < len + 16; i++)
+            assert_int_equal(cut[i], '#');
+    }
+    assert_int_equal(hak_stats_json(NULL, 0), len);
+}
+
+static void version_is_the_headers(void **state)
+{
+    (void)state;
+    char text[32];
+    snprintf(text, sizeof text, "%d.%d.%d", HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+    assert_string_equal(hak_version(), text);
+    assert_ptr_equal(hak_version(), hak_version());
+}
+
+/* ---- hak_stats_get's arguments ----------------------------------------------------------------------------------------- */
+
+static void short_structs_are_filled_as_far_as_they_go(void **state)
+{
+    (void)state;
+    struct hak_stats whole = read_stats();
+    assert_int_equal(whole.version, HAK_STATS_VERSION);
+    assert_int_equal(whole.struct_size_bytes, sizeof whole);
+    for (size_t size_bytes = 8; size_bytes <= sizeof whole + 64; size_bytes++) {
+        union {
+            struct hak_stats stats;
+            unsigned char bytes[sizeof(struct hak_stats) + 128];
+        } out;
+        size_t filled = size_bytes < sizeof whole ? size_bytes : sizeof whole;
+        memset(&out, 0xa5, sizeof out);
+        errno = 0;
+        assert_int_equal(hak_stats_get(&out.stats, size_bytes), 0);
+        assert_int_equal(errno, 0);
+        assert_int_equal(out.stats.version, HAK_STATS_VERSION);
+        assert_int_equal(out.stats.struct_size_bytes, filled);
+        assert_memory_equal(out.bytes + 8, (unsigned char *)&whole + 8, filled - 8);
+        for (size_t i = filled; i < sizeof out; i++)
+            assert_int_equal(out.bytes[i], 0xa5);
+    }
+}
+
+static void bad_arguments_are_refused(void **state)
+{
+    (void)state;
+    struct hak_stats s;
+    memset(&s, 0xa5, sizeof s);
+    const struct hak_stats untouched = s;
+    for (size_t size_bytes = 0; size_bytes < 8; size_bytes++) {
+        errno = 0;
+        assert_int_equal(hak_stats_get(&s, size_bytes), -1);
+        assert_int_equal(errno, EINVAL);
+    }
+    assert_memory_equal(&s, &untouched, sizeof s);
+    errno = 0;
+    assert_int_equal(hak_stats_get(NULL, sizeof s), -1);
+    assert_int_equal(errno, EINVAL);
+}
+
+/* ---- Figures --------------------------------------------------------------------------------------------------------- */
+
+#define N_BLOCKS 1000
+
+static void live_figures_are_exact(void **state)
+{
+    (void)state;
+    static void *blocks[N_BLOCKS];
+    static const size_t sizes[] = {1, 8, 9, 24, 100, 128, 129, 250, 1000, 1024, 1025, 4000, 10000, 20000, 32768};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        struct hak_stats before = read_stats();
+        uint64_t usable_bytes = 0;
+        for (unsigned i = 0; i < N_BLOCKS; i++) {
+            blocks[i] = hak_malloc(sizes[k]);
+            assert_non_null(blocks[i]);
+            usable_bytes += hak_usable_size(blocks[i]);
+        }
+        struct hak_stats after = read_stats();
+        assert_int_equal(after.live_blocks - before.live_blocks, N_BLOCKS);
+        assert_int_equal(after.live_bytes - before.live_bytes, usable_bytes);
+        assert_int_equal(after.spans, before.spans);
+        assert_int_equal(after.runs, before.runs);
+        assert_true(after.committed_bytes >= after.live_bytes);
+        for (unsigned i = 0; i < N_BLOCKS / 2; i++)
+            hak_free(blocks[i]);
+        assert_int_equal(read_stats().live_blocks - before.live_blocks, N_BLOCKS - N_BLOCKS / 2);
+        for (unsigned i = N_BLOCKS / 2; i < N_BLOCKS; i++)
+            hak_free(blocks[i]);
+        after = read_stats();
+        assert_int_equal(after.live_blocks, before.live_blocks);
+        assert_int_equal(after.live_bytes, before.live_bytes);
+        assert_true(after.cached_blocks > 0);
+        assert_true(after.cached_bytes >= 8 * after.cached_blocks);
+    }
+    hak_trim(HAK_TRIM_CACHE);
+    assert_int_equal(read_stats().cached_blocks, 0);
+    assert_int_equal(read_stats().cached_bytes, 0);
+}
+
+/* A block above 32 KiB is a span up to 1 MiB and a run above; its bytes are the request in whole pages. */
+static void spans_and_runs_are_exact(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t size_bytes;
+        unsigned spans, runs;
+    } rows[] = {{32769, 1, 0},         {65536, 1, 0},   {65537, 1, 0},         {500000, 1, 0},  {1 << 20, 1, 0},
+                {(1 << 20) + 1, 0, 1}, {2 << 20, 0, 1}, {(2 << 20) + 1, 0, 1}, {5 << 20, 0, 1}, {33 << 20, 0, 1}};
+    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+        struct hak_stats before = read_stats();
+        void *block = hak_malloc(rows[k].size_bytes);
+        assert_non_null(block);
+        struct hak_stats after = read_stats();
+        uint64_t len_bytes = round_up(rows[k].size_bytes, os_page_bytes());
+        assert_int_equal(hak_usable_size(block), len_bytes);
+        assert_int_equal(after.spans - before.spans, rows[k].spans);
+        assert_int_equal(after.span_bytes - before.span_bytes, rows[k].spans * len_bytes);
+        assert_int_equal(after.runs - before.runs, rows[k].runs);
+        assert_int_equal(after.run_bytes - before.run_bytes, rows[k].runs * len_bytes);
+        assert_int_equal(after.live_blocks - before.live_blocks, 1);
+        assert_int_equal(after.live_bytes - before.live_bytes, len_bytes);
+        if (rows[k].spans != 0)
+            assert_int_equal(after.slots_active - before.slots_active, (len_bytes + SLAB_BYTES - 1) / SLAB_BYTES);
+        hak_free(block);
+        after = read_stats();
+        assert_int_equal(after.spans, before.spans);
+        assert_int_equal(after.runs, before.runs);
+        assert_int_equal(after.span_bytes, before.span_bytes);
+        assert_int_equal(after.run_bytes, before.run_bytes);
+        assert_int_equal(after.live_bytes, before.live_bytes);
+    }
+}
+
+static void assert_sums(void)
+{
+    struct hak_stats s = read_stats();
+    assert_int_equal(s.slots_unused + s.slots_active + s.slots_empty, SUPERSLAB_SLABS * s.superslabs);
+    assert_int_equal(s.superslabs_hot + s.superslabs_draining, s.superslabs);
+    assert_int_equal(s.committed_bytes % SUPERSLAB_BYTES, 0);
+    assert_true(s.committed_bytes >= (s.superslabs + s.superslabs_cached + s.runs) * SUPERSLAB_BYTES);
+    assert_true(s.peak_committed_bytes >= s.committed_bytes);
+    assert_true(s.reserved_bytes >= s.committed_bytes);
+    assert_true(s.metadata_bytes > 0);
+    assert_true(s.arenas >= 1);
+    assert_true(s.threads >= 1);
+    assert_int_equal((s.superslabs_mapped_total - s.superslabs_released_total - s.superslabs_evicted_total) *
+                         SUPERSLAB_BYTES,
+                     s.committed_bytes);
+    assert_null(pool_check());
+}
+
+/* 32 slots for each SuperSlab, and every SuperSlab at one tier, while a heap grows, thins out and goes. */
+static void sums_hold(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    static void *blocks[N];
+    hak_free(hak_malloc(1));
+    assert_sums();
+    for (unsigned i = 0; i < N; i++) {
+        blocks[i] = hak_malloc(i % 500 == 0 ? 40000 + i * 100 : 16 + i % 2000);
+        if (i % 1000 == 0)
+            assert_sums();
+    }
+    for (unsigned i = 0; i < N; i++) {
+        if (i % 64 != 0) {
+            hak_free(blocks[i]);
+            blocks[i] = NULL;
+        }
+        if (i % 1000 == 0)
+            assert_sums();
+    }
+    hak_trim(HAK_TRIM_PAGES);
+    assert_sums();
+    for (unsigned i = 0; i < N; i++)
+        hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_sums();
+    assert_int_equal(read_stats().live_blocks, 0);
+    assert_int_equal(read_stats().superslabs_cached, 0);
+}
+
+/* ---- Events -------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t lock_sum(const struct hak_stats *s)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
+        sum += s->lock_acquisitions[i];
+    return sum;
+}
+
+/* Asserts that the lock was taken for this cause, and for no other. */
+static void assert_only_cause(const struct hak_stats *before, enum hak_lock_cause cause)
+{
+    struct hak_stats after = read_stats();
+    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++) {
+        if (i == cause && after.lock_acquisitions[i] == before->lock_acquisitions[i])
+            fail_msg("no acquisition counted for %s", lock_names[i]);
+        if (i != cause && after.lock_acquisitions[i] != before->lock_acquisitions[i])
+            fail_msg("an acquisition counted for %s instead of %s", lock_names[i], lock_names[cause]);
+    }
+}
+
+static void *claim_and_return(void *unused)
+{
+    hak_free(hak_malloc(100));
+    return unused;
+}
+
+/* A neighbour pins the SuperSlab's tier and keeps it from being given back. */
+static void locks_are_counted_by_cause(void **state)
+{
+    (void)state;
+    void *neighbour = hak_malloc(40000);
+    hak_free(hak_malloc(40000));
+
+    hak_free(hak_malloc(64));
+    struct hak_stats before = read_stats(); /* From here on the magazine serves all: hits. */
+    for (unsigned i = 0; i < 1000; i++)
+        hak_free(hak_malloc(64));
+    struct hak_stats after = read_stats();
+    assert_int_equal(lock_sum(&after), lock_sum(&before));
+    assert_int_equal(after.refills, before.refills);
+    assert_int_equal(after.flushes, before.flushes);
+
+    before = read_stats();
+    void *span = hak_malloc(50000);
+    assert_only_cause(&before, HAK_LOCK_SPAN);
+    assert_int_equal(read_stats().lock_acquisitions[HAK_LOCK_SPAN], before.lock_acquisitions[HAK_LOCK_SPAN] + 1);
+    before = read_stats();
+    hak_free(span);
+    assert_only_cause(&before, HAK_LOCK_SPAN);
+
+    before = read_stats();
+    assert_false(shared_pool_pin(&(struct superslab){.state = SUPERSLAB_ABSENT}));
+    assert_only_cause(&before, HAK_LOCK_TRIM);
+
+    before = read_stats();
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, claim_and_return, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    after = read_stats();
+    assert_true(after.lock_acquisitions[HAK_LOCK_METADATA] > before.lock_acquisitions[HAK_LOCK_METADATA]);
+
+    static void *blocks[3000]; /* 100 slabs of 2 KiB blocks */
+    before = read_stats();
+    for (unsigned i = 0; i < 3000; i++)
+        blocks[i] = hak_malloc(2048);
+    after = read_stats();
+    uint64_t n_slabs =
+        after.stage_slot + after.stage_os + after.stage_lru - before.stage_slot - before.stage_os - before.stage_lru;
+    assert_true(n_slabs >= 3000 / (SLAB_BYTES / 2048));
+    assert_true(after.lock_acquisitions[HAK_LOCK_ACQUIRE_SLAB] - before.lock_acquisitions[HAK_LOCK_ACQUIRE_SLAB] >=
+                n_slabs);
+    assert_int_equal(after.lock_acquisitions[HAK_LOCK_RELEASE_SLAB], before.lock_acquisitions[HAK_LOCK_RELEASE_SLAB]);
+    assert_true(after.refills > before.refills);
+
+    before = read_stats();
+    for (unsigned i = 0; i < 3000; i++)
+        hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    after = read_stats();
+    uint64_t n_released = after.slabs_released - before.slabs_released;
+    assert_true(n_released >= 3000 / (SLAB_BYTES / 2048));
+    assert_true(after.lock_acquisitions[HAK_LOCK_RELEASE_SLAB] - before.lock_acquisitions[HAK_LOCK_RELEASE_SLAB] >=
+                n_released);
+    assert_true(after.flushes > before.flushes);
+    assert_int_equal(after.lock_acquisitions[HAK_LOCK_FORK], 0); /* nobody forked */
+    hak_free(neighbour);
+}
+
+/* A slot that another class used before is counted as such; one that the same class takes again is not. */
+static void reuse_by_another_class_is_counted(void **state)
+{
+    (void)state;
+    void *neighbour = hak_malloc(40000);
+    hak_free(hak_malloc(3000));
+    hak_trim(HAK_TRIM_CACHE); /* its slot is EMPTY now */
+    struct hak_stats before = read_stats();
+    void *block = hak_malloc(3000);
+    assert_int_equal(read_stats().slot_reuses_other_class, before.slot_reuses_other_class);
+    hak_free(block);
+    hak_trim(HAK_TRIM_CACHE);
+    block = hak_malloc(700);
+    assert_int_equal(read_stats().slot_reuses_other_class, before.slot_reuses_other_class + 1);
+    hak_free(block);
+    hak_trim(HAK_TRIM_CACHE);
+    hak_free(neighbour);
+}
+
+static void *wait_with_a_block(void *barrier)
+{
+    void *block = hak_malloc(64);
+    pthread_barrier_wait(barrier);
+    pthread_barrier_wait(barrier);
+    hak_free(block);
+    return NULL;
+}
+
+static void threads_are_counted(void **state)
+{
+    (void)state;
+    enum { N_THREADS = 5 };
+    pthread_t threads[N_THREADS];
+    pthread_barrier_t barrier;
+    pthread_barrier_init(&barrier, NULL, N_THREADS + 1);
+    struct hak_stats before = read_stats();
+    for (unsigned i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, wait_with_a_block, &barrier), 0);
+    pthread_barrier_wait(&barrier);
+    struct hak_stats during = read_stats();
+    pthread_barrier_wait(&barrier);
+    for (unsigned i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    pthread_barrier_destroy(&barrier);
+    assert_int_equal(during.threads, before.threads + N_THREADS);
+    assert_int_equal(during.live_blocks, before.live_blocks + N_THREADS);
+    assert_int_equal(read_stats().threads, before.threads);
+    assert_int_equal(read_stats().live_blocks, before.live_blocks);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reader_is_strict),
+        cmocka_unit_test(json_has_every_field),
+        cmocka_unit_test(json_is_cut),
+        cmocka_unit_test(version_is_the_headers),
+        cmocka_unit_test(short_structs_are_filled_as_far_as_they_go),
+        cmocka_unit_test(bad_arguments_are_refused),
+        cmocka_unit_test(live_figures_are_exact),
+        cmocka_unit_test(spans_and_runs_are_exact),
+        cmocka_unit_test(sums_hold),
+        cmocka_unit_test(locks_are_counted_by_cause),
+        cmocka_unit_test(reuse_by_another_class_is_counted),
+        cmocka_unit_test(threads_are_counted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,328 @@
+/* test_threads.c - threads that come and go leave nothing behind: no record, no cached block, no memory.
+ * 10,000 short threads run one after the other in four rows side by side. Each frees what its predecessor left to it, claims
+ * a few hundred blocks, frees most of them and leaves the rest to the next: so blocks outlive their threads all the time.
+ * Threads  a row belongs to the one thread of it that runs; main starts and joins them, which orders all its fields.
+ * ctest: timeout 600
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "hakmem/hakmem.h"
+#include "pool/shared_pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1 /* the sanitizer's own memory for threads is part of VmRSS */
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
+#define N_SHORT_THREADS 10000u
+#define N_ROWS 4
+#define N_CLAIMED 300
+#define N_LEFT 40 /* to the next thread of the row */
+#define RSS_SLACK_KIB 2048
+/* Records and arrays are used again: their number follows the most threads that ever met, which takes a while to settle. A
+ * lost record per thread would be 30 MiB. */
+#define METADATA_SLACK_BYTES (256 << 10)
+
+static struct hak_stats read_stats(void)
+{
+    struct hak_stats s;
+    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
+    return s;
+}
+
+/* A figure of /proc/self/status in KiB. */
+static size_t status_kib(const char *name)
+{
+    static char text[8192];
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    size_t len = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[len] = 0;
+    const char *at = strstr(text, name);
+    assert_non_null(at);
+    return strtoull(at + strlen(name), NULL, 10);
+}
+
+static void join(pthread_t thread)
+{
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+static pthread_t start(void *(*routine)(void *), void *argument)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, routine, argument), 0);
+    return thread;
+}
+
+/* ---- Short threads ------------------------------------------------------------------------------------------------------ */
+
+struct left {
+    unsigned char *block;
+    size_t size_bytes;
+    unsigned char mark;
+};
+
+struct row {
+    struct left left[N_LEFT];
+    uint64_t random;
+    _Atomic unsigned n_wrong; /* blocks whose contents changed, or that were not to be had */
+};
+static struct row rows[N_ROWS];
+
+static uint64_t next_random(struct row *row)
+{
+    uint64_t z = row->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static void free_left(struct row *row)
+{
+    for (unsigned i = 0; i < N_LEFT; i++) {
+        struct left *l = &row->left[i];
+        if (l->block == NULL)
+            continue;
+        for (size_t k = 0; k < l->size_bytes; k++)
+            if (l->block[k] != l->mark) {
+                row->n_wrong++;
+                break;
+            }
+        hak_free(l->block);
+        l->block = NULL;
+    }
+}
+
+static void *live_shortly(void *argument)
+{
+    struct row *row = argument;
+    void *blocks[N_CLAIMED];
+    free_left(row);
+    for (unsigned i = 0; i < N_CLAIMED; i++) {
+        uint64_t r = next_random(row);
+        size_t size_bytes = (size_t)(r >> 16) % (r % 64 == 0 ? 8192 : 512) + 1;
+        blocks[i] = hak_malloc(size_bytes);
+        if (blocks[i] == NULL) {
+            row->n_wrong++;
+            continue;
+        }
+        memset(blocks[i], 0x11, size_bytes);
+        if (i < N_LEFT) {
+            row->left[i] = (struct left){blocks[i], size_bytes, (unsigned char)r};
+            memset(blocks[i], (unsigned char)r, size_bytes);
+        }
+    }
+    for (unsigned i = N_LEFT; i < N_CLAIMED; i++)
+        hak_free(blocks[i]);
+    return NULL;
+}
+
+static void short_threads_leave_nothing(void **state)
+{
+    (void)state;
+    hak_free(hak_malloc(1)); /* main's own record */
+    hak_trim(HAK_TRIM_CACHE);
+    for (unsigned i = 0; i < N_ROWS; i++)
+        rows[i].random = i;
+    struct hak_stats before = read_stats();
+    size_t rss_early_kib = 0;
+    uint64_t metadata_early_bytes = 0;
+    for (unsigned n = 0; n < N_SHORT_THREADS; n += N_ROWS) {
+        pthread_t threads[N_ROWS];
+        for (unsigned i = 0; i < N_ROWS; i++)
+            threads[i] = start(live_shortly, &rows[i]);
+        for (unsigned i = 0; i < N_ROWS; i++)
+            join(threads[i]);
+        if (n == 2000) {
+            rss_early_kib = status_kib("VmRSS:");
+            metadata_early_bytes = read_stats().metadata_bytes;
+            assert_int_equal(read_stats().live_blocks, before.live_blocks + N_ROWS * N_LEFT);
+        }
+    }
+    size_t rss_late_kib = status_kib("VmRSS:");
+    struct hak_stats after = read_stats();
+    assert_int_equal(after.threads, before.threads);
+    assert_int_equal(after.cached_blocks, before.cached_blocks);
+    assert_int_equal(after.live_blocks, before.live_blocks + N_ROWS * N_LEFT);
+    assert_true(after.metadata_bytes <= metadata_early_bytes + METADATA_SLACK_BYTES);
+    assert_null(pool_check());
+#ifndef SANITIZED
+    if (rss_late_kib > rss_early_kib + RSS_SLACK_KIB)
+        fail_msg("VmRSS grew from %zu KiB after 2,000 threads to %zu KiB", rss_early_kib, rss_late_kib);
+#else
+    (void)rss_late_kib, (void)rss_early_kib;
+#endif
+    for (unsigned i = 0; i < N_ROWS; i++) {
+        free_left(&rows[i]);
+        assert_int_equal(rows[i].n_wrong, 0);
+    }
+    assert_int_equal(read_stats().live_blocks, before.live_blocks);
+    assert_int_equal(read_stats().live_bytes, before.live_bytes);
+}
+
+/* ---- A thread's end ------------------------------------------------------------------------------------------------------ */
+
+#define N_SHOWN 500
+
+struct shown {
+    pthread_barrier_t barrier;
+    unsigned char *blocks[N_SHOWN];
+};
+
+static size_t shown_bytes(unsigned i)
+{
+    return 1 + i * 7 % 3000;
+}
+
+/* Fills its magazines, shows itself, and ends with N_SHOWN blocks out. */
+static void *cache_and_end(void *argument)
+{
+    struct shown *shown = argument;
+    static void *passing[2000];
+    for (unsigned i = 0; i < 2000; i++)
+        passing[i] = hak_malloc(16 + i % 8 * 16);
+    for (unsigned i = 0; i < N_SHOWN; i++) {
+        shown->blocks[i] = hak_malloc(shown_bytes(i));
+        memset(shown->blocks[i], (int)(i & 0xff), shown_bytes(i));
+    }
+    for (unsigned i = 0; i < 2000; i++)
+        hak_free(passing[i]);
+    pthread_barrier_wait(&shown->barrier);
+    pthread_barrier_wait(&shown->barrier);
+    return NULL;
+}
+
+static void exit_returns_the_magazines(void **state)
+{
+    (void)state;
+    static struct shown shown;
+    pthread_barrier_init(&shown.barrier, NULL, 2);
+    hak_trim(HAK_TRIM_CACHE);
+    struct hak_stats before = read_stats();
+    pthread_t thread = start(cache_and_end, &shown);
+    pthread_barrier_wait(&shown.barrier);
+    struct hak_stats during = read_stats();
+    pthread_barrier_wait(&shown.barrier);
+    join(thread);
+    struct hak_stats after = read_stats();
+    pthread_barrier_destroy(&shown.barrier);
+
+    assert_int_equal(during.threads, before.threads + 1);
+    assert_true(during.cached_blocks > before.cached_blocks + 100);
+    assert_true(during.cached_bytes > before.cached_bytes);
+    assert_int_equal(during.live_blocks, before.live_blocks + N_SHOWN);
+    assert_int_equal(after.threads, before.threads);
+    assert_int_equal(after.cached_blocks, before.cached_blocks);
+    assert_int_equal(after.cached_bytes, before.cached_bytes);
+    assert_int_equal(after.live_blocks, during.live_blocks);
+    assert_int_equal(after.live_bytes, during.live_bytes);
+    assert_null(pool_check());
+
+    /* The blocks are whole, can be resized and freed, by a thread that claimed none of them. */
+    for (unsigned i = 0; i < N_SHOWN; i++) {
+        size_t size_bytes = shown_bytes(i);
+        if (i % 3 == 0)
+            assert_non_null(shown.blocks[i] = hak_realloc(shown.blocks[i], size_bytes * 3));
+        for (size_t k = 0; k < size_bytes; k++)
+            assert_int_equal(shown.blocks[i][k], i & 0xff);
+        hak_free(shown.blocks[i]);
+    }
+    hak_trim(HAK_TRIM_CACHE);
+    after = read_stats();
+    assert_int_equal(after.live_blocks, before.live_blocks);
+    assert_int_equal(after.live_bytes, before.live_bytes);
+    assert_int_equal(after.cached_blocks, 0);
+    assert_null(pool_check());
+}
+
+/* ---- After a thread's end ------------------------------------------------------------------------------------------------ */
+
+#define LATE_ROUNDS 3 /* of the 4 that POSIX grants; in the last one ThreadSanitizer takes the thread apart */
+
+static pthread_key_t late_key;
+static unsigned late_rounds;
+static void *late_block;
+
+/* Runs after the allocator's own destructor in the rounds behind the first. */
+static void allocate_late(void *block)
+{
+    hak_free(block);
+    late_rounds++;
+    late_block = hak_calloc(1, 200);
+    void *medium = hak_malloc(5000);
+    medium = hak_realloc(medium, 9000);
+    hak_free(medium);
+    if (late_rounds < LATE_ROUNDS)
+        pthread_setspecific(late_key, late_block);
+}
+
+static void *set_late(void *unused)
+{
+    pthread_setspecific(late_key, hak_malloc(77));
+    return unused;
+}
+
+static void destructors_may_still_allocate(void **state)
+{
+    (void)state;
+    assert_int_equal(pthread_key_create(&late_key, allocate_late), 0);
+    struct hak_stats before = read_stats();
+    join(start(set_late, NULL));
+    assert_int_equal(late_rounds, LATE_ROUNDS);
+    struct hak_stats after = read_stats();
+    assert_int_equal(after.live_blocks, before.live_blocks + 1);
+    assert_int_equal(after.threads, before.threads);
+    assert_non_null(late_block);
+    for (unsigned i = 0; i < 200; i++)
+        assert_int_equal(((unsigned char *)late_block)[i], 0);
+    hak_free(late_block);
+    assert_int_equal(read_stats().live_blocks, before.live_blocks);
+    assert_int_equal(pthread_key_delete(late_key), 0);
+    assert_null(pool_check());
+}
+
+static void *do_nothing(void *unused)
+{
+    return unused;
+}
+
+/* A record is made by the first slow call, not by the thread. */
+static void idle_threads_have_no_record(void **state)
+{
+    (void)state;
+    struct hak_stats before = read_stats();
+    for (unsigned i = 0; i < 100; i++)
+        join(start(do_nothing, NULL));
+    struct hak_stats after = read_stats();
+    assert_int_equal(after.threads, before.threads);
+    assert_int_equal(after.metadata_bytes, before.metadata_bytes);
+    assert_memory_equal(after.lock_acquisitions, before.lock_acquisitions, sizeof after.lock_acquisitions);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(short_threads_leave_nothing),
+        cmocka_unit_test(exit_returns_the_magazines),
+        cmocka_unit_test(destructors_may_still_allocate),
+        cmocka_unit_test(idle_threads_have_no_record),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
