@@ -99,7 +99,7 @@ enum hak_trim_level {
 };
 
 /* Gives free memory back to the system.
- * Returns    bytes given back.
+ * Returns    bytes given back, by all threads while the call ran.
  * Cost       one pass over the SuperSlabs, and one system call for each run of pages given back.
  * Limits     blocks cached by other running threads, and the slabs that these claim from, stay with them. */
 HAK_API size_t hak_trim(int level) HAK_NOEXCEPT;

@@ -202,12 +202,19 @@ int hak_route_get(int range)
     return range < 0 || range >= N_RANGES ? -1 : (int)tiny_route_of((unsigned)range);
 }
 
+/* Everything that has gone back to the system since the start. */
+static uint64_t given_back_bytes(void)
+{
+    struct stats_counters *c = &stats_counters;
+    return stats_read(&c->purged_bytes) +
+           (stats_read(&c->superslabs_released_total) + stats_read(&c->superslabs_evicted_total)) * SUPERSLAB_BYTES;
+}
+
 size_t hak_trim(int level)
 {
-    uint64_t released_before = stats_read(&stats_counters.superslabs_released_total);
-    size_t trimmed_bytes = front_trim(level);
-    /* What the magazines gave back may have emptied SuperSlabs, which went at once. */
-    return trimmed_bytes + (stats_read(&stats_counters.superslabs_released_total) - released_before) * SUPERSLAB_BYTES;
+    uint64_t before_bytes = given_back_bytes();
+    front_trim(level);
+    return given_back_bytes() - before_bytes;
 }
 
 /* ---- Printing ------------------------------------------------------------------------------------------------------------ */

@@ -183,18 +183,16 @@ void front_return_slow(void *block, const char *call)
     errno = saved_errno;
 }
 
-size_t front_trim(int level)
+void front_trim(int level)
 {
     struct thread *thread = thread_enter();
-    size_t trimmed_bytes = 0;
     if (thread != NULL)
         thread_empty(thread);
     if (level >= HAK_TRIM_SLABS)
-        trimmed_bytes += shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
     if (level >= HAK_TRIM_PAGES)
-        trimmed_bytes += shared_pool_purge_pages();
-    trimmed_bytes += lru_drain();
+        shared_pool_purge_pages();
+    lru_drain();
     if (thread != NULL)
         thread_leave(thread);
-    return trimmed_bytes;
 }

@@ -29,7 +29,7 @@ NOINLINE void front_return_slow(void *block, const char *call);
 /* The class of a block of ours, its first address; 0 and a report when it is none. CLASS_SPAN for spans and runs. */
 unsigned front_class_of_block(const void *block, const char *call);
 
-/* hak_trim: empties this thread's magazines, lets go of its slabs, and gives back what `level` names. Returns bytes. */
-size_t front_trim(int level);
+/* Empties this thread's magazines, lets go of its slabs, and gives back what `level` (enum hak_trim_level) names. */
+void front_trim(int level);
 
 #endif

@@ -1,0 +1,138 @@
+/* test_lru.c - the cache of empty SuperSlabs: bounded, oldest out first, pinned entries stay, rows split, nothing dirty leaks out
+ * as zeroed memory.
+ */
+#include "hakmem/hakmem.h"
+#include "meta/registry.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct superslab *superslab_of(const void *block)
+{
+    struct arena *arena = registry_arena(block);
+    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
+}
+
+static struct hak_stats stats(void)
+{
+    struct hak_stats s;
+    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
+    return s;
+}
+
+static int drain(void **state)
+{
+    (void)state;
+    hak_free(hak_malloc(1)); /* the process has started */
+    hak_trim(HAK_TRIM_PAGES); /* and no SuperSlab is in use */
+    config.lru_superslabs = 4;
+    return lru_count() == 0 ? 0 : -1;
+}
+
+static void bounded_and_oldest_out_first(void **state)
+{
+    (void)state;
+    enum { N = 7 };
+    void *run[N];
+    struct superslab *ss[N];
+    for (unsigned i = 0; i < N; i++) {
+        run[i] = hak_malloc(2 * MIB); /* one SuperSlab each */
+        assert_non_null(run[i]);
+        ss[i] = superslab_of(run[i]);
+    }
+    uint64_t evicted = stats().superslabs_evicted_total;
+    for (unsigned i = 0; i < N; i++) {
+        hak_free(run[i]);
+        assert_true(lru_count() <= 4);
+    }
+    assert_int_equal(lru_count(), 4);
+    assert_int_equal(stats().superslabs_evicted_total, evicted + 3);
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(ss[i]->state, i < 3 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
+}
+
+static void a_run_longer_than_the_cache_goes_at_once(void **state)
+{
+    (void)state;
+    void *run = hak_malloc(10 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run);
+    assert_int_equal(lru_count(), 0);
+    assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+}
+
+static void pinned_entries_stay(void **state)
+{
+    (void)state;
+    void *span = hak_malloc(100000);
+    struct superslab *ss = superslab_of(span);
+    assert_true(shared_pool_pin(ss));
+    hak_free(span); /* empty, but somebody refers to it */
+    assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    for (unsigned i = 0; i < 10; i++)
+        hak_free(hak_malloc(5 * MIB)); /* three SuperSlabs: each pushes older ones out */
+    assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    lru_drain();
+    assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    atomic_fetch_sub(&ss->pins, 1); /* it is not in the pool any more: unpin has nothing to release */
+    lru_drain();
+    assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+    assert_int_equal(lru_count(), 0);
+}
+
+static void a_row_serves_shorter_requests(void **state)
+{
+    (void)state;
+    void *run = hak_malloc(8 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run);
+    assert_int_equal(lru_count(), 4);
+    void *part = hak_malloc(4 * MIB);
+    assert_ptr_equal(superslab_of(part), ss);
+    assert_int_equal(lru_count(), 2);
+    assert_int_equal(ss[2].state, SUPERSLAB_CACHED);
+    assert_int_equal(ss[2].run_superslabs, 2);
+    void *single = hak_malloc(2 * MIB);
+    assert_ptr_equal(superslab_of(single), ss + 2);
+    assert_int_equal(lru_count(), 1);
+    hak_free(part);
+    hak_free(single);
+    assert_int_equal(lru_count(), 4);
+}
+
+static void cached_memory_is_cleared_for_calloc(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {40000, 300000, 1000000, 2 * MIB, 3 * MIB, 7 * MIB};
+    for (unsigned round = 0; round < 4; round++)
+        for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            unsigned char *block = hak_calloc(1, sizes[i]);
+            assert_non_null(block);
+            for (size_t k = 0; k < sizes[i]; k++)
+                if (block[k] != 0)
+                    fail_msg("byte %zu of %zu is not zero in round %u", k, sizes[i], round);
+            memset(block, 0xa5, sizes[i]);
+            hak_free(block);
+            if (round == 2)
+                hak_trim(HAK_TRIM_PAGES);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(bounded_and_oldest_out_first, drain),
+        cmocka_unit_test_setup(a_run_longer_than_the_cache_goes_at_once, drain),
+        cmocka_unit_test_setup(pinned_entries_stay, drain),
+        cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),
+        cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
