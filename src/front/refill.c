@@ -139,8 +139,10 @@ void *front_claim_class(unsigned class_id, bool exact)
     } else {
         block = claim_from_pool(class_id);
     }
-    if (unlikely(block == NULL) && pool_lock_is_mine())
-        block = emergency_claim(class_table[class_id].bytes, 1);
+    if (unlikely(block == NULL) && pool_lock_is_mine()) {
+        size_t block_bytes = class_table[class_id].bytes;
+        block = emergency_claim(block_bytes, block_bytes & -block_bytes); /* any alignment that the class stands for */
+    }
     if (unlikely(block == NULL))
         errno = ENOMEM;
     return block;

@@ -123,7 +123,7 @@ void superslab_forget_slots(struct superslab *ss)
         ss->dirty = DIRTY_ALL;
 }
 
-static size_t give_back(struct superslab *ss, uint32_t n)
+static void give_back(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT;
     bool moved = false;
@@ -142,10 +142,9 @@ static size_t give_back(struct superslab *ss, uint32_t n)
     }
     stats_commit(-(int64_t)len_bytes);
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
-        return 0; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
+        return; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
     arena_put(ss, n);
     pool_unlock();
-    return clean ? len_bytes : 0;
 }
 
 void release_superslab(struct superslab *ss)
@@ -174,12 +173,9 @@ void release_evicted(void)
     }
 }
 
-size_t lru_drain(void)
+void lru_drain(void)
 {
-    size_t drained_bytes = 0;
-    for (;;) {
-        if (!pool_lock(HAK_LOCK_TRIM))
-            break;
+    while (pool_lock(HAK_LOCK_TRIM)) {
         struct superslab *ss = lru.oldest;
         while (ss != NULL && any_pinned(ss, ss->run_superslabs))
             ss = ss->previous;
@@ -189,11 +185,10 @@ size_t lru_drain(void)
         }
         pool_unlock();
         if (ss == NULL)
-            break;
+            return;
         stats_add(&stats_counters.superslabs_evicted_total, ss->run_superslabs);
-        drained_bytes += give_back(ss, ss->run_superslabs);
+        give_back(ss, ss->run_superslabs);
     }
-    return drained_bytes;
 }
 
 /* ---- From the system ---- */

@@ -26,8 +26,8 @@ void superslab_forget_slots(struct superslab *ss);
 /* Number of SuperSlabs in the cache. */
 uint32_t lru_count(void);
 
-/* Gives back everything in the cache. Not under the lock. Returns bytes. */
-size_t lru_drain(void);
+/* Gives back everything in the cache that nobody refers to. Not under the lock. */
+void lru_drain(void);
 
 /* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock is this
  * thread's already. */

@@ -602,11 +602,10 @@ static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
     return purged;
 }
 
-size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
+void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 {
-    size_t purged_bytes = 0;
     if (!pool_lock(cause))
-        return 0;
+        return;
     while (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) > keep) {
         struct superslab *ss = find_purgeable();
         if (ss == NULL)
@@ -616,10 +615,10 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         pool_unlock();
 
         uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
-        purged_bytes += count_bits(purged) * SLAB_BYTES;
+        stats_add(&stats_counters.purged_bytes, count_bits(purged) * SLAB_BYTES);
 
         if (!pool_lock(cause))
-            return purged_bytes;
+            return;
         for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
             struct slab *slab = superslab_slab(ss, i);
             if ((mask >> i & 1) == 0)
@@ -644,17 +643,15 @@ size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
             else
                 release_evicted();
             if (!pool_lock(cause))
-                return purged_bytes;
+                return;
         }
         if (purged != mask)
             break; /* The system refuses: try again another time. */
     }
     pool_unlock();
-    stats_add(&stats_counters.purged_bytes, purged_bytes);
-    return purged_bytes;
 }
 
-size_t shared_pool_purge_pages(void)
+void shared_pool_purge_pages(void)
 {
     size_t purged_bytes = 0;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
@@ -670,7 +667,6 @@ size_t shared_pool_purge_pages(void)
         }
     }
     stats_add(&stats_counters.purged_bytes, purged_bytes);
-    return purged_bytes;
 }
 
 /* ---- Fork ------------------------------------------------------------------------------------------------------------ */

@@ -82,11 +82,11 @@ bool pool_reopen(unsigned n, unsigned class_id);
 
 /* ---- Purging ---- */
 
-/* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. Returns bytes. */
-size_t shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
+/* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. */
+void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
 
-/* Gives back every wholly free page inside listed slabs. Returns bytes. */
-size_t shared_pool_purge_pages(void);
+/* Gives back every wholly free page inside listed slabs. */
+void shared_pool_purge_pages(void);
 
 /* True when more slots are EMPTY than keep their pages. */
 bool shared_pool_wants_purge(void);

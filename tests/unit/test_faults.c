@@ -1,0 +1,520 @@
+/* test_faults.c - the system says no: one mixed script is run with its k-th call to the system failing, and with all calls
+ * from the k-th on failing, for k = 1, 2, ... until the script needs fewer; for all calls together and for each kind. Then
+ * systems with small reservations only, and with larger pages.
+ * Checked: a refused request gives NULL and ENOMEM and nothing else; what is held keeps its contents; zeroed memory is zero;
+ * when the system agrees again everything works, and all of it can be freed: no block, span or run is left, the pool is whole.
+ * Threads  each script runs in a forked child of its own, so that every one begins with a fresh heap; the script starts a
+ *          second thread and waits for it, so that the number of calls is the same each time.
+ * ctest: timeout 900
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "front/thread.h"
+#include "hakmem/hakmem.h"
+#include "meta/arena.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+#ifdef SANITIZED
+enum { K_STEP = 11 }; /* forks are dear there */
+#else
+enum { K_STEP = 1 };
+#endif
+
+/* What a child tells its parent; in shared memory. */
+static struct report {
+    char wrong[256];
+    unsigned long n_calls;  /* to the system that the script made, of the kinds that may fail */
+    unsigned long n_refused; /* requests that got NULL */
+} *report;
+
+#define EXPECT(condition)                                                                                               \
+    do {                                                                                                                \
+        if (!(condition)) {                                                                                             \
+            snprintf(report->wrong, sizeof report->wrong, "line %d: %s", __LINE__, #condition);                         \
+            _exit(1);                                                                                                   \
+        }                                                                                                               \
+    } while (0)
+
+/* ---- Blocks that know what they hold ------------------------------------------------------------------------------- */
+
+#define MAX_HELD 8192
+
+static struct held {
+    unsigned char *block;
+    size_t size_bytes;
+    unsigned char mark;
+} held[MAX_HELD]; /* children have their own */
+static unsigned n_held;
+static unsigned char next_mark;
+
+static void fill(unsigned char *block, size_t len_bytes, unsigned char mark)
+{
+    if (len_bytes <= 2048) {
+        memset(block, mark, len_bytes);
+        return;
+    }
+    for (size_t at = 0; at < len_bytes; at += 512) /* each page is touched */
+        block[at] = mark;
+    block[len_bytes - 1] = mark;
+}
+
+static bool holds(const unsigned char *block, size_t filled_bytes, size_t kept_bytes, unsigned char mark)
+{
+    size_t step = filled_bytes <= 2048 ? 1 : 512;
+    for (size_t at = 0; at < kept_bytes; at += step)
+        if (block[at] != mark)
+            return false;
+    return kept_bytes < filled_bytes || kept_bytes == 0 || block[kept_bytes - 1] == mark;
+}
+
+static bool is_zero(const unsigned char *block, size_t len_bytes)
+{
+    return len_bytes == 0 || (block[0] == 0 && memcmp(block, block + 1, len_bytes - 1) == 0);
+}
+
+enum kind { PLAIN, ZEROED, ALIGNED };
+
+/* One request, with all that its result promises. alignment counts for ALIGNED only. */
+static struct held claim(enum kind kind, size_t size_bytes, size_t alignment)
+{
+    struct held h = {NULL, size_bytes, ++next_mark};
+    errno = 0;
+    h.block = kind == ZEROED    ? hak_calloc(1, size_bytes)
+              : kind == ALIGNED ? hak_aligned_alloc(alignment, size_bytes)
+                                : hak_malloc(size_bytes);
+    if (h.block == NULL) {
+        EXPECT(errno == ENOMEM);
+        report->n_refused++;
+        return h;
+    }
+    EXPECT(errno == 0);
+    EXPECT(hak_usable_size(h.block) >= size_bytes);
+    EXPECT(kind != ALIGNED || ((uintptr_t)h.block & (alignment - 1)) == 0);
+    EXPECT(kind != ZEROED || is_zero(h.block, size_bytes));
+    fill(h.block, size_bytes, h.mark);
+    return h;
+}
+
+static void hold(enum kind kind, size_t size_bytes, size_t alignment)
+{
+    struct held h = claim(kind, size_bytes, alignment);
+    if (h.block == NULL)
+        return;
+    EXPECT(n_held < MAX_HELD);
+    held[n_held++] = h;
+}
+
+static void check_held(void)
+{
+    for (unsigned i = 0; i < n_held; i++)
+        EXPECT(holds(held[i].block, held[i].size_bytes, held[i].size_bytes, held[i].mark));
+}
+
+static void free_held(unsigned i)
+{
+    EXPECT(holds(held[i].block, held[i].size_bytes, held[i].size_bytes, held[i].mark));
+    errno = 77;
+    hak_free(held[i].block);
+    EXPECT(errno == 77);
+    held[i] = held[--n_held];
+}
+
+static void resize_held(unsigned i, size_t size_bytes)
+{
+    struct held *h = &held[i];
+    size_t usable_bytes = hak_usable_size(h->block);
+    errno = 0;
+    unsigned char *block = hak_realloc(h->block, size_bytes);
+    if (block == NULL) {
+        EXPECT(errno == ENOMEM);
+        EXPECT(size_bytes > usable_bytes); /* shrinking never fails */
+        EXPECT(holds(h->block, h->size_bytes, h->size_bytes, h->mark));
+        report->n_refused++;
+        return;
+    }
+    EXPECT(errno == 0);
+    EXPECT(hak_usable_size(block) >= size_bytes);
+    EXPECT(holds(block, h->size_bytes, min_size(h->size_bytes, size_bytes), h->mark));
+    fill(block, size_bytes, h->mark);
+    h->block = block;
+    h->size_bytes = size_bytes;
+}
+
+/* ---- The script ---------------------------------------------------------------------------------------------------- */
+
+static void small_and_medium(enum kind kind, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        hold(kind, i % 13 == 0 ? 1025 + i * 37 % 31744 : 1 + i * 7 % 1024, 16);
+}
+
+static void spans_and_runs(enum kind kind)
+{
+    for (unsigned i = 0; i < 10; i++)
+        hold(kind, 32769 + i * 100000, 16);
+    hold(kind, MIB, 16);
+    hold(kind, MIB + 1, 16);
+    hold(kind, 2 * MIB, 16);
+    hold(kind, 5 * MIB + 100, 16);
+}
+
+static void aligned_blocks(void)
+{
+    for (size_t alignment = 32; alignment <= 8 * MIB; alignment *= 4) {
+        hold(ALIGNED, 100, alignment);
+        hold(ALIGNED, 50000, alignment);
+    }
+}
+
+static void resizes(void)
+{
+    for (unsigned i = 0; i < n_held; i += 5)
+        resize_held(i, held[i].size_bytes + held[i].size_bytes / 2 + 1);
+    for (unsigned i = 1; i < n_held; i += 5)
+        resize_held(i, held[i].size_bytes / 3 + 1);
+    /* A run with another one behind it moves by its pages. */
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned first = n_held;
+        hold(PLAIN, 2 * MIB + 1, 16);
+        hold(PLAIN, 2 * MIB, 16);
+        if (n_held == first + 2)
+            resize_held(first, (5 + i) * MIB);
+    }
+}
+
+static void free_every(unsigned n)
+{
+    for (unsigned i = n_held; i-- > 0;)
+        if (i % n == 0)
+            free_held(i);
+}
+
+/* Blocks that a thread leaves behind when it exits, and others that it has had for itself. */
+static void *run_thread(void *unused)
+{
+    (void)unused;
+    small_and_medium(PLAIN, 300);
+    spans_and_runs(PLAIN);
+    for (unsigned i = 0; i < 500; i++) {
+        struct held h = claim(PLAIN, 24 + i, 16);
+        hak_free(h.block);
+    }
+    return NULL;
+}
+
+static void a_thread_comes_and_goes(void)
+{
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, run_thread, NULL) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
+}
+
+static void script(void)
+{
+    small_and_medium(PLAIN, 1500);
+    spans_and_runs(PLAIN);
+    small_and_medium(ZEROED, 300);
+    aligned_blocks();
+    resizes();
+    check_held();
+    free_every(2);
+    hak_trim(HAK_TRIM_PAGES);
+    check_held();
+    spans_and_runs(ZEROED);
+    a_thread_comes_and_goes();
+    check_held();
+    free_every(3);
+    hak_trim(HAK_TRIM_CACHE);
+    small_and_medium(ZEROED, 600);
+    free_every(1); /* everything */
+    hak_trim(HAK_TRIM_SLABS);
+    small_and_medium(ZEROED, 600);
+    spans_and_runs(ZEROED);
+    resizes();
+    check_held();
+}
+
+/* The system agrees again: everything is served, and nothing is left when it has gone. */
+static void everything_works(void)
+{
+    check_held();
+    report->n_refused = 0;
+    small_and_medium(PLAIN, 500);
+    small_and_medium(ZEROED, 500);
+    spans_and_runs(PLAIN);
+    spans_and_runs(ZEROED);
+    aligned_blocks();
+    resizes();
+    a_thread_comes_and_goes();
+    EXPECT(report->n_refused == 0);
+    check_held();
+    free_every(2);
+    hak_trim(HAK_TRIM_PAGES);
+    free_every(1);
+    EXPECT(n_held == 0);
+    hak_trim(HAK_TRIM_PAGES);
+    struct hak_stats s;
+    EXPECT(hak_stats_get(&s, sizeof s) == 0);
+    EXPECT(s.spans == 0);
+    EXPECT(s.runs == 0);
+    EXPECT(s.live_blocks == 0);
+    EXPECT(s.live_bytes == 0);
+    const char *wrong = pool_check();
+    if (wrong != NULL)
+        snprintf(report->wrong, sizeof report->wrong, "pool_check: %s", wrong);
+    EXPECT(wrong == NULL);
+}
+
+/* ---- Children ------------------------------------------------------------------------------------------------------ */
+
+/* Runs body(a, b, c) in a fresh process; fails with what it found wrong. */
+static void in_child(void (*body)(unsigned long, unsigned long, unsigned), unsigned long a, unsigned long b, unsigned c)
+{
+    memset(report, 0, sizeof *report);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(120);
+        body(a, b, c);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (status != 0)
+        fail_msg("(%lu, %lu, %u): status 0x%x: %s", a, b, c, (unsigned)status,
+                 report->wrong[0] != 0 ? report->wrong : "no word");
+}
+
+static void run_faulty_script(unsigned long first, unsigned long n, unsigned mask)
+{
+    os_fail_from(first, n, mask);
+    script();
+    report->n_calls = os_fail_from(0, 0, 0);
+    unsigned long n_refused = report->n_refused;
+    everything_works();
+    report->n_refused = n_refused;
+}
+
+/* For every k: returns how many calls the script makes when none fails. */
+static unsigned long fail_each(unsigned long n, unsigned mask, unsigned long *n_refused)
+{
+    *n_refused = 0;
+    for (unsigned long k = 1;; k += K_STEP) {
+        in_child(run_faulty_script, k, n, mask);
+        *n_refused += report->n_refused;
+        if (report->n_calls < k) {
+            assert_int_equal(report->n_refused, 0);
+            return report->n_calls;
+        }
+        assert_true(k < 100000);
+    }
+}
+
+static void fail_kind(unsigned mask, bool refuses)
+{
+    unsigned long refused_by_one, refused_by_all;
+    unsigned long n_calls = fail_each(1, mask, &refused_by_one);
+    assert_true(n_calls >= 1);
+    assert_int_equal(fail_each(ULONG_MAX / 2, mask, &refused_by_all), n_calls);
+    if (refuses)
+        assert_true(refused_by_all > 0);
+    else { /* What only gives memory back may fail without anybody noticing. */
+        assert_int_equal(refused_by_one, 0);
+        assert_int_equal(refused_by_all, 0);
+    }
+}
+
+static void any_call_fails(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_ALL, true);
+}
+
+static void reservations_fail(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_RESERVE, true);
+}
+
+static void commits_fail(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_COMMIT, true);
+}
+
+static void decommits_fail(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_DECOMMIT, false);
+}
+
+static void purges_fail(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_PURGE, false);
+}
+
+static void moves_fail(void **state)
+{
+    (void)state;
+    fail_kind(OS_CALL_MOVE, false);
+}
+
+/* ---- Small reservations -------------------------------------------------------------------------------------------- */
+
+#define HEAP_BYTES (200 * MIB)
+
+static void grow_in_small_arenas(unsigned long limit_bytes, unsigned long unused, unsigned unused_too)
+{
+    (void)unused;
+    (void)unused_too;
+    os_fail_reservations_above(limit_bytes);
+    for (unsigned round = 0; round < 2; round++) {
+        size_t claimed_bytes = 0;
+        for (unsigned i = 0; claimed_bytes < HEAP_BYTES; i++) {
+            size_t size_bytes = i % 16 == 15 ? limit_bytes - i % 5 * 4096
+                                : i % 4 == 3 ? 32769 + i * 9999 % MIB
+                                             : 1 + i * 777 % 32768;
+            hold(i % 3 == 0 ? ZEROED : PLAIN, size_bytes, 16);
+            claimed_bytes += size_bytes;
+        }
+        EXPECT(report->n_refused == 0);
+        struct hak_stats s;
+        EXPECT(hak_stats_get(&s, sizeof s) == 0);
+        EXPECT(s.arenas >= HEAP_BYTES / limit_bytes);
+        for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+            EXPECT(arena->len_bytes <= limit_bytes);
+        hold(PLAIN, limit_bytes + 1, 16); /* more than the system ever gives at once */
+        EXPECT(report->n_refused == 1);
+        report->n_refused = 0;
+        resizes();
+        report->n_refused = 0; /* growth beyond the limit */
+        check_held();
+        EXPECT(pool_check() == NULL);
+        free_every(2);
+        hak_trim(HAK_TRIM_PAGES);
+        check_held();
+        free_every(1);
+    }
+    os_fail_reservations_above(SIZE_MAX);
+    everything_works();
+}
+
+static void small_reservations_make_many_arenas(void **state)
+{
+    (void)state;
+    in_child(grow_in_small_arenas, 4 * MIB, 0, 0);
+    in_child(grow_in_small_arenas, 64 * MIB, 0, 0);
+}
+
+/* A request that no system serves does not spoil the heap of those that follow: the first arena is as large as ever. */
+static void begin_with_the_impossible(unsigned long size_bytes, unsigned long unused, unsigned unused_too)
+{
+    (void)unused;
+    (void)unused_too;
+    os_fail_reservations_above(size_bytes - 1);
+    hold(PLAIN, size_bytes, 16);
+    EXPECT(report->n_refused == 1);
+    hold(PLAIN, 100, 16);
+    EXPECT(n_held == 1);
+    EXPECT(arena_first()->len_bytes >= GIB);
+}
+
+static void an_impossible_first_request_spoils_nothing(void **state)
+{
+    (void)state;
+    in_child(begin_with_the_impossible, (unsigned long)1 << 46, 0, 0);
+}
+
+/* ---- Larger pages -------------------------------------------------------------------------------------------------- */
+
+static void live_on_larger_pages(unsigned long page_bytes, unsigned long unused, unsigned unused_too)
+{
+    (void)unused;
+    (void)unused_too;
+    thread_start_process();
+    os_pretend_page_bytes(page_bytes);
+    EXPECT(os_page_bytes() == page_bytes);
+    for (unsigned round = 0; round < 4; round++) {
+        /* Slabs: every page but some is free when it is trimmed, by blocks of all lengths. */
+        for (size_t size_bytes = 8; size_bytes <= 32768; size_bytes = size_bytes * 3 / 2 + 1)
+            for (size_t n = 0; n < 300000 / size_bytes + 3 && n < 600; n++)
+                hold(n % 2 == 0 ? PLAIN : ZEROED, size_bytes, 16);
+        for (unsigned i = n_held; i-- > 0;)
+            if (i % 50 != 0)
+                free_held(i);
+        hak_trim(HAK_TRIM_PAGES);
+        check_held();
+        small_and_medium(ZEROED, 1500); /* partly on trimmed pages, partly on dirty ones */
+        check_held();
+        EXPECT(pool_check() == NULL);
+        /* Spans and runs: whole pages of the system's. */
+        unsigned first = n_held;
+        spans_and_runs(ZEROED);
+        spans_and_runs(PLAIN);
+        for (unsigned i = first; i < n_held; i++)
+            EXPECT(hak_usable_size(held[i].block) == round_up(held[i].size_bytes, page_bytes));
+        EXPECT(hak_good_size(32769) == round_up(32769, page_bytes));
+        aligned_blocks();
+        resizes();
+        hak_trim((int)round % 3);
+        free_every(2);
+        spans_and_runs(ZEROED);
+        EXPECT(pool_check() == NULL);
+        script();
+    }
+    EXPECT(report->n_refused == 0);
+    everything_works();
+}
+
+static void larger_pages_hold_the_same_blocks(void **state)
+{
+    (void)state;
+    in_child(live_on_larger_pages, 4 * KIB, 0, 0);
+    in_child(live_on_larger_pages, 16 * KIB, 0, 0);
+    in_child(live_on_larger_pages, 64 * KIB, 0, 0);
+}
+
+int main(void)
+{
+    /* No call of the allocator is made in this process, so that every child begins where a program begins. */
+    report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (report == MAP_FAILED)
+        return 77;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_call_fails),
+        cmocka_unit_test(reservations_fail),
+        cmocka_unit_test(commits_fail),
+        cmocka_unit_test(decommits_fail),
+        cmocka_unit_test(purges_fail),
+        cmocka_unit_test(moves_fail),
+        cmocka_unit_test(small_reservations_make_many_arenas),
+        cmocka_unit_test(an_impossible_first_request_spoils_nothing),
+        cmocka_unit_test(larger_pages_hold_the_same_blocks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
