@@ -57,7 +57,8 @@ HAK_API HAK_ALLOCATES void *hak_calloc(size_t count, size_t size_bytes) HAK_NOEX
 
 /* Resizes a block; the first min(old, new) bytes keep their contents.
  * Returns    the block, which may have moved (then the old one is freed); NULL on failure, the old block intact.
- *            hak_realloc(NULL, n) is hak_malloc(n); hak_realloc(block, 0) frees block and returns NULL, errno untouched.
+ *            hak_realloc(NULL, n) is hak_malloc(n); hak_realloc(block, 0) frees block and returns NULL, errno
+ *            untouched.
  * errno      ENOMEM as hak_malloc; EINVAL when block is none, under HAKMEM_ON_ERROR=warn.
  * Cost       no copy while the size class stays the same, or where neighbouring slabs are free; large blocks move by
  *            remapping their pages.
@@ -73,7 +74,8 @@ HAK_API HAK_ALLOCATES void *hak_aligned_alloc(size_t alignment_bytes, size_t siz
 /* Frees a block. NULL is ignored.
  * errno      always preserved.
  * Misuse     a pointer that is not a block, or a block that is found to be free already, is reported in one line on
- *            stderr and ends the process by abort(); HAKMEM_ON_ERROR=warn reports, ignores the call and goes on. For blocks
+ *            stderr and ends the process by abort(); HAKMEM_ON_ERROR=warn reports, ignores the call and goes on. For
+ *            blocks
  *            up to 32 KiB the check is made when the block leaves the thread's magazine, not on the hit path.
  * Cost       a hit takes no lock, no atomic operation and about 16 instructions.
  * Source     ISO C17 7.22.3.3; errno as POSIX.1-2024. */
@@ -86,8 +88,8 @@ HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
  * The caller must not use more than it asked for (compilers trust the requested size). */
 HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
 
-/* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when such a
- * request cannot be served. */
+/* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when
+ * such a request cannot be served. */
 HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Memory and the system ------------------------------------------------------------------------------------- */
@@ -140,7 +142,7 @@ struct hak_stats {
     uint64_t live_blocks;  /* their number */
     uint64_t cached_bytes; /* in the magazines of threads */
     uint64_t cached_blocks;
-    uint64_t committed_bytes;      /* SuperSlabs in the pool, in the LRU cache and in runs: memory that may be resident */
+    uint64_t committed_bytes;      /* SuperSlabs in the pool, the LRU cache and runs: memory that may be resident */
     uint64_t peak_committed_bytes; /* the most that was */
     uint64_t reserved_bytes;       /* address space, most of which costs nothing */
     uint64_t metadata_bytes;       /* committed for records, bitmaps, magazines */
@@ -156,7 +158,8 @@ struct hak_stats {
     uint64_t spans, span_bytes; /* blocks above 32 KiB inside SuperSlabs */
     uint64_t runs, run_bytes;   /* blocks made of whole SuperSlabs */
 
-    /* Where slabs and spans came from. A request that has to go on to the next stage counts in each that gave something. */
+    /* Where slabs and spans came from. A request that has to go on to the next stage counts in each that gave
+     * something. */
     uint64_t stage_class_list; /* slabs acquired from the class's list of slabs with free blocks (stage 1) */
     uint64_t stage_slot;       /* from an UNUSED or EMPTY slot of a SuperSlab in the pool (stage 2) */
     uint64_t stage_reopen;     /* by reopening a DRAINING SuperSlab (end of stage 2) */

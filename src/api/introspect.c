@@ -28,7 +28,8 @@
 #define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
 #define JSON_MAX_BYTES 4096
 
-/* ---- The walk -------------------------------------------------------------------------------------------------------- */
+/* ---- The walk
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void add_slab(struct hak_stats *s, const struct slab *slab, slab_ctl ctl)
 {
@@ -183,7 +184,8 @@ struct introspect_totals introspect_totals(void)
     return totals;
 }
 
-/* ---- Names and small questions ----------------------------------------------------------------------------------------- */
+/* ---- Names and small questions
+ * ----------------------------------------------------------------------------------------- */
 
 const char *hak_version(void)
 {
@@ -217,7 +219,8 @@ size_t hak_trim(int level)
     return given_back_bytes() - before_bytes;
 }
 
-/* ---- Printing ------------------------------------------------------------------------------------------------------------ */
+/* ---- Printing
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Text that is cut at the end of its buffer; len counts what the whole would have. */
 struct text {
@@ -237,16 +240,18 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
 
 /* Every counter of struct hak_stats by name, in the order of the struct. */
 #define FIELDS(X)                                                                                                      \
-    X(live_bytes) X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes)           \
-    X(reserved_bytes) X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)    \
-    X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)                \
-    X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot)       \
-    X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
-    X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills)     \
-    X(flushes) X(threads) X(arenas)
+    X(live_bytes)                                                                                                      \
+    X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes)       \
+        X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)                  \
+            X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)        \
+                X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list)         \
+                    X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
+                        X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
+                            X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills) X(flushes)          \
+                                X(threads) X(arenas)
 
-static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {
-    "acquire_slab", "release_slab", "span", "tier", "metadata", "trim", "fork"};
+static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
+                                                                "metadata",     "trim",         "fork"};
 
 size_t hak_stats_json(char *buffer, size_t size_bytes)
 {
@@ -293,8 +298,8 @@ void introspect_print_text(void)
     add(&text, "  SuperSlabs  %10llu hot, %llu draining, %llu cached; %llu mapped, %llu released, %llu evicted\n",
         (ull)s.superslabs_hot, (ull)s.superslabs_draining, (ull)s.superslabs_cached, (ull)s.superslabs_mapped_total,
         (ull)s.superslabs_released_total, (ull)s.superslabs_evicted_total);
-    add(&text, "  slots       %10llu active, %llu empty, %llu unused; %llu reused by another class\n", (ull)s.slots_active,
-        (ull)s.slots_empty, (ull)s.slots_unused, (ull)s.slot_reuses_other_class);
+    add(&text, "  slots       %10llu active, %llu empty, %llu unused; %llu reused by another class\n",
+        (ull)s.slots_active, (ull)s.slots_empty, (ull)s.slots_unused, (ull)s.slot_reuses_other_class);
     add(&text, "  large       %10llu spans of %llu KiB, %llu runs of %llu KiB\n", (ull)s.spans, kib(s.span_bytes),
         (ull)s.runs, kib(s.run_bytes));
     add(&text, "  acquired    %10llu from class lists, %llu slots, %llu reopened, %llu cached, %llu from the system\n",
@@ -309,15 +314,16 @@ void introspect_print_text(void)
 int introspect_print_xml(FILE *stream)
 {
     struct introspect_totals t = introspect_totals();
-    int n = fprintf(stream,
-                    "<malloc version=\"1\">\n<heap nr=\"0\">\n"
-                    "<total type=\"live\" count=\"%zu\" size=\"%zu\"/>\n"
-                    "<total type=\"cached\" count=\"%zu\" size=\"%zu\"/>\n"
-                    "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
-                    "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n"
-                    "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n</heap>\n</malloc>\n",
-                    t.live_blocks, t.live_bytes, t.cached_blocks, t.cached_bytes, t.free_blocks, t.free_bytes,
-                    t.large_blocks, t.large_bytes, t.committed_bytes, t.peak_committed_bytes);
+    int n =
+        fprintf(stream,
+                "<malloc version=\"1\">\n<heap nr=\"0\">\n"
+                "<total type=\"live\" count=\"%zu\" size=\"%zu\"/>\n"
+                "<total type=\"cached\" count=\"%zu\" size=\"%zu\"/>\n"
+                "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
+                "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n"
+                "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n</heap>\n</malloc>\n",
+                t.live_blocks, t.live_bytes, t.cached_blocks, t.cached_bytes, t.free_blocks, t.free_bytes,
+                t.large_blocks, t.large_bytes, t.committed_bytes, t.peak_committed_bytes);
     return n < 0 ? -1 : 0;
 }
 
@@ -333,7 +339,8 @@ static void write_file(const char *path, const char *bytes, size_t len)
     }
 }
 
-/* ---- The process -------------------------------------------------------------------------------------------------------- */
+/* ---- The process
+ * -------------------------------------------------------------------------------------------------------- */
 
 __attribute__((constructor)) static void on_load(void)
 {

@@ -5,7 +5,8 @@
  *
  * malloc(n)   n <= 1024        the thread's magazine of n's class                        front/hit.h
  *             n <= 32 KiB      the same, class by a short search                         front/refill.c
- *             magazine empty   a batch from the thread's current slab                    front/refill.c, superslab/slab.c
+ *             magazine empty   a batch from the thread's current slab                    front/refill.c,
+ *             superslab/slab.c
  *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c
  *             no slot          a SuperSlab from the LRU cache, or from the system        pool/release.c, meta/arena.c
  *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/span.c
@@ -88,7 +89,8 @@ size_t hak_usable_size(const void *block)
     return n;
 }
 
-/* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie idle. */
+/* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie
+ * idle. */
 static bool worth_keeping(size_t old_bytes, size_t size_bytes)
 {
     return size_bytes <= old_bytes && size_bytes >= old_bytes / 2;

@@ -1,7 +1,8 @@
 /* override.c - nothing but names: the malloc family of libc, and glibc's aliases, on hakmem.
  * Owns     nothing.     Called by  every program.     Calls  front/hit.h, hakmem.h, api/introspect.h
  * Left out of builds in which another malloc must stay in charge (sanitizers, unit tests).
- * Why all in one object: linked statically, the program then takes the whole family from here or none, so two heaps never mix.
+ * Why all in one object: linked statically, the program then takes the whole family from here or none, so two heaps
+ * never mix.
  */
 #include "api/introspect.h"
 #include "front/hit.h"
@@ -31,7 +32,8 @@ int reallocarr(void *pointer, size_t count, size_t size_bytes);
 size_t malloc_size(const void *block);
 size_t malloc_good_size(size_t size_bytes);
 
-/* ---- ISO C and POSIX ------------------------------------------------------------------------------------------------ */
+/* ---- ISO C and POSIX
+ * ------------------------------------------------------------------------------------------------ */
 
 EXPORT void *malloc(size_t size_bytes)
 {
@@ -82,7 +84,8 @@ EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size_bytes)
     hak_free_sized(block, size_bytes);
 }
 
-/* ---- glibc and BSD -------------------------------------------------------------------------------------------------- */
+/* ---- glibc and BSD
+ * -------------------------------------------------------------------------------------------------- */
 
 EXPORT void *memalign(size_t alignment, size_t size_bytes)
 {
@@ -129,7 +132,8 @@ EXPORT void *reallocf(void *block, size_t size_bytes) /* FreeBSD: frees the bloc
     return moved;
 }
 
-EXPORT int reallocarr(void *pointer, size_t count, size_t size_bytes) /* NetBSD: *(void **)pointer, error as the result */
+EXPORT int reallocarr(void *pointer, size_t count,
+                      size_t size_bytes) /* NetBSD: *(void **)pointer, error as the result */
 {
     void **slot = pointer;
     size_t total_bytes;
@@ -159,7 +163,8 @@ EXPORT size_t malloc_good_size(size_t size_bytes) /* macOS */
     return hak_good_size(size_bytes);
 }
 
-/* ---- Introspection -------------------------------------------------------------------------------------------------- */
+/* ---- Introspection
+ * -------------------------------------------------------------------------------------------------- */
 
 EXPORT int malloc_trim(size_t pad_bytes)
 {
@@ -221,7 +226,8 @@ EXPORT int malloc_info(int options, FILE *stream)
     return introspect_print_xml(stream);
 }
 
-/* ---- glibc's other names ---------------------------------------------------------------------------------------------- */
+/* ---- glibc's other names
+ * ---------------------------------------------------------------------------------------------- */
 
 void cfree(void *block) ALIAS(free);
 void *__libc_malloc(size_t size_bytes) ALIAS(malloc);

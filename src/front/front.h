@@ -20,7 +20,8 @@ void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
 /* Makes a block of a span longer or shorter where it lies; as span_resize. */
 bool front_resize_span(void *block, size_t size_bytes);
 
-/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps errno. */
+/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps
+ * errno. */
 NOINLINE void front_return_slow(void *block, const char *call);
 
 /* What is said of an address inside a span or a run that is not its first. */

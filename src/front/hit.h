@@ -3,8 +3,9 @@
  * malloc  size -> class offset (a byte of the thread's own table) -> magazine -> pop          else front_claim_slow
  * free    address -> class offset (a byte of the arena's map)     -> magazine -> push         else front_return_slow
  *
- * Everything that is rare looks like an empty or a full magazine: a new thread, one that is exiting, a signal handler inside
- * the allocator, a process before its start (closed cache); NULL, spans, foreign addresses (classes without a magazine).
+ * Everything that is rare looks like an empty or a full magazine: a new thread, one that is exiting, a signal handler
+ * inside the allocator, a process before its start (closed cache); NULL, spans, foreign addresses (classes without a
+ * magazine).
  */
 #ifndef HAKMEM_FRONT_HIT_H
 #define HAKMEM_FRONT_HIT_H

@@ -6,8 +6,9 @@
  * A magazine whose base, top and limit are equal is a closed door: both operations go to the slow path. So are all
  * magazines of the constant closed cache, and those of classes without a magazine: nothing on the hit path asks why.
  *
- * Invariant: while top moves, a block is above or below it, never counted twice: pop reads the block before it lowers top,
- * push writes the block before it raises top. What a fork() in between copies is a magazine that lacks one block at most.
+ * Invariant: while top moves, a block is above or below it, never counted twice: pop reads the block before it lowers
+ * top, push writes the block before it raises top. What a fork() in between copies is a magazine that lacks one block
+ * at most.
  */
 #ifndef HAKMEM_FRONT_MAGAZINE_H
 #define HAKMEM_FRONT_MAGAZINE_H
@@ -19,8 +20,8 @@ struct magazine {
     void **top;
     void **base;
     void **limit;
-    uint32_t max;     /* largest capacity it may grow to; 0: no magazine (POOL_ONLY) */
-    uint16_t misses;  /* refills and flushes since another class of the thread last grew; tells who is in use */
+    uint32_t max;         /* largest capacity it may grow to; 0: no magazine (POOL_ONLY) */
+    uint16_t misses;      /* refills and flushes since another class of the thread last grew; tells who is in use */
     uint16_t array_slots; /* room in the array, which outlives a shrunk capacity */
 };
 _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offset times 8 is a magazine's distance");

@@ -1,5 +1,5 @@
-/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 1 KiB, the choice of
- * class or span.
+/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 1 KiB, the
+ * choice of class or span.
  * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h
  * Threads  each on its own record; without a record, on the shared pool.
  * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
@@ -18,7 +18,8 @@
 static struct slab *current_slab(struct thread *thread, unsigned class_id)
 {
     struct slab *slab = thread->current[class_id];
-    if (slab != NULL && unlikely(atomic_load_explicit(&slab->superslab->tier, memory_order_relaxed) == SS_TIER_DRAINING)) {
+    if (slab != NULL &&
+        unlikely(atomic_load_explicit(&slab->superslab->tier, memory_order_relaxed) == SS_TIER_DRAINING)) {
         thread->current[class_id] = NULL; /* relaxed: a block more or less from a draining SuperSlab does no harm */
         shared_pool_disown_slab(slab);
         return NULL;
@@ -32,10 +33,11 @@ static unsigned fresh_batch(unsigned class_id)
     return (unsigned)(slab_page_bytes() / class_table[class_id].bytes) + 1;
 }
 
-/* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page. Classes
- * grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of their sum
- * (bench_random_mixed 10000000 4096: 0.2 of 3.1 MiB). Never where more than a quarter of the block would be waste. Taking from
- * the larger class's slab too was tried: it pushes blocks up class by class (working set 100,000: 34.0 MiB instead of 32.2). */
+/* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page.
+ * Classes grow and shrink at different times; lending upwards keeps the sum of their peaks nearer to the peak of
+ * their sum (bench_random_mixed 10000000 4096: 0.2 of 3.1 MiB). Never where more than a quarter of the block would be
+ * waste. Taking from the larger class's slab too was tried: it pushes blocks up class by class (working set 100,000:
+ * 34.0 MiB instead of 32.2). */
 static void *borrow(struct thread *thread, unsigned class_id)
 {
     unsigned larger = class_id + 1;
@@ -50,8 +52,9 @@ static void *borrow(struct thread *thread, unsigned class_id)
 }
 
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
- * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small. Of
- * fresh ones it takes fresh_batch at most, and before that, unless the class must be exact, one of the next class. */
+ * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays
+ * small. Of fresh ones it takes fresh_batch at most, and before that, unless the class must be exact, one of the next
+ * class. */
 static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out)
 {
     const struct class_info *class = &class_table[class_id];
@@ -112,7 +115,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     magazine->misses++;
     uint32_t capacity = magazine_capacity(magazine);
     if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
-        return NULL; /* The tiny front alone serves the class, and it has no magazine. */
+        return NULL;                              /* The tiny front alone serves the class, and it has no magazine. */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
     unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)

@@ -1,4 +1,5 @@
-/* route.h - the routing table: per range C0..C7, who serves it. Applied where magazines are opened; hit paths never read it.
+/* route.h - the routing table: per range C0..C7, who serves it. Applied where magazines are opened; hit paths never
+ * read it.
  */
 #ifndef HAKMEM_FRONT_ROUTE_H
 #define HAKMEM_FRONT_ROUTE_H

@@ -44,7 +44,8 @@ struct thread *thread_first(void)
     return atomic_load_explicit(&all_threads, memory_order_acquire);
 }
 
-/* ---- Doors ---------------------------------------------------------------------------------------------------------- */
+/* ---- Doors
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void close_door(struct thread *thread)
 {
@@ -62,7 +63,8 @@ void thread_leave(struct thread *thread)
     thread->busy = 0;
 }
 
-/* ---- Magazines ------------------------------------------------------------------------------------------------------- */
+/* ---- Magazines
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* The most blocks of a class that a thread keeps: 64 KiB worth, but no more than 256 and no fewer than 2. */
 static uint32_t max_capacity(const struct class_info *class)
@@ -130,7 +132,7 @@ bool thread_grow_magazine(struct thread *thread, unsigned class_id)
     if (slots == NULL)
         return false;
     magazine->limit = slots + new;
-    magazine->array_slots = (uint16_t)new;
+    magazine->array_slots = (uint16_t) new;
     thread->capacity_bytes += more_bytes;
     return true;
 }
@@ -156,7 +158,8 @@ void thread_empty(struct thread *thread)
     thread->capacity_bytes = 0;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------------------------------- */
+/* ---- Life
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static struct thread *claim_record(void)
 {
@@ -211,8 +214,9 @@ static void on_fork_child(void)
     struct thread *self = tls_thread;
     bool interrupted = self != NULL && (self == &no_record || self->busy);
     shared_pool_fork_child(interrupted);
-    /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are whole at
-     * any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded leak. */
+    /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
+     * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
+     * leak. */
     free_threads = NULL; /* Its holder may have been in the midst of it: all records are filed again. */
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         if (thread == self || thread == tls_created)
@@ -255,7 +259,7 @@ static struct thread *create(void)
 {
     thread_start_process();
     if (tls_thread == &no_record)
-        return NULL; /* called by libc from within the start */
+        return NULL;         /* called by libc from within the start */
     tls_thread = &no_record; /* what the next lines call may allocate */
     struct thread *thread = claim_record();
     if (thread == NULL) {
@@ -267,7 +271,8 @@ static struct thread *create(void)
         thread->cache.magazine[c].max = max_capacity(&class_table[c]);
     thread->tls_slot = &tls_cache;
     if (exit_key_made)
-        pthread_setspecific(exit_key, thread); /* On failure the record stays in use after the thread: a bounded loss. */
+        pthread_setspecific(exit_key,
+                            thread); /* On failure the record stays in use after the thread: a bounded loss. */
     close_door(thread);
     tls_thread = thread;
     tls_created = NULL;

@@ -3,8 +3,9 @@
  *   none ---first slow call---> creating ---> open <---> busy (inside a slow path) 
  *                                              |
  *                                              +---the thread's exit---> gone
- * Only `open` has the cache in tls_cache; in all other states tls_cache is the closed cache, every call comes to the slow
- * path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool directly.
+ * Only `open` has the cache in tls_cache; in all other states tls_cache is the closed cache, every call comes to the
+ * slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
+ * directly.
  */
 #ifndef HAKMEM_FRONT_THREAD_H
 #define HAKMEM_FRONT_THREAD_H
@@ -37,7 +38,8 @@ void thread_leave(struct thread *thread);
  * thread_enter and thread_leave. */
 bool thread_grow_magazine(struct thread *thread, unsigned class_id);
 
-/* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, or gone. */
+/* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, or
+ * gone. */
 void thread_empty(struct thread *thread);
 
 /* All records; NULL when there are none. Any thread. */

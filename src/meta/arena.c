@@ -125,13 +125,13 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
 /* Makes an arena of the preferred size, or of halves of it until the system agrees, but of at least need_bytes. */
 static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
 {
-    static bool refused; /* the last one could not be made: then only what is needed is tried, at once. Pool lock */
+    static bool exhausted; /* not even the smallest could be made the last time: no halving, just one try. Pool lock */
     size_t len_bytes = need_bytes;
-    if (!refused)
+    if (!exhausted || last_arena == NULL)
         len_bytes = max_size(preferred_len_bytes(need_bytes) & ~(SUPERSLAB_BYTES - 1), need_bytes);
     for (;;) {
         struct arena *arena = arena_create(len_bytes, alignment, need_bytes);
-        refused = arena == NULL;
+        exhausted = arena == NULL && len_bytes == SUPERSLAB_BYTES;
         if (arena != NULL || len_bytes == need_bytes)
             return arena;
         len_bytes = max_size(len_bytes / 2 & ~(SUPERSLAB_BYTES - 1), need_bytes);
@@ -154,13 +154,13 @@ static bool extend_frontier(struct arena *arena, uint32_t until)
         size_t slab = (size_t)first * SUPERSLAB_SLABS, n_slabs = (size_t)n * SUPERSLAB_SLABS;
         if (!commit_around(&arena->superslabs[first], n * sizeof(struct superslab)) ||
             !commit_around(&arena->slabs[slab], n_slabs * sizeof(struct slab)) ||
-            !commit_around(&arena->large_bits[slab * SLAB_MAX_WORDS],
-                           n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t)) ||
+            !commit_around(&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t)) ||
             !commit_around(&arena->set0[slab / 64], (n_slabs + 63) / 64 * sizeof(struct class_set_row)) ||
             !commit_around((void *)&arena->class_map[slab], n_slabs) || !enter_in_registry(arena, first, n))
             return false; /* What was committed stays so, and is committed again without harm next time. */
         atomic_fetch_add_explicit(&arena->metadata_committed_bytes,
-                                  n * sizeof(struct superslab) + n_slabs * (sizeof(struct slab) + SLAB_MAX_WORDS * 8 + 9),
+                                  n * sizeof(struct superslab) +
+                                      n_slabs * (sizeof(struct slab) + SLAB_MAX_WORDS * 8 + 9),
                                   memory_order_relaxed); /* a statistic; 9: the class map and a slab's share of set0 */
         arena->frontier = first + n;
     }
@@ -209,7 +209,8 @@ static void mark_taken(struct arena *arena, uint32_t first, uint32_t n)
         atomic_store_explicit(&arena->high, first + n, memory_order_release);
 }
 
-/* Makes n free SuperSlabs from number i on writable, memory first: of what the system will not serve, no record is made. */
+/* Makes n free SuperSlabs from number i on writable, memory first: of what the system will not serve, no record is
+ * made. */
 static bool commit_superslabs(struct arena *arena, uint32_t i, uint32_t n)
 {
     bool all = i + n <= arena->frontier;

@@ -1,16 +1,16 @@
 /* arena.h - address ranges that SuperSlabs are cut from, and the records that describe them.
  *
  * The first arena is sized so that most programs never need another; free() finds its class with one subtraction, one
- * compare and one byte load (registry.h). When it is full, or could only be made small, further arenas are chained: their
- * number has no limit, and an address in them is found through the registry's table.
+ * compare and one byte load (registry.h). When it is full, or could only be made small, further arenas are chained:
+ * their number has no limit, and an address in them is found through the registry's table.
  */
 #ifndef HAKMEM_META_ARENA_H
 #define HAKMEM_META_ARENA_H
 
 #include "meta/layout.h"
 
-/* Takes n SuperSlabs in a row whose first lies on a multiple of alignment (a power of two, at least 2 MiB), and makes them
- * writable; makes an arena when none has room.
+/* Takes n SuperSlabs in a row whose first lies on a multiple of alignment (a power of two, at least 2 MiB), and makes
+ * them writable; makes an arena when none has room.
  * Returns the first one's record, each record's state set to SUPERSLAB_MAPPING; NULL when there is no memory.
  * Caller holds the pool lock. */
 struct superslab *arena_take(uint32_t n, size_t alignment);

@@ -26,10 +26,10 @@
 #define SUPERSLAB_SHIFT 21
 #define SUPERSLAB_BYTES ((size_t)1 << SUPERSLAB_SHIFT)
 #define SUPERSLAB_SLABS 32
-#define SPAN_MAX_SLABS 16                                 /* a longer block is a run */
-#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)      /* 1 MiB */
-#define CHUNK_SUPERSLABS 128                              /* records are committed for so many at a time: 256 MiB */
-#define CHUNK_SLABS (CHUNK_SUPERSLABS * SUPERSLAB_SLABS)  /* one word of a class set's second level: 64 * 64 */
+#define SPAN_MAX_SLABS 16                                /* a longer block is a run */
+#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)     /* 1 MiB */
+#define CHUNK_SUPERSLABS 128                             /* records are committed for so many at a time: 256 MiB */
+#define CHUNK_SLABS (CHUNK_SUPERSLABS * SUPERSLAB_SLABS) /* one word of a class set's second level: 64 * 64 */
 
 /* ---- Slabs ----------------------------------------------------------------------------------------------------- */
 
@@ -42,8 +42,9 @@
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
  *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
  *
- * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange out of
- * PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*. */
+ * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange
+ * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*.
+ * */
 enum slab_state {
     SLAB_UNUSED = 0, /* no class; pages untouched or given back, so they read as zero */
     SLAB_EMPTY,      /* no class; pages may hold old data */
@@ -64,25 +65,25 @@ typedef uint32_t slab_ctl; /* state << 24 | class << 16 | used */
 #define CTL_CLASS(ctl) ((unsigned)((ctl) >> 16 & 0xff))
 #define CTL_USED(ctl) ((unsigned)((ctl)&0xffff))
 
-#define SLAB_SMALL_WORDS 8  /* bit map words inside the record: up to 512 blocks, classes from 128 bytes */
-#define SLAB_MAX_WORDS 128  /* 8192 blocks of 8 bytes */
+#define SLAB_SMALL_WORDS 8 /* bit map words inside the record: up to 512 blocks, classes from 128 bytes */
+#define SLAB_MAX_WORDS 128 /* 8192 blocks of 8 bytes */
 
 struct superslab;
 
 struct slab {
-    _Atomic slab_ctl ctl;             /* Synchronization: atomic */
-    _Atomic uint16_t dirty_pages;     /* bit p: page p (4 KiB, or the system's if larger) was handed out. Owner */
-    _Atomic uint16_t cursor;          /* a hint: no free block below this word. Raised by the owner, lowered by returns */
-    uint16_t n_words;                 /* of the bit map. Set on acquire */
-    uint8_t last_class;               /* of the last acquisition; tells reuse by another class. Pool lock */
+    _Atomic slab_ctl ctl;         /* Synchronization: atomic */
+    _Atomic uint16_t dirty_pages; /* bit p: page p (4 KiB, or the system's if larger) was handed out. Owner */
+    _Atomic uint16_t cursor;      /* a hint: no free block below this word. Raised by the owner, lowered by returns */
+    uint16_t n_words;             /* of the bit map. Set on acquire */
+    uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
     uint8_t unused8;
-    uint16_t span_slabs;              /* head: slabs in the span; body: distance to the head. Pool lock */
+    uint16_t span_slabs; /* head: slabs in the span; body: distance to the head. Pool lock */
     uint16_t unused16;
-    struct superslab *superslab;      /* Set on the first acquire, constant afterwards */
-    char *memory;                     /* the slab's 64 KiB. Likewise */
-    _Atomic uint64_t *bits;           /* small_bits or the large map. Set on acquire */
-    size_t span_bytes;                /* head: usable bytes, a multiple of the page. Pool lock */
-    struct slab *next_deferred;       /* head: returned by a signal handler, and not yet put back. See span.c */
+    struct superslab *superslab; /* Set on the first acquire, constant afterwards */
+    char *memory;                /* the slab's 64 KiB. Likewise */
+    _Atomic uint64_t *bits;      /* small_bits or the large map. Set on acquire */
+    size_t span_bytes;           /* head: usable bytes, a multiple of the page. Pool lock */
+    struct slab *next_deferred;  /* head: returned by a signal handler, and not yet put back. See span.c */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
 };
 _Static_assert(sizeof(struct slab) == 128, "32 slab records fill a page");
@@ -96,7 +97,7 @@ enum superslab_state {
     SUPERSLAB_CACHED,     /* empty, in the LRU cache */
     SUPERSLAB_RUN,        /* first of a run */
     SUPERSLAB_RUN_BODY,
-    SUPERSLAB_LEAVING     /* detached, being given back */
+    SUPERSLAB_LEAVING /* detached, being given back */
 };
 
 /* What an empty SuperSlab's pages may hold. */
@@ -106,20 +107,20 @@ enum superslab_tier { SS_TIER_HOT = 0, SS_TIER_DRAINING, SS_TIER_FREE };
 
 struct superslab {
     struct arena *arena;
-    uint32_t index;                  /* in the arena */
-    uint8_t state;                   /* enum superslab_state. Pool lock */
-    _Atomic uint8_t tier;            /* enum superslab_tier. Written under the pool lock, read anywhere */
-    _Atomic uint8_t rising;          /* born or reopened, and not yet half full: not to be drained */
-    uint8_t committed;               /* writable. Pool lock, or the thread that maps it */
-    uint8_t dirty;                   /* enum superslab_dirty, while empty. Pool lock */
-    uint8_t moved;                   /* pages came here by remapping. Pool lock, or the thread that maps it */
-    uint8_t bucket;                  /* number of free slots under which it is listed. Pool lock */
-    _Atomic uint32_t pins;           /* references in flight; not given back while > 0 */
-    uint32_t unused_slots;           /* bit i: slot i is UNUSED. Pool lock */
-    uint32_t empty_slots;            /* bit i: slot i is EMPTY. Pool lock */
-    uint32_t run_superslabs;         /* RUN and CACHED: length. Pool lock */
+    uint32_t index;                    /* in the arena */
+    uint8_t state;                     /* enum superslab_state. Pool lock */
+    _Atomic uint8_t tier;              /* enum superslab_tier. Written under the pool lock, read anywhere */
+    _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
+    uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
+    uint8_t dirty;                     /* enum superslab_dirty, while empty. Pool lock */
+    uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
+    uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */
+    _Atomic uint32_t pins;             /* references in flight; not given back while > 0 */
+    uint32_t unused_slots;             /* bit i: slot i is UNUSED. Pool lock */
+    uint32_t empty_slots;              /* bit i: slot i is EMPTY. Pool lock */
+    uint32_t run_superslabs;           /* RUN and CACHED: length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
-    size_t run_bytes;                /* RUN: usable bytes. Pool lock */
+    size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
 };
 _Static_assert(sizeof(struct superslab) <= 128, "one SuperSlab record stays within two cache lines");
 
@@ -133,21 +134,21 @@ struct class_set_row {
 };
 
 struct arena {
-    char *base;                       /* 2 MiB-aligned. Constant */
-    size_t len_bytes;                 /* Constant */
-    struct arena *_Atomic next;       /* in order of creation */
-    uint32_t n_superslabs;            /* Constant */
-    uint32_t frontier;                /* SuperSlabs below it have committed records. Pool lock */
-    _Atomic uint32_t high;            /* SuperSlabs below it have been in use. Written under the pool lock */
-    uint32_t first_free_hint;         /* no free SuperSlab below it. Pool lock */
-    uint64_t *taken;                  /* bit per SuperSlab: in use or cached. Pool lock */
+    char *base;                 /* 2 MiB-aligned. Constant */
+    size_t len_bytes;           /* Constant */
+    struct arena *_Atomic next; /* in order of creation */
+    uint32_t n_superslabs;      /* Constant */
+    uint32_t frontier;          /* SuperSlabs below it have committed records. Pool lock */
+    _Atomic uint32_t high;      /* SuperSlabs below it have been in use. Written under the pool lock */
+    uint32_t first_free_hint;   /* no free SuperSlab below it. Pool lock */
+    uint64_t *taken;            /* bit per SuperSlab: in use or cached. Pool lock */
     struct superslab *superslabs;
     struct slab *slabs;
-    _Atomic uint64_t *large_bits;     /* SLAB_MAX_WORDS per slab */
-    struct class_set_row *set0;       /* a bit per slab, a row per 64 slabs */
-    struct class_set_row *set1;       /* a bit per row of set0, a row per CHUNK */
-    struct class_set_row *set2;       /* a bit per row of set1 */
-    _Atomic uint8_t *class_map;       /* per slab: what free() reads, a class offset; see sizeclass.h */
+    _Atomic uint64_t *large_bits; /* SLAB_MAX_WORDS per slab */
+    struct class_set_row *set0;   /* a bit per slab, a row per 64 slabs */
+    struct class_set_row *set1;   /* a bit per row of set0, a row per CHUNK */
+    struct class_set_row *set2;   /* a bit per row of set1 */
+    _Atomic uint8_t *class_map;   /* per slab: what free() reads, a class offset; see sizeclass.h */
     void *metadata;
     size_t metadata_bytes;
     _Atomic size_t metadata_committed_bytes;

@@ -10,9 +10,9 @@
 
 #include <string.h>
 
-#define REGION_BYTES MIB            /* address space taken at a time */
-#define COMMIT_BYTES (64 * KIB)     /* made writable at a time: a multiple of any system page */
-#define N_SIZES 10                  /* 64 << 0 .. 64 << 9 */
+#define REGION_BYTES MIB        /* address space taken at a time */
+#define COMMIT_BYTES (64 * KIB) /* made writable at a time: a multiple of any system page */
+#define N_SIZES 10              /* 64 << 0 .. 64 << 9 */
 
 struct piece {
     struct piece *next;
@@ -26,9 +26,8 @@ static struct {
 
 static unsigned size_index(size_t size_bytes)
 {
-    return size_bytes <= METAPOOL_MIN_BYTES
-               ? 0
-               : (unsigned)(64 - __builtin_clzl((size_bytes - 1) / METAPOOL_MIN_BYTES));
+    return size_bytes <= METAPOOL_MIN_BYTES ? 0
+                                            : (unsigned)(64 - __builtin_clzl((size_bytes - 1) / METAPOOL_MIN_BYTES));
 }
 
 static void *cut(size_t len_bytes)

@@ -9,8 +9,8 @@
 #define METAPOOL_MIN_BYTES 64
 #define METAPOOL_MAX_BYTES ((size_t)32 * KIB)
 
-/* A zeroed piece of at least size_bytes (64 to 32768, rounded up to a power of two, aligned to min(size, 4096)); NULL when
- * there is no memory. Caller holds the pool lock. */
+/* A zeroed piece of at least size_bytes (64 to 32768, rounded up to a power of two, aligned to min(size, 4096)); NULL
+ * when there is no memory. Caller holds the pool lock. */
 void *metapool_claim(size_t size_bytes);
 
 /* Gives a piece back for reuse. Caller holds the pool lock. */

@@ -41,7 +41,8 @@ static struct leaf *leaf_for(struct leaf *_Atomic *slot)
         return NULL;
     /* A signal handler may enter what it needs while the interrupted code is here: the first one wins. */
     if (!os_commit(fresh, sizeof *fresh) ||
-        !atomic_compare_exchange_strong_explicit(slot, &leaf, fresh, memory_order_acq_rel, memory_order_acquire)) /* G1 */
+        !atomic_compare_exchange_strong_explicit(slot, &leaf, fresh, memory_order_acq_rel,
+                                                 memory_order_acquire)) /* G1 */
         os_unreserve(fresh, sizeof *fresh);
     else
         leaf = fresh;

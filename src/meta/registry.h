@@ -1,7 +1,7 @@
 /* registry.h - from an address to what lies there.
  *
- * Hot: the first arena, by subtraction.  Cold: any other arena, by a two-level table that grows with the address space in
- * use and so is never full.
+ * Hot: the first arena, by subtraction.  Cold: any other arena, by a two-level table that grows with the address
+ * space in use and so is never full.
  */
 #ifndef HAKMEM_META_REGISTRY_H
 #define HAKMEM_META_REGISTRY_H
@@ -30,8 +30,8 @@ static ALWAYS_INLINE size_t registry_class_offset(const void *address)
 /* The arena that holds address, NULL when none does. Any thread, no lock. */
 struct arena *registry_arena(const void *address);
 
-/* Enters n times 2 MiB of address space from base on, as the arena's, or as nobody's (NULL). Returns false when there is no
- * memory for the table. Any thread, no lock. */
+/* Enters n times 2 MiB of address space from base on, as the arena's, or as nobody's (NULL). Returns false when there
+ * is no memory for the table. Any thread, no lock. */
 bool registry_enter(const void *base, size_t n, struct arena *arena);
 
 /* Makes arena the first one. Caller holds the pool lock. */

@@ -7,11 +7,11 @@
     (((bytes) > 8) + ((bytes) > 16) + ((bytes) > 32) + ((bytes) > 64) + ((bytes) > 128) + ((bytes) > 256) +            \
      ((bytes) > 512) + ((bytes) > 1024))
 #define CLASS_ROW(b)                                                                                                   \
-    {                                                                                                                  \
-        .bytes = (b), .reciprocal = (uint32_t)((((uint64_t)1 << 32) + (b)-1) / (b)),                                   \
-        .n_blocks = (uint16_t)(SLAB_BYTES / (b)), .range = RANGE_OF(b),                                                \
-        .n_words = (uint8_t)((SLAB_BYTES / (b) + 63) / 64)                                                             \
-    },
+    {.bytes = (b),                                                                                                     \
+     .reciprocal = (uint32_t)((((uint64_t)1 << 32) + (b)-1) / (b)),                                                    \
+     .n_blocks = (uint16_t)(SLAB_BYTES / (b)),                                                                         \
+     .range = RANGE_OF(b),                                                                                             \
+     .n_words = (uint8_t)((SLAB_BYTES / (b) + 63) / 64)},
 
 const struct class_info class_table[CLASS_SET_SLOTS] = {{0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
 

@@ -1,12 +1,14 @@
 /* sizeclass.h - from a request to a class, and what a class is.
  *
  * Classes up to 1024 bytes are "tiny": the ranges C0..C7 end at 8, 16, 32, 64, 128, 256, 512 and 1024 bytes, and each
- * range is subdivided: steps of 16 bytes to 256, then eight classes per doubling to 1024, which wastes at most a ninth of a
- * block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well. The last block size is 32 KiB.
+ * range is subdivided: steps of 16 bytes to 256, then eight classes per doubling to 1024, which wastes at most a
+ * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well. The last
+ * block size is 32 KiB.
  *
- * A class offset is the class id times CLASS_OFFSET_SCALE. The tables of the fast paths hold offsets: scaled by 8, which
- * an x86 address can do for nothing, an offset is the byte distance of the class's magazine in a cache (magazine.h).
- * Two ids are not classes: what does not belong to us, and spans. Their magazines are always empty and full at once.
+ * A class offset is the class id times CLASS_OFFSET_SCALE. The tables of the fast paths hold offsets: scaled by 8,
+ * which an x86 address can do for nothing, an offset is the byte distance of the class's magazine in a cache
+ * (magazine.h). Two ids are not classes: what does not belong to us, and spans. Their magazines are always empty and
+ * full at once.
  */
 #ifndef HAKMEM_META_SIZECLASS_H
 #define HAKMEM_META_SIZECLASS_H
@@ -14,13 +16,13 @@
 #include "meta/layout.h"
 
 #define TINY_CLASSES(X)                                                                                                \
-    X(8) X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128)                                                             \
-    X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256)                                                            \
-    X(288) X(320) X(352) X(384) X(416) X(448) X(480) X(512)                                                            \
-    X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
+    X(8)                                                                                                               \
+    X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256) X(288)   \
+        X(320) X(352) X(384) X(416) X(448) X(480) X(512) X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
 #define MEDIUM_CLASSES(X)                                                                                              \
-    X(1280) X(1536) X(1792) X(2048) X(2560) X(3072) X(3584) X(4096)                                                    \
-    X(4672) X(5456) X(6544) X(8192) X(9360) X(10912) X(13104) X(16384) X(21840) X(28672) X(32768)
+    X(1280)                                                                                                            \
+    X(1536) X(1792) X(2048) X(2560) X(3072) X(3584) X(4096) X(4672) X(5456) X(6544) X(8192) X(9360) X(10912) X(13104)  \
+        X(16384) X(21840) X(28672) X(32768)
 
 enum {
     CLASS_FOREIGN = 0, /* not a block of ours */
@@ -57,14 +59,20 @@ extern const uint8_t tiny_class_offset[TINY_TABLE_ENTRIES];
 #define TINY_E(k) (uint8_t)(CLASS_OFFSET_SCALE * (CLASS_FIRST TINY_STEPS((k)*8)))
 #define TINY_STEP(n, b) +((n) > (b))
 #define TINY_STEPS(n)                                                                                                  \
-    TINY_STEP(n, 8) TINY_STEP(n, 16) TINY_STEP(n, 32) TINY_STEP(n, 48) TINY_STEP(n, 64) TINY_STEP(n, 80) TINY_STEP(n, 96) TINY_STEP(n, 112) TINY_STEP(n, 128)       \
-    TINY_STEP(n, 144) TINY_STEP(n, 160) TINY_STEP(n, 176) TINY_STEP(n, 192) TINY_STEP(n, 208) TINY_STEP(n, 224) TINY_STEP(n, 240) TINY_STEP(n, 256)            \
-    TINY_STEP(n, 288) TINY_STEP(n, 320) TINY_STEP(n, 352) TINY_STEP(n, 384) TINY_STEP(n, 416) TINY_STEP(n, 448) TINY_STEP(n, 480) TINY_STEP(n, 512)            \
-    TINY_STEP(n, 576) TINY_STEP(n, 640) TINY_STEP(n, 704) TINY_STEP(n, 768) TINY_STEP(n, 832) TINY_STEP(n, 896) TINY_STEP(n, 960)
-#define TINY_E8(k) TINY_E(k), TINY_E(k + 1), TINY_E(k + 2), TINY_E(k + 3), TINY_E(k + 4), TINY_E(k + 5), TINY_E(k + 6), TINY_E(k + 7)
+    TINY_STEP(n, 8)                                                                                                    \
+    TINY_STEP(n, 16) TINY_STEP(n, 32) TINY_STEP(n, 48) TINY_STEP(n, 64) TINY_STEP(n, 80) TINY_STEP(n, 96)              \
+        TINY_STEP(n, 112) TINY_STEP(n, 128) TINY_STEP(n, 144) TINY_STEP(n, 160) TINY_STEP(n, 176) TINY_STEP(n, 192)    \
+            TINY_STEP(n, 208) TINY_STEP(n, 224) TINY_STEP(n, 240) TINY_STEP(n, 256) TINY_STEP(n, 288)                  \
+                TINY_STEP(n, 320) TINY_STEP(n, 352) TINY_STEP(n, 384) TINY_STEP(n, 416) TINY_STEP(n, 448)              \
+                    TINY_STEP(n, 480) TINY_STEP(n, 512) TINY_STEP(n, 576) TINY_STEP(n, 640) TINY_STEP(n, 704)          \
+                        TINY_STEP(n, 768) TINY_STEP(n, 832) TINY_STEP(n, 896) TINY_STEP(n, 960)
+#define TINY_E8(k)                                                                                                     \
+    TINY_E(k), TINY_E(k + 1), TINY_E(k + 2), TINY_E(k + 3), TINY_E(k + 4), TINY_E(k + 5), TINY_E(k + 6), TINY_E(k + 7)
 #define TINY_E32(k) TINY_E8(k), TINY_E8(k + 8), TINY_E8(k + 16), TINY_E8(k + 24)
-#define TINY_CLASS_OFFSETS {TINY_E32(0), TINY_E32(32), TINY_E32(64), TINY_E32(96), TINY_E(128)}
-
+#define TINY_CLASS_OFFSETS                                                                                             \
+    {                                                                                                                  \
+        TINY_E32(0), TINY_E32(32), TINY_E32(64), TINY_E32(96), TINY_E(128)                                             \
+    }
 
 /* The class of a request of 1025 to 32768 bytes. */
 unsigned class_of_medium(size_t size_bytes);

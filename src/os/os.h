@@ -1,7 +1,7 @@
 /* os.h - everything that hakmem asks of the system: address space, memory, futexes, facts about the machine.
  *
- * Pre-conditions of all functions that take a range: address and length are multiples of os_page_bytes(). Every function
- * keeps errno. A function that can fail says so in its result and then has changed nothing.
+ * Pre-conditions of all functions that take a range: address and length are multiples of os_page_bytes(). Every
+ * function keeps errno. A function that can fail says so in its result and then has changed nothing.
  * In the testing build any of them can be made to fail: see os_fail_from.
  */
 #ifndef HAKMEM_OS_OS_H
@@ -38,9 +38,9 @@ bool os_decommit(void *address, size_t len_bytes);
 /* Gives the pages back; the memory stays committed and reads as zero. */
 bool os_purge(void *address, size_t len_bytes);
 
-/* Moves the pages of one committed range, which must lie in one mapping of the system's, to another committed one; what the
- * target held is lost and the source reads as zero. Returns false when the system cannot: then the source is as it was, and
- * the target reads as zero. */
+/* Moves the pages of one committed range, which must lie in one mapping of the system's, to another committed one;
+ * what the target held is lost and the source reads as zero. Returns false when the system cannot: then the source is
+ * as it was, and the target reads as zero. */
 bool os_move_pages(void *from, void *to, size_t len_bytes);
 
 /* Physical memory in bytes; 0 when unknown. */

@@ -141,8 +141,7 @@ bool os_move_pages(void *from, void *to, size_t len_bytes)
         return false;
     /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
     int saved_errno = errno;
-    bool done =
-        mremap(from, len_bytes, len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+    bool done = mremap(from, len_bytes, len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
     /* A refusal can come after the target was unmapped (Linux before 6.17), so it is mapped anew. */
     if (!done && mmap(to, len_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != to) {
         static const char message[] = "hakmem: the system refuses to map back what mremap unmapped\n";

@@ -2,10 +2,10 @@
  * Owns     the arenas' set0, set1, set2.     Called by  shared_pool.c     Calls  slab.h (to look at ctl)
  * Threads  any, no lock.
  * I1  A bit above is set while the word below it is not 0, except for a moment in class_set_enter.
- * The race that matters: A empties a word and clears the bit above, while B sets a bit in that word and finds the one above
- * still set. A therefore looks at the word again after clearing, and sets the bit above again if needed. The same holds
- * for a dropped slab: after clearing, the slab's ctl is read again. All operations are sequentially consistent, because each
- * side writes one word and then reads the other's.
+ * The race that matters: A empties a word and clears the bit above, while B sets a bit in that word and finds the one
+ * above still set. A therefore looks at the word again after clearing, and sets the bit above again if needed. The
+ * same holds for a dropped slab: after clearing, the slab's ctl is read again. All operations are sequentially
+ * consistent, because each side writes one word and then reads the other's.
  */
 #include "pool/class_set.h"
 
@@ -73,7 +73,8 @@ size_t class_set_find(struct arena *arena, unsigned class_id, size_t from)
     while (from < n_slabs) {
         /* relaxed loads: what is found is a hint, and slab_own's CAS acquires */
         size_t row0 = from / 64, row1 = row0 / 64;
-        size_t bit = first_bit(atomic_load_explicit(&arena->set0[row0].word[class_id], memory_order_relaxed), from % 64);
+        size_t bit =
+            first_bit(atomic_load_explicit(&arena->set0[row0].word[class_id], memory_order_relaxed), from % 64);
         if (bit < 64)
             return row0 * 64 + bit;
         size_t next0 = row0 + 1; /* Look up for the next word that is not empty ... */

@@ -1,12 +1,14 @@
 /* class_set.h - per class, the lock-free list of slabs that are nobody's and have free blocks.
  *
- * It is a set, kept as a tree of bits over the slabs of an arena: 64 slabs to a word, 64 words to a bit above. So putting a
- * slab in, taking it out (from anywhere) and finding the lowest one are a few atomic operations each, without a lock, a
- * tag or a node, and the set is meaningful in any snapshot that fork() takes. The lowest address comes first: blocks gather in
- * the low SuperSlabs, and the high ones empty.
+ * It is a set, kept as a tree of bits over the slabs of an arena: 64 slabs to a word, 64 words to a bit above. So
+ * putting a slab in, taking it out (from anywhere) and finding the lowest one are a few atomic operations each,
+ * without a lock, a tag or a node, and a snapshot that fork() takes needs no repair: at worst the slabs of a word that a
+ * vanished thread was changing are not found in the child. The lowest address comes first: blocks gather in the low
+ * SuperSlabs, and the high ones empty.
  *
- * A bit is a hint: the slab's ctl word says what is true, and slab_own decides. A set bit for a slab that is not PARTIAL of
- * the class is dropped by whoever meets it; a PARTIAL slab whose bit is missing for a moment is merely not found.
+ * A bit is a hint: the slab's ctl word says what is true, and slab_own decides. A set bit for a slab that is not
+ * PARTIAL of the class is dropped by whoever meets it; a PARTIAL slab whose bit is missing for a moment is merely not
+ * found.
  */
 #ifndef HAKMEM_POOL_CLASS_SET_H
 #define HAKMEM_POOL_CLASS_SET_H

@@ -32,6 +32,7 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
         return NULL;
     if (!os_commit(mapping, round_up(offset_bytes + size_bytes, os_page_bytes())) ||
         !registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, &emergency_arena)) {
+        registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, NULL); /* as far as it came */
         os_unreserve(mapping, mapping_bytes);
         return NULL;
     }
@@ -43,7 +44,8 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
 /* The header of a block; NULL when no block begins at the address. */
 static struct header *header_of(const void *block)
 {
-    struct header *header = (struct header *)(uintptr_t)block - 1; /* In the same mapping, unless the address is its first. */
+    struct header *header =
+        (struct header *)(uintptr_t)block - 1; /* In the same mapping, unless the address is its first. */
     if (registry_arena(block) != &emergency_arena || registry_arena(header) != &emergency_arena ||
         ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0)
         return NULL;

@@ -1,5 +1,5 @@
-/* emergency.h - blocks for a signal handler that interrupted the holder of the pool lock: it can neither wait nor go on. Each is a
- * mapping of its own, found through the registry, so it may be freed by anyone at any time.
+/* emergency.h - blocks for a signal handler that interrupted the holder of the pool lock: it can neither wait nor go
+ * on. Each is a mapping of its own, found through the registry, so it may be freed by anyone at any time.
  */
 #ifndef HAKMEM_POOL_EMERGENCY_H
 #define HAKMEM_POOL_EMERGENCY_H

@@ -2,7 +2,8 @@
  * Owns     the LRU cache of empty SuperSlabs.
  * Called by  shared_pool.c, span.c, trim.     Calls  arena.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
- * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the cache, a run.
+ * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
+ * cache, a run.
  * I2  Sum of lengths in the cache <= config.lru_superslabs, whenever the lock is free and release_evicted has run.
  * Why the cache holds rows: what a freed run leaves behind serves the next run, or the pool one by one.
  */
@@ -63,18 +64,27 @@ static bool any_pinned(const struct superslab *ss, uint32_t n)
     return false;
 }
 
+static void push_evicted(struct superslab *ss, uint32_t n)
+{
+    set_states(ss, n, SUPERSLAB_LEAVING);
+    ss->run_superslabs = n;
+    ss->next = atomic_load_explicit(&lru.evicted, memory_order_relaxed); /* relaxed: under the lock */
+    atomic_store_explicit(&lru.evicted, ss, memory_order_relaxed);
+}
+
 void lru_push(struct superslab *ss, uint32_t n)
 {
+    if (n > config.lru_superslabs && !any_pinned(ss, n)) {
+        push_evicted(ss, n); /* It would only drive out the others before it goes itself. */
+        return;
+    }
     link_cached(ss, n);
     struct superslab *victim = lru.oldest;
     while (lru.n_superslabs > config.lru_superslabs && victim != NULL) {
         struct superslab *newer = victim->previous;
         if (!any_pinned(victim, victim->run_superslabs)) {
-            uint32_t len = victim->run_superslabs;
             unlink_cached(victim);
-            set_states(victim, len, SUPERSLAB_LEAVING);
-            victim->next = atomic_load_explicit(&lru.evicted, memory_order_relaxed); /* relaxed: under the lock */
-            atomic_store_explicit(&lru.evicted, victim, memory_order_relaxed);
+            push_evicted(victim, victim->run_superslabs);
         }
         victim = newer;
     }

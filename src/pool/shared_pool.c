@@ -2,12 +2,16 @@
  * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
  * Called by  front/, span.c, api/introspect.c     Calls  class_set.h, tier.h, release.h, slab.h, arena.h
  * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
- * I1  A POOLED SuperSlab is in exactly one list: the bucket of its number of free slots if HOT, the draining list if not.
+ * I1  A POOLED SuperSlab is in exactly one list: the bucket of its number of free slots if HOT, the draining list if
+ * not.
  * I2  A slot is in unused_slots  <=> its ctl is UNUSED, in empty_slots <=> EMPTY, in neither <=> TAKEN or ACTIVE.
- * I3  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
+ * I3  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard),
+ * under
  *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
- * I4  A slab has one owner at a time: the slot is handed out under the lock to one thread, or won by a compare-exchange.
- * Why buckets: the fullest HOT SuperSlab (fewest free slots) comes first, so that the emptiest get a chance to become empty.
+ * I4  A slab has one owner at a time: the slot is handed out under the lock to one thread, or won by a
+ * compare-exchange.
+ * Why buckets: the fullest HOT SuperSlab (fewest free slots) comes first, so that the emptiest get a chance to become
+ * empty.
  */
 #include "pool/shared_pool.h"
 
@@ -28,8 +32,8 @@ static __thread uint64_t lock_self; /* its address names this thread to the lock
 static struct {
     struct superslab *bucket[N_BUCKETS];
     struct superslab *draining;
-    uint64_t bucket_bits;           /* bit k: bucket k is not empty */
-    _Atomic size_t n_empty_slots;   /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+    uint64_t bucket_bits;         /* bit k: bucket k is not empty */
+    _Atomic size_t n_empty_slots; /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
 } pool;
 
 /* ---- The lock --------------------------------------------------------------------------------------------------- */
@@ -162,7 +166,7 @@ struct tier_use superslab_use(const struct superslab *ss)
             const struct class_info *class = &class_table[CTL_CLASS(ctl)];
             use.active_slots++;
             use.used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
-            use.capacity_bytes += (size_t)class->n_blocks * class->bytes;
+            use.capacity_bytes += (size_t) class->n_blocks * class->bytes;
         }
         }
     }
@@ -227,13 +231,14 @@ static void reopen(struct superslab *ss)
     EVENT("superslab reopened ss=%p free=%u", superslab_memory(ss), free_slots(ss));
 }
 
-/* ---- Slots (lock held) --------------------------------------------------------------------------------------------- */
+/* ---- Slots (lock held)
+ * --------------------------------------------------------------------------------------------- */
 
 /* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
 static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
 {
     for (unsigned k = 1; k < n; k++)
-        free &= free >> 1; /* bit i stays if bits i .. i + k were set */
+        free &= free >> 1;                                         /* bit i stays if bits i .. i + k were set */
     free &= UINT32_MAX / ((uint32_t)(((uint64_t)1 << align) - 1)); /* bits 0, align, 2 align, ... */
     return free == 0 ? SUPERSLAB_SLABS : (unsigned)__builtin_ctz(free);
 }
@@ -279,7 +284,8 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **out_ss
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 {
     uint32_t mask = slot_mask(slot, n);
-    if (slot + n > SUPERSLAB_SLABS || tier_of(ss) != SS_TIER_HOT || ((ss->unused_slots | ss->empty_slots) & mask) != mask)
+    if (slot + n > SUPERSLAB_SLABS || tier_of(ss) != SS_TIER_HOT ||
+        ((ss->unused_slots | ss->empty_slots) & mask) != mask)
         return false;
     take_slots_out(ss, slot_mask(slot, n));
     return true;
@@ -306,8 +312,10 @@ bool pool_reopen(unsigned n, unsigned class_id)
 {
     struct superslab *best = NULL;
     unsigned best_free = SUPERSLAB_SLABS + 1, tries = 0;
-    /* The best of the first that help: all are looked at only while none does, which is still cheaper than new memory. */
-    for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT); ss = ss->next, tries++) {
+    /* The best of the first that help: all are looked at only while none does, which is still cheaper than new
+     * memory. */
+    for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT);
+         ss = ss->next, tries++) {
         uint32_t free = ss->unused_slots | ss->empty_slots;
         bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
         for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
@@ -324,7 +332,8 @@ bool pool_reopen(unsigned n, unsigned class_id)
     return best != NULL;
 }
 
-/* ---- Acquire ------------------------------------------------------------------------------------------------------- */
+/* ---- Acquire
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* Owns a slab that was found in the class's list. False: it is no longer to be had. */
 static bool own_listed(struct arena *arena, unsigned class_id, size_t index)
@@ -420,7 +429,8 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
     }
 }
 
-/* ---- Return and release --------------------------------------------------------------------------------------------- */
+/* ---- Return and release
+ * --------------------------------------------------------------------------------------------- */
 
 static void list_slab(struct slab *slab, unsigned class_id)
 {
@@ -525,7 +535,8 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
     return RELEASE_DONE;
 }
 
-/* ---- Pins ------------------------------------------------------------------------------------------------------------ */
+/* ---- Pins
+ * ------------------------------------------------------------------------------------------------------------ */
 
 bool shared_pool_pin(struct superslab *ss)
 {
@@ -550,9 +561,10 @@ static void retire_idle(struct slab *slab)
 
 void shared_pool_unpin(struct superslab *ss)
 {
-    /* Empty slabs left behind are released while we still hold the last reference to the record, which is never unmapped. */
+    /* Empty slabs left behind are released while we still hold the last reference to the record, which is never
+     * unmapped. */
     if (!pool_lock(HAK_LOCK_TRIM))
-        return; /* The handler that interrupts the lock's holder leaves the SuperSlab pinned: never given back, no worse. */
+        return; /* A handler that interrupts the lock's holder leaves the SuperSlab pinned: it is not given back. */
     bool last = atomic_fetch_sub_explicit(&ss->pins, 1, memory_order_release) == 1;
     pool_unlock();
     if (last)
@@ -560,7 +572,8 @@ void shared_pool_unpin(struct superslab *ss)
             retire_idle(superslab_slab(ss, i));
 }
 
-/* ---- Purging --------------------------------------------------------------------------------------------------------- */
+/* ---- Purging
+ * --------------------------------------------------------------------------------------------------------- */
 
 bool shared_pool_wants_purge(void)
 {
@@ -669,7 +682,8 @@ void shared_pool_purge_pages(void)
     stats_add(&stats_counters.purged_bytes, purged_bytes);
 }
 
-/* ---- Fork ------------------------------------------------------------------------------------------------------------ */
+/* ---- Fork
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
@@ -738,7 +752,8 @@ void shared_pool_fork_child(bool interrupted)
     pool_unlock();
 }
 
-/* ---- Checks ---------------------------------------------------------------------------------------------------------- */
+/* ---- Checks
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static const char *check_superslab(const struct superslab *ss)
 {

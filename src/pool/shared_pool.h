@@ -19,8 +19,8 @@
 
 /* ---- The lock ---- */
 
-/* Takes the pool lock. Returns false when this thread holds it already: a signal handler interrupted the holder, and the
- * caller must do without. */
+/* Takes the pool lock. Returns false when this thread holds it already: a signal handler interrupted the holder, and
+ * the caller must do without. */
 bool pool_lock(enum hak_lock_cause cause);
 void pool_unlock(void);
 
@@ -32,8 +32,8 @@ bool pool_lock_is_mine(void);
 /* A slab of the class, owned by the caller, with free blocks unless other threads were quicker. NULL: no memory. */
 struct slab *shared_pool_acquire_slab(unsigned class_id);
 
-/* The lowest listed slab of the class if it has free blocks on pages that are in memory already, or lies below `fresh`. Owned
- * by the caller; NULL: there is none. */
+/* The lowest listed slab of the class if it has free blocks on pages that are in memory already, or lies below
+ * `fresh`. Owned by the caller; NULL: there is none. */
 struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh);
 
 /* The owner lets go of a slab: it is listed, or released if empty. */
@@ -70,8 +70,8 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, un
 /* The n slots behind, for a span that grows in place. */
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n);
 
-/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller calls release_superslab for it
- * after unlocking; NULL otherwise. */
+/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller calls release_superslab
+ * for it after unlocking; NULL otherwise. */
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n);
 
 /* Puts an empty SuperSlab into the pool, HOT and rising. */
@@ -94,12 +94,12 @@ bool shared_pool_wants_purge(void);
 /* ---- Fork and checks ---- */
 
 /* In the child: repairs what the lock's holder left half done, if that was another thread. interrupted: the thread that
- * forked did so in a signal handler that interrupted this allocator; then what is in somebody's hands may be in its own,
- * and is left there. */
+ * forked did so in a signal handler that interrupted this allocator; then what is in somebody's hands may be in its
+ * own, and is left there. */
 void shared_pool_fork_child(bool interrupted);
 
-/* Walks every SuperSlab: lists, masks, counts and class map agree. For tests and the inspector; exact when no other thread is
- * at work. Returns NULL, or what is wrong. */
+/* Walks every SuperSlab: lists, masks, counts and class map agree. For tests and the inspector; exact when no other
+ * thread is at work. Returns NULL, or what is wrong. */
 const char *pool_check(void);
 
 /* How much of a SuperSlab is in use, by its slabs' ctl words. */

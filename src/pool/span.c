@@ -2,7 +2,8 @@
  * Owns     the span fields of slab and SuperSlab records.     Called by  api/malloc.c, front/
  * Calls    shared_pool.h (slots, lock), release.h (SuperSlabs)
  * Threads  any; records of a block are written by the thread that claims or returns it, under the pool lock.
- * I1  Every slab of a span, and of every SuperSlab of a run, is CLASS_SPAN in the class map; exactly the first one is SPAN_HEAD.
+ * I1  Every slab of a span, and of every SuperSlab of a run, is CLASS_SPAN in the class map; exactly the first one is
+ * SPAN_HEAD.
  */
 #include "pool/span.h"
 
@@ -45,7 +46,8 @@ static void set_state(struct slab *slab, enum slab_state state)
     atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
 }
 
-/* ---- Spans --------------------------------------------------------------------------------------------------------- */
+/* ---- Spans
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Describes n slots, which the caller has taken, as part of a span from `head` on. Returns whether all were clean. */
 static bool mark_span(struct superslab *ss, unsigned head, unsigned from, unsigned n)
@@ -145,7 +147,8 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     return true;
 }
 
-/* ---- Runs ---------------------------------------------------------------------------------------------------------- */
+/* ---- Runs
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void mark_run(struct superslab *ss, uint32_t from, uint32_t n)
 {
@@ -243,21 +246,6 @@ static bool resize_run(struct slab *head, size_t len_bytes)
     return true;
 }
 
-/* ---- Either ---------------------------------------------------------------------------------------------------------- */
-
-void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
-{
-    if (size_bytes > PTRDIFF_MAX || alignment > PTRDIFF_MAX)
-        return NULL;
-    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
-    if (len_bytes <= SPAN_MAX_BYTES && alignment <= SUPERSLAB_BYTES)
-        return claim_span(len_bytes, alignment, zeroed);
-    /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
-    if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
-        return NULL;
-    return claim_run(len_bytes, alignment, zeroed);
-}
-
 /* Puts a block back whose head this thread has. Lock held; returns without it. */
 static void put_block_and_unlock(struct slab *head)
 {
@@ -270,10 +258,11 @@ static void put_block_and_unlock(struct slab *head)
     }
 }
 
-/* ---- Returned by signal handlers ------------------------------------------------------------------------------------- */
+/* ---- Returned by signal handlers
+ * ------------------------------------------------------------------------------------- */
 
-/* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span operation of
- * any thread does it. */
+/* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span
+ * operation of any thread does it. */
 static struct slab *_Atomic deferred;
 
 static bool defer(struct slab *head)
@@ -301,6 +290,23 @@ static void put_deferred(void)
             defer(head);
         head = next;
     }
+}
+
+/* ---- Either
+ * ---------------------------------------------------------------------------------------------------------- */
+
+void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    if (size_bytes > PTRDIFF_MAX || alignment > PTRDIFF_MAX)
+        return NULL;
+    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
+    put_deferred();
+    if (len_bytes <= SPAN_MAX_BYTES && alignment <= SUPERSLAB_BYTES)
+        return claim_span(len_bytes, alignment, zeroed);
+    /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
+    if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
+        return NULL;
+    return claim_run(len_bytes, alignment, zeroed);
 }
 
 bool span_return(void *block)

@@ -1,14 +1,14 @@
 /* span.h - blocks above 32 KiB: spans of slabs inside SuperSlabs up to 1 MiB, runs of whole SuperSlabs above.
- * A block is known by its first slab's record: state SPAN_HEAD. Its usable size is the request rounded up to the system's
- * page: nothing behind that is touched, so it costs no memory.
+ * A block is known by its first slab's record: state SPAN_HEAD. Its usable size is the request rounded up to the
+ * system's page: nothing behind that is touched, so it costs no memory.
  */
 #ifndef HAKMEM_POOL_SPAN_H
 #define HAKMEM_POOL_SPAN_H
 
 #include "meta/layout.h"
 
-/* A block of at least size_bytes (not above PTRDIFF_MAX) on a multiple of alignment (a power of two). *zeroed tells whether
- * every byte is known to be zero. Returns NULL when there is no memory. Any thread. */
+/* A block of at least size_bytes (not above PTRDIFF_MAX) on a multiple of alignment (a power of two). *zeroed tells
+ * whether every byte is known to be zero. Returns NULL when there is no memory. Any thread. */
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 
 /* Returns a block. False: there is no such block (nothing has changed). Any thread that holds it. */
@@ -20,8 +20,8 @@ size_t span_usable_bytes(const void *block);
 /* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. */
 bool span_resize(void *block, size_t size_bytes);
 
-/* Moves the contents of one block to a larger or equal one, by pages where that pays; the old one's contents are lost. */
+/* Moves the contents of one block to a larger or equal one, by pages where that pays; the old one's contents are
+ * lost. */
 void span_move(void *from, void *to, size_t len_bytes);
-
 
 #endif

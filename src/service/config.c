@@ -1,5 +1,6 @@
 /* config.c - see config.h.
- * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's secure_getenv (a set-user-ID program listens to no variable).
+ * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's secure_getenv (a set-user-ID
+ * program listens to no variable).
  * Threads  written by the one thread that starts the allocator, constant afterwards.
  */
 #include "service/config.h"
@@ -129,7 +130,8 @@ static const struct {
      parse_profile},
     {{"HAKMEM_ON_ERROR", "abort|warn", "abort", "after misuse: end the process, or ignore the call and go on"},
      parse_on_error},
-    {{"HAKMEM_STATS", "0|1|json|/FILE", "0", "statistics at exit: text or JSON on stderr, or JSON to a file (at most 1023 bytes of path)"},
+    {{"HAKMEM_STATS", "0|1|json|/FILE", "0",
+      "statistics at exit: text or JSON on stderr, or JSON to a file (at most 1023 bytes of path)"},
      parse_stats},
     {{"HAKMEM_LRU_SUPERSLABS", "0..65536", "4", "empty SuperSlabs of 2 MiB kept for large blocks"}, parse_lru},
     {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages"}, parse_empty},

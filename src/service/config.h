@@ -16,10 +16,10 @@ struct config {
     enum on_error on_error;
     enum stats_output stats;
     char stats_path[CONFIG_PATH_MAX_BYTES]; /* STATS_FILE: a copy, for programs that overwrite their environment */
-    size_t lru_superslabs;       /* most empty SuperSlabs that are kept */
-    size_t empty_slabs;          /* most empty slabs whose pages are kept */
-    size_t arena_bytes;          /* 0: chosen by the machine */
-    bool debug;                  /* event log, in builds that have it */
+    size_t lru_superslabs;                  /* most empty SuperSlabs that are kept */
+    size_t empty_slabs;                     /* most empty slabs whose pages are kept */
+    size_t arena_bytes;                     /* 0: chosen by the machine */
+    bool debug;                             /* event log, in builds that have it */
 };
 extern struct config config __attribute__((visibility("hidden")));
 

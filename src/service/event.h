@@ -1,4 +1,5 @@
-/* event.h - the event log of debug builds: one line per event on stderr when HAKMEM_DEBUG=1. Compiled out of release builds.
+/* event.h - the event log of debug builds: one line per event on stderr when HAKMEM_DEBUG=1. Compiled out of release
+ * builds.
  */
 #ifndef HAKMEM_SERVICE_EVENT_H
 #define HAKMEM_SERVICE_EVENT_H

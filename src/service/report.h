@@ -5,8 +5,8 @@
 
 #include "base/base.h"
 
-/* A caller's mistake: says "hakmem: CALL: WHAT: ADDRESS (DETAIL NUMBER)" and aborts, unless HAKMEM_ON_ERROR=warn: then it returns and
- * the caller ignores the call. detail may be NULL. Keeps errno. */
+/* A caller's mistake: says "hakmem: CALL: WHAT: ADDRESS (DETAIL NUMBER)" and aborts, unless HAKMEM_ON_ERROR=warn:
+ * then it returns and the caller ignores the call. detail may be NULL. Keeps errno. */
 COLD void report_misuse(const char *call, const char *what, const void *address, const char *detail, size_t number);
 
 /* A value of an environment variable that is not understood. */
@@ -15,7 +15,8 @@ COLD void report_bad_value(const char *name, const char *value, const char *valu
 /* Our own records contradict each other: always ends the process. */
 COLD _Noreturn void report_broken(const char *what, const void *address);
 
-/* Formats without allocation: %s string, %p pointer, %z size_t, %u unsigned, %x unsigned in hexadecimal. Writes one line, at most 400 bytes, to stderr. */
+/* Formats without allocation: %s string, %p pointer, %z size_t, %u unsigned, %x unsigned in hexadecimal. Writes one
+ * line, at most 400 bytes, to stderr. */
 void report_line(const char *format, ...);
 
 #endif

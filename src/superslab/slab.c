@@ -4,7 +4,8 @@
  * I1  A block is in exactly one place: a caller, one magazine, a set bit here, or on its way in one call.
  * I2  popcount(bits) + used == n_blocks, when no call is in progress.                       (slab_check)
  * I3  ctl.used == 0 implies that every bit is set and that no call is on its way to set one: a return sets its bits
- *     first and lowers `used` after, so a slab whose `used` is 0 is touched by nobody but whoever takes it out of its state.
+ *     first and lowers `used` after, so a slab whose `used` is 0 is touched by nobody but whoever takes it out of its
+ *     state.
  * Why one ctl word: state and count change together, so "now full", "no longer full" and "now empty" are each seen by
  * exactly one thread, without a re-check.
  *
@@ -16,7 +17,6 @@
  *  R4    slab_open store of ctl          -> slab_own, slab_ctl_read          the slab's description
  */
 #include "superslab/slab.h"
-
 
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 {
@@ -115,8 +115,8 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
         if (at == 0)
             break;
     }
-    /* The last word may have more. A return that lowers the hint at this moment may be overwritten: its block is found when
-     * the search wraps around. */
+    /* The last word may have more. A return that lowers the hint at this moment may be overwritten: its block is
+     * found when the search wraps around. */
     atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
     /* relaxed: in state OWNED nobody acts on the count but the owner, and the blocks become known only after this */
     atomic_fetch_add_explicit(&slab->ctl, n_claimed, memory_order_relaxed);

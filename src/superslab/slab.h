@@ -1,6 +1,7 @@
 /* slab.h - the blocks of one 64 KiB slab as bits: claim and return.
  *
- * A set bit is a free block. Only the slab's owner clears bits (claims); whoever holds a block sets its bit (returns it).
+ * A set bit is a free block. Only the slab's owner clears bits (claims); whoever holds a block sets its bit (returns
+ * it).
  */
 #ifndef HAKMEM_SUPERSLAB_SLAB_H
 #define HAKMEM_SUPERSLAB_SLAB_H
@@ -30,20 +31,21 @@ enum slab_return {
 /* Notes where a slot's slab lies. Caller holds the slot. */
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot);
 
-/* Sets the count by the bit map: for the child of a fork, in which a claim may have been cut in half. The only thread. */
+/* Sets the count by the bit map: for the child of a fork, in which a claim may have been cut in half. The only
+ * thread. */
 void slab_recount(struct slab *slab);
 
 /* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds an UNUSED or
  * EMPTY slot that it took under the pool lock). Ends in state OWNED. */
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
 
-/* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that out[0] is the
- * highest of them: an array from whose end they are popped in ascending order.
+/* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that
+ * out[0] is the highest of them: an array from whose end they are popped in ascending order.
  * Returns how many. Caller owns the slab. */
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
 
-/* The number of the first block that begins on memory which the system has yet to supply: no block from there on was handed
- * out since the pages were last given back. Caller owns the slab. */
+/* The number of the first block that begins on memory which the system has yet to supply: no block from there on was
+ * handed out since the pages were last given back. Caller owns the slab. */
 unsigned slab_fresh_from(const struct slab *slab);
 
 /* The number of the lowest free block; n_blocks when there is none. Caller owns the slab. */

@@ -3,7 +3,7 @@
  * Checked: against an array of booleans as the model; at the end of the threads' run against the slabs' ctl words.
  * The sets look at nothing but an arena's records, so the arena is made up: large enough for three words of the topmost level,
  * without a byte of memory behind it.
- * Threads  the last test four; the model is used by one.
+ * Threads  the last tests four and two; the model is used by one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +16,7 @@
 #include "pool/class_set.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #define TOP_SUPERSLABS (64u * CHUNK_SUPERSLABS) /* one word of the topmost level: 16 GiB */
@@ -301,6 +302,59 @@ static void threads_lose_no_slab(void **state)
     assert_int_equal(class_set_find(&arena, class_a, 0), SIZE_MAX); /* though levels above may lag */
 }
 
+/* The race of class_set.c's header, met head-on: one thread drops the only slab of a word while another enters its neighbour;
+ * at first sight afterwards, the neighbour must be found from the beginning. */
+#define N_MEETINGS 100000u
+#define MEETING_SLAB (TOP_SLABS + 5 * CHUNK_SLABS + 640) /* alone at every level */
+static _Atomic unsigned meeting, n_arrived;
+
+static void wait_at_random(uint32_t *random_state)
+{
+    for (volatile uint32_t n = step_random(random_state) % 64; n > 0; n--)
+        continue;
+}
+
+static void *enter_neighbours(void *argument)
+{
+    uint32_t random_state = 99991;
+    for (unsigned k = 1; k <= N_MEETINGS; k++) {
+        while (atomic_load(&meeting) != k)
+            sched_yield();
+        wait_at_random(&random_state);
+        set_ctl(MEETING_SLAB + 1, SLAB_PARTIAL, class_a);
+        class_set_enter(&arena, class_a, MEETING_SLAB + 1);
+        atomic_store(&n_arrived, k);
+    }
+    return argument;
+}
+
+static void a_drop_and_an_enter_that_meet_lose_nothing(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    uint32_t random_state = 31337;
+    size_t found = MEETING_SLAB + 1;
+    unsigned n_lost = 0;
+    assert_int_equal(pthread_create(&thread, NULL, enter_neighbours, NULL), 0);
+    for (unsigned k = 1; k <= N_MEETINGS; k++) {
+        set_ctl(MEETING_SLAB, SLAB_PARTIAL, class_a);
+        class_set_enter(&arena, class_a, MEETING_SLAB);
+        atomic_store(&meeting, k);
+        wait_at_random(&random_state);
+        set_ctl(MEETING_SLAB, SLAB_OWNED, class_a);
+        class_set_drop(&arena, class_a, MEETING_SLAB);
+        while (atomic_load(&n_arrived) != k)
+            sched_yield();
+        found = class_set_find(&arena, class_a, 0);
+        n_lost += found != MEETING_SLAB + 1; /* asserted below: the other thread must end first */
+        set_ctl(MEETING_SLAB + 1, SLAB_OWNED, class_a);
+        class_set_drop(&arena, class_a, MEETING_SLAB + 1);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(n_lost, 0);
+    assert_int_equal(class_set_find(&arena, class_a, 0), SIZE_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +366,7 @@ int main(void)
         cmocka_unit_test(a_late_drop_loses_nothing),
         cmocka_unit_test(the_search_ends_at_high),
         cmocka_unit_test(threads_lose_no_slab),
+        cmocka_unit_test(a_drop_and_an_enter_that_meet_lose_nothing),
     };
     return cmocka_run_group_tests(tests, make_arena, NULL);
 }

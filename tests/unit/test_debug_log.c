@@ -1,7 +1,7 @@
 /* test_debug_log.c - HAKMEM_DEBUG=1: in debug builds one line per event of the shared pool, with SuperSlab, slab, class and counts;
  * in release builds one line that says it has no effect, and no event.
- * The variable is read once, when the allocator starts. So main never starts it: a forked child does, with its standard error
- * on a pipe, plays one scene and leaves what it knows about it in shared memory.
+ * The variable is read once, when the library is loaded. So each scene is played by a child that executes this program anew, with
+ * its standard error on a pipe; what the child knows about its scene it leaves in a shared file without a name.
  * Checked: which lines come, in which order, and the numbers in them against the child's own records.
  * Threads  one in each process.
  */
@@ -12,7 +12,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -27,6 +26,7 @@
 
 #define TEXT_MAX_BYTES 65536
 #define EVENT_MARK "hakmem: event: "
+#define SCENE_ARGUMENT "--play"
 #define NO_EFFECT "hakmem: HAKMEM_DEBUG=1 has no effect"
 
 /* What the child says about its scene. */
@@ -36,21 +36,30 @@ struct scene {
     bool over; /* it came to its end */
 };
 static struct scene *scene;
+static int scene_fd;
 
 static char text[TEXT_MAX_BYTES];
 
-static int map_scene(void **state)
+static bool map_scene_file(void)
 {
-    (void)state;
-    void *at = mmap(NULL, sizeof *scene, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *at = mmap(NULL, sizeof *scene, PROT_READ | PROT_WRITE, MAP_SHARED, scene_fd, 0);
     scene = at;
-    return at == MAP_FAILED ? -1 : 0;
+    return at != MAP_FAILED;
 }
 
-/* Plays a scene in a child; its standard error ends up in `text`. debug is the variable's value, NULL for none. */
-static void play(void (*act)(void), const char *debug)
+static int make_scene(void **state)
+{
+    (void)state;
+    scene_fd = memfd_create("scene", 0); /* open across exec */
+    return scene_fd >= 0 && ftruncate(scene_fd, sizeof *scene) == 0 && map_scene_file() ? 0 : -1;
+}
+
+/* Has a child play a scene; its standard error ends up in `text`. debug is the variable's value, NULL for none. */
+static void play(const char *name, const char *debug)
 {
     int ends[2];
+    char fd_text[16];
+    snprintf(fd_text, sizeof fd_text, "%d", scene_fd);
     memset(scene, 0, sizeof *scene);
     assert_int_equal(pipe(ends), 0);
     pid_t child = fork();
@@ -63,10 +72,8 @@ static void play(void (*act)(void), const char *debug)
             setenv("HAKMEM_DEBUG", debug, 1);
         else
             unsetenv("HAKMEM_DEBUG");
-        thread_start_process();
-        act();
-        scene->over = true;
-        _exit(pool_check() == NULL ? 0 : 1);
+        execl("/proc/self/exe", "test_debug_log", SCENE_ARGUMENT, name, fd_text, (char *)NULL);
+        _exit(127);
     }
     close(ends[1]);
     size_t len = 0;
@@ -118,7 +125,7 @@ static struct slab *enter_scene(unsigned class_id)
     return slab;
 }
 
-/* Touches a block, so that the slot is EMPTY and not UNUSED afterwards in every sense, and lets go. */
+/* Uses a block, returns it and lets go. */
 static void use_and_release(struct slab *slab)
 {
     void *block;
@@ -171,6 +178,30 @@ static void allocate_a_little(void)
     hak_trim(HAK_TRIM_PAGES);
 }
 
+static const struct {
+    const char *name;
+    void (*act)(void);
+} scenes[] = {
+    {"release_two", release_two},
+    {"release_pinned", release_pinned},
+    {"release_past_the_cache", release_past_the_cache},
+    {"allocate_a_little", allocate_a_little},
+};
+
+/* The child's main. */
+static int play_here(const char *name, const char *fd_text)
+{
+    scene_fd = (int)strtol(fd_text, NULL, 10);
+    if (!map_scene_file())
+        return 9;
+    for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
+        if (strcmp(name, scenes[i].name) == 0) {
+            scenes[i].act();
+            scene->over = true;
+        }
+    return pool_check() == NULL ? 0 : 1;
+}
+
 /* ---- Debug builds ---- */
 
 static void only_in_debug_builds(void)
@@ -183,7 +214,7 @@ static void a_release_is_logged_step_by_step(void **state)
 {
     (void)state;
     only_in_debug_builds();
-    play(release_two, "1");
+    play("release_two", "1");
     const char *at = assert_line(text, EVENT_MARK "slab release ss=%p slab=%u class=%u empty=%u", scene->superslab,
                                  scene->slot, scene->class_id, SUPERSLAB_SLABS - 1u);
     at = assert_line(at, EVENT_MARK "free-list push ss=%p slab=%u empties=%u", scene->superslab, scene->slot, 1u);
@@ -203,7 +234,7 @@ static void a_pin_is_logged_as_the_reason_to_skip(void **state)
 {
     (void)state;
     only_in_debug_builds();
-    play(release_pinned, "1");
+    play("release_pinned", "1");
     const char *at = assert_line(text, EVENT_MARK "slab skip, pinned ss=%p slab=%u class=%u", scene->superslab, scene->slot,
                                  scene->class_id);
     assert_int_equal(count_lines(EVENT_MARK "slab skip, pinned "), 1);
@@ -217,7 +248,7 @@ static void an_eager_free_tells_what_the_cache_holds(void **state)
 {
     (void)state;
     only_in_debug_builds();
-    play(release_past_the_cache, "1");
+    play("release_past_the_cache", "1");
     const char *at = assert_line(text, EVENT_MARK "superslab empty ss=%p unused=%u empty=%u", scene->superslab,
                                  SUPERSLAB_SLABS - 1u, 1u);
     assert_line(at, EVENT_MARK "superslab eager free ss=%p cached=%u", scene->superslab, 2u);
@@ -228,39 +259,41 @@ static void an_eager_free_tells_what_the_cache_holds(void **state)
 static void without_the_variable_nothing_is_said(void **state)
 {
     (void)state;
-    play(release_pinned, NULL);
+    play("release_pinned", NULL);
     assert_int_equal(count_lines("hakmem:"), 0);
-    play(allocate_a_little, "0");
+    play("allocate_a_little", "0");
     assert_int_equal(count_lines("hakmem:"), 0);
 }
 
 static void a_release_build_says_that_it_has_no_effect(void **state)
 {
     (void)state;
-    play(release_two, "1");
+    play("release_two", "1");
     assert_int_equal(count_lines(NO_EFFECT), EVENT_LOG_BUILT ? 0 : 1);
     if (EVENT_LOG_BUILT)
         return;
     assert_int_equal(count_lines("hakmem:"), 1);
     assert_int_equal(count_lines("\n"), 1); /* and nothing else at all */
-    play(allocate_a_little, "1");
+    play("allocate_a_little", "1");
     assert_int_equal(count_lines("\n"), 1);
 }
 
 static void every_line_of_the_log_is_whole(void **state)
 {
     (void)state;
-    play(allocate_a_little, "1");
+    play("allocate_a_little", "1");
     char *rest = text;
     for (char *line = strsep(&rest, "\n"); rest != NULL; line = strsep(&rest, "\n")) {
-        bool whole = strncmp(line, EVENT_LOG_BUILT ? EVENT_MARK : NO_EFFECT, strlen(EVENT_LOG_BUILT ? EVENT_MARK : NO_EFFECT)) == 0;
-        if (!whole || strchr(line, '%') != NULL)
+        const char *beginning = EVENT_LOG_BUILT ? EVENT_MARK : NO_EFFECT;
+        if (strncmp(line, beginning, strlen(beginning)) != 0 || strchr(line, '%') != NULL)
             fail_msg("not a line of the log: %s", line);
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], SCENE_ARGUMENT) == 0)
+        return play_here(argv[2], argv[3]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_release_is_logged_step_by_step),
         cmocka_unit_test(a_pin_is_logged_as_the_reason_to_skip),
@@ -269,5 +302,5 @@ int main(void)
         cmocka_unit_test(a_release_build_says_that_it_has_no_effect),
         cmocka_unit_test(every_line_of_the_log_is_whole),
     };
-    return cmocka_run_group_tests(tests, map_scene, NULL);
+    return cmocka_run_group_tests(tests, make_scene, NULL);
 }

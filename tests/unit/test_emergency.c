@@ -183,6 +183,24 @@ static void failing_claims_leave_nothing(void **state)
     assert_true(n_failed >= 2); /* reserve and commit */
 }
 
+/* Nor where the registry's table runs out of memory half-way: a block of 17 GiB needs two leaves of it. */
+static void half_entered_claims_leave_nothing(void **state)
+{
+    (void)state;
+    for (unsigned long k = 1; k < 10; k++) {
+        os_fail_from(k, ULONG_MAX / 2, OS_CALL_ALL);
+        char *block = emergency_claim(17 * GIB, 1);
+        os_fail_from(0, 0, 0);
+        if (block != NULL) {
+            assert_true(emergency_return(block));
+            break;
+        }
+        for (uintptr_t at = 0; at >> ADDRESS_BITS == 0; at += SUPERSLAB_BYTES)
+            if (is_emergency_block((void *)at))
+                fail_msg("failing from call %lu on: %p is still in the registry", k, (void *)at);
+    }
+}
+
 /* ---- While this thread holds the lock ------------------------------------------------------------------------------ */
 
 /* Magazines and the thread's slabs are empty: whatever is asked for now needs the pool. */
@@ -362,6 +380,7 @@ static int start(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(half_entered_claims_leave_nothing), /* first: while the table has no leaves */
         cmocka_unit_test(has_every_size_and_alignment),
         cmocka_unit_test(many_live_side_by_side),
         cmocka_unit_test(other_blocks_are_none),

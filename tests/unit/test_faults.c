@@ -61,7 +61,7 @@ static struct report {
 
 /* ---- Blocks that know what they hold ------------------------------------------------------------------------------- */
 
-#define MAX_HELD 8192
+#define MAX_HELD 65536
 
 static struct held {
     unsigned char *block;
