@@ -28,8 +28,7 @@
 #define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
 #define JSON_MAX_BYTES 4096
 
-/* ---- The walk
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 static void add_slab(struct hak_stats *s, const struct slab *slab, slab_ctl ctl)
 {
@@ -184,8 +183,7 @@ struct introspect_totals introspect_totals(void)
     return totals;
 }
 
-/* ---- Names and small questions
- * ----------------------------------------------------------------------------------------- */
+/* ---- Names and small questions ----------------------------------------------------------------------------------- */
 
 const char *hak_version(void)
 {
@@ -219,8 +217,7 @@ size_t hak_trim(int level)
     return given_back_bytes() - before_bytes;
 }
 
-/* ---- Printing
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Printing ---------------------------------------------------------------------------------------------------- */
 
 /* Text that is cut at the end of its buffer; len counts what the whole would have. */
 struct text {
@@ -339,8 +336,7 @@ static void write_file(const char *path, const char *bytes, size_t len)
     }
 }
 
-/* ---- The process
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The process ------------------------------------------------------------------------------------------------- */
 
 __attribute__((constructor)) static void on_load(void)
 {

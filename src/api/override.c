@@ -32,8 +32,7 @@ int reallocarr(void *pointer, size_t count, size_t size_bytes);
 size_t malloc_size(const void *block);
 size_t malloc_good_size(size_t size_bytes);
 
-/* ---- ISO C and POSIX
- * ------------------------------------------------------------------------------------------------ */
+/* ---- ISO C and POSIX --------------------------------------------------------------------------------------------- */
 
 EXPORT void *malloc(size_t size_bytes)
 {
@@ -84,8 +83,7 @@ EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size_bytes)
     hak_free_sized(block, size_bytes);
 }
 
-/* ---- glibc and BSD
- * -------------------------------------------------------------------------------------------------- */
+/* ---- glibc and BSD ----------------------------------------------------------------------------------------------- */
 
 EXPORT void *memalign(size_t alignment, size_t size_bytes)
 {
@@ -163,8 +161,7 @@ EXPORT size_t malloc_good_size(size_t size_bytes) /* macOS */
     return hak_good_size(size_bytes);
 }
 
-/* ---- Introspection
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Introspection ----------------------------------------------------------------------------------------------- */
 
 EXPORT int malloc_trim(size_t pad_bytes)
 {
@@ -226,8 +223,7 @@ EXPORT int malloc_info(int options, FILE *stream)
     return introspect_print_xml(stream);
 }
 
-/* ---- glibc's other names
- * ---------------------------------------------------------------------------------------------- */
+/* ---- glibc's other names ----------------------------------------------------------------------------------------- */
 
 void cfree(void *block) ALIAS(free);
 void *__libc_malloc(size_t size_bytes) ALIAS(malloc);

@@ -23,8 +23,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- Blocks to slabs
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Blocks to slabs --------------------------------------------------------------------------------------------- */
 
 static void report_double_free(const struct slab *slab, unsigned class_id, unsigned word, uint64_t doubly)
 {
@@ -136,8 +135,7 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     thread->flushes++;
 }
 
-/* ---- free's slow path
- * ------------------------------------------------------------------------------------------------- */
+/* ---- free's slow path -------------------------------------------------------------------------------------------- */
 
 unsigned front_class_of_block(const void *block, const char *call)
 {

@@ -44,8 +44,7 @@ struct thread *thread_first(void)
     return atomic_load_explicit(&all_threads, memory_order_acquire);
 }
 
-/* ---- Doors
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Doors ------------------------------------------------------------------------------------------------------- */
 
 static void close_door(struct thread *thread)
 {
@@ -63,8 +62,7 @@ void thread_leave(struct thread *thread)
     thread->busy = 0;
 }
 
-/* ---- Magazines
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Magazines --------------------------------------------------------------------------------------------------- */
 
 /* The most blocks of a class that a thread keeps: 64 KiB worth, but no more than 256 and no fewer than 2. */
 static uint32_t max_capacity(const struct class_info *class)
@@ -158,8 +156,7 @@ void thread_empty(struct thread *thread)
     thread->capacity_bytes = 0;
 }
 
-/* ---- Life
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Life -------------------------------------------------------------------------------------------------------- */
 
 static struct thread *claim_record(void)
 {

@@ -44,8 +44,10 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
 /* The header of a block; NULL when no block begins at the address. */
 static struct header *header_of(const void *block)
 {
+    if ((uintptr_t)block < sizeof(struct header))
+        return NULL;
     struct header *header =
-        (struct header *)(uintptr_t)block - 1; /* In the same mapping, unless the address is its first. */
+        (struct header *)(uintptr_t)block - 1; /* in the same mapping, or the address is its first */
     if (registry_arena(block) != &emergency_arena || registry_arena(header) != &emergency_arena ||
         ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0)
         return NULL;

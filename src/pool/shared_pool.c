@@ -231,8 +231,7 @@ static void reopen(struct superslab *ss)
     EVENT("superslab reopened ss=%p free=%u", superslab_memory(ss), free_slots(ss));
 }
 
-/* ---- Slots (lock held)
- * --------------------------------------------------------------------------------------------- */
+/* ---- Slots (lock held) ------------------------------------------------------------------------------------------- */
 
 /* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
 static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
@@ -332,8 +331,7 @@ bool pool_reopen(unsigned n, unsigned class_id)
     return best != NULL;
 }
 
-/* ---- Acquire
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Acquire ----------------------------------------------------------------------------------------------------- */
 
 /* Owns a slab that was found in the class's list. False: it is no longer to be had. */
 static bool own_listed(struct arena *arena, unsigned class_id, size_t index)
@@ -429,8 +427,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
     }
 }
 
-/* ---- Return and release
- * --------------------------------------------------------------------------------------------- */
+/* ---- Return and release ------------------------------------------------------------------------------------------ */
 
 static void list_slab(struct slab *slab, unsigned class_id)
 {
@@ -535,8 +532,7 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
     return RELEASE_DONE;
 }
 
-/* ---- Pins
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Pins -------------------------------------------------------------------------------------------------------- */
 
 bool shared_pool_pin(struct superslab *ss)
 {
@@ -572,8 +568,7 @@ void shared_pool_unpin(struct superslab *ss)
             retire_idle(superslab_slab(ss, i));
 }
 
-/* ---- Purging
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Purging ----------------------------------------------------------------------------------------------------- */
 
 bool shared_pool_wants_purge(void)
 {
@@ -682,8 +677,7 @@ void shared_pool_purge_pages(void)
     stats_add(&stats_counters.purged_bytes, purged_bytes);
 }
 
-/* ---- Fork
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
@@ -752,8 +746,7 @@ void shared_pool_fork_child(bool interrupted)
     pool_unlock();
 }
 
-/* ---- Checks
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Checks ------------------------------------------------------------------------------------------------------ */
 
 static const char *check_superslab(const struct superslab *ss)
 {

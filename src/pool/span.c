@@ -46,8 +46,7 @@ static void set_state(struct slab *slab, enum slab_state state)
     atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
 }
 
-/* ---- Spans
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Spans ------------------------------------------------------------------------------------------------------- */
 
 /* Describes n slots, which the caller has taken, as part of a span from `head` on. Returns whether all were clean. */
 static bool mark_span(struct superslab *ss, unsigned head, unsigned from, unsigned n)
@@ -147,8 +146,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     return true;
 }
 
-/* ---- Runs
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Runs -------------------------------------------------------------------------------------------------------- */
 
 static void mark_run(struct superslab *ss, uint32_t from, uint32_t n)
 {
@@ -258,8 +256,7 @@ static void put_block_and_unlock(struct slab *head)
     }
 }
 
-/* ---- Returned by signal handlers
- * ------------------------------------------------------------------------------------- */
+/* ---- Returned by signal handlers --------------------------------------------------------------------------------- */
 
 /* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span
  * operation of any thread does it. */
@@ -292,8 +289,7 @@ static void put_deferred(void)
     }
 }
 
-/* ---- Either
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Either ------------------------------------------------------------------------------------------------------ */
 
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
 {
