@@ -15,14 +15,18 @@
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
+#include "os/os.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/config.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_BLOCKS 8192
 
@@ -831,6 +835,105 @@ static void more_returns_than_claims_are_told(void **state)
     shared_pool_disown_slab(slab);
 }
 
+/* ---- Back to the system ------------------------------------------------------------------------------------------ */
+
+static void the_guard_wants_nobody_inside(void **state)
+{
+    (void)state;
+    struct superslab ss = {.unused_slots = 0xffff0000u, .empty_slots = 0x0000ffffu};
+    assert_true(release_guard_agrees(&ss));
+    atomic_store(&ss.pins, 1);
+    assert_false(release_guard_agrees(&ss));
+    atomic_store(&ss.pins, 0);
+    for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++) {
+        struct superslab active = ss;
+        active.unused_slots &= ~(1u << slot);
+        active.empty_slots &= ~(1u << slot);
+        assert_false(release_guard_agrees(&active));
+    }
+}
+
+static void assert_zero(const unsigned char *block, size_t len_bytes)
+{
+    assert_non_null(block);
+    assert_true(block[0] == 0 && memcmp(block, block + 1, len_bytes - 1) == 0);
+}
+
+/* Where the system refuses to take pages back, what returns to the arena is known to be dirty: calloc clears it. */
+static void refused_pages_are_known_as_dirty(void **state)
+{
+    (void)state;
+    static const size_t sizes_bytes[] = {40000, 900000, 2 * MIB, 5 * MIB};
+    size_t lru_superslabs = config.lru_superslabs;
+    config.lru_superslabs = 0;
+    for (size_t i = 0; i < sizeof sizes_bytes / sizeof sizes_bytes[0]; i++) {
+        unsigned char *block = hak_malloc(sizes_bytes[i]);
+        memset(block, 0xa5, sizes_bytes[i]);
+        struct superslab *ss = superslab_of(block);
+        os_fail_from(1, ULONG_MAX, OS_CALL_PURGE | OS_CALL_DECOMMIT);
+        hak_free(block);
+        os_fail_from(0, 0, 0);
+        assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+        assert_int_equal(ss->dirty, DIRTY_ALL);
+        unsigned char *again = hak_calloc(1, sizes_bytes[i]);
+        assert_ptr_equal(again, block);
+        assert_zero(again, sizes_bytes[i]);
+        hak_free(again);
+        again = hak_calloc(1, sizes_bytes[i]);
+        assert_zero(again, sizes_bytes[i]);
+        hak_free(again);
+    }
+    config.lru_superslabs = lru_superslabs;
+}
+
+/* The number of the process's mappings. */
+static unsigned count_mappings(void)
+{
+    static char text[1 << 16];
+    unsigned n = 0;
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (ssize_t len; (len = read(fd, text, sizeof text)) > 0;)
+        for (ssize_t i = 0; i < len; i++)
+            n += text[i] == '\n';
+    close(fd);
+    return n;
+}
+
+/* Pages that were moved sit in mappings of their own, of which a system grants a process some ten thousand. When they
+ * go, at most the moved run's place differs from its neighbours; and the number does not grow with the moves. */
+static void moved_pages_leave_few_mappings_behind(void **state)
+{
+    (void)state;
+    enum { N = 60, SLACK = 20 };
+    unsigned char *blocks[N];
+    void *walls[N];
+    unsigned before = count_mappings(), at_most = 0;
+    for (unsigned round = 0; round < 5; round++) {
+        for (unsigned i = 0; i < N; i++) {
+            blocks[i] = hak_malloc(2 * MIB);
+            walls[i] = hak_malloc(2 * MIB); /* so that no block grows where it lies */
+            blocks[i][i] = 7;
+        }
+        for (unsigned i = 0; i < N; i++) {
+            unsigned char *moved = hak_realloc(blocks[i], 4 * MIB);
+            assert_non_null(moved);
+            assert_int_equal(moved[i], 7);
+            blocks[i] = moved;
+        }
+        unsigned now = count_mappings();
+        at_most = now > at_most ? now : at_most;
+        for (unsigned i = 0; i < N; i++) {
+            hak_free(blocks[i]);
+            hak_free(walls[i]);
+        }
+        hak_trim(HAK_TRIM_PAGES);
+        if (count_mappings() > before + 2 * N + SLACK)
+            fail_msg("round %u: %u mappings before, %u afterwards", round, before, count_mappings());
+    }
+    assert_true(at_most > before + 2 * N + SLACK); /* else nothing was moved, and nothing is proved */
+}
+
 /* ---- One owner --------------------------------------------------------------------------------------------------- */
 
 enum { N_OWNERS = 4, N_STEPS = 30000, N_MAILBOXES = 3000, MAX_SLABS = 1 << 16, BATCH = 24 };
@@ -935,6 +1038,9 @@ int main(void)
         EMPTY_AFTERWARDS(alignment_is_looked_at),
         EMPTY_AFTERWARDS(a_pinned_entry_serves_nobody),
         EMPTY_AFTERWARDS(the_bound_returns_when_references_go),
+        EMPTY_AFTERWARDS(the_guard_wants_nobody_inside),
+        EMPTY_AFTERWARDS(refused_pages_are_known_as_dirty),
+        EMPTY_AFTERWARDS(moved_pages_leave_few_mappings_behind),
         EMPTY_AFTERWARDS(more_returns_than_claims_are_told),
         EMPTY_AFTERWARDS(a_slab_has_one_owner),
     };
