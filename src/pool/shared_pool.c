@@ -465,6 +465,8 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
     switch (slab_return_blocks(slab, word, mask, &doubly)) {
     case SLAB_RETURN_LISTABLE:
         list_slab(slab, class_id);
+        if (count_bits(mask) * 4 >= class_table[class_id].n_blocks * 3u) /* from full to a quarter in one step */
+            consider_draining(slab->superslab);
         break;
     case SLAB_RETURN_SPARSER:
         consider_draining(slab->superslab);

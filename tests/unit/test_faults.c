@@ -1,6 +1,6 @@
 /* test_faults.c - the system says no: one mixed script is run with its k-th call to the system failing, and with all calls
- * from the k-th on failing, for k = 1, 2, ... until the script needs fewer; for all calls together and for each kind. Then
- * systems with small reservations only, and with larger pages.
+ * from the k-th on failing, for k = 1, 2, ... until the script needs fewer (in steps in debug and sanitizer builds); for all
+ * calls together and for each kind. Then systems with small reservations only, and with larger pages.
  * Checked: a refused request gives NULL and ENOMEM and nothing else; what is held keeps its contents; zeroed memory is zero;
  * when the system agrees again everything works, and all of it can be freed: no block, span or run is left, the pool is whole.
  * Threads  each script runs in a forked child of its own, so that every one begins with a fresh heap; the script starts a
@@ -40,6 +40,8 @@
 #endif
 #ifdef SANITIZED
 enum { K_STEP = 37 }; /* forks are dear there */
+#elif defined(HAKMEM_DEBUG_BUILD)
+enum { K_STEP = 7 };
 #else
 enum { K_STEP = 1 };
 #endif
@@ -256,6 +258,8 @@ static void script(void)
     spans_and_runs(ZEROED);
     resizes();
     check_held();
+    free_every(1); /* runs that moved go back too: that is what decommits */
+    hak_trim(HAK_TRIM_PAGES);
 }
 
 /* The system agrees again: everything is served, and nothing is left when it has gone. */

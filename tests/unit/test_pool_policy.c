@@ -376,6 +376,67 @@ static void draining_gets_nothing_while_there_is_room(void **state)
             give_blocks(slabs[i], 0);
 }
 
+/* A span of a DRAINING SuperSlab does not grow into the free slot behind it. */
+static void a_draining_span_does_not_grow(void **state)
+{
+    (void)state;
+    bool zeroed;
+    char *span = span_claim(SLAB_BYTES, 1, &zeroed);
+    for (unsigned i = 0; i < SUPERSLAB_SLABS - 1; i++)
+        slabs[i] = acquire_full(class_of(2048));
+    struct superslab *ss = slabs[0]->superslab;
+    assert_ptr_equal(span, superslab_memory(ss));
+    assert_ptr_equal(slabs[0]->memory, span + SLAB_BYTES);
+    for (unsigned i = 0; i < SUPERSLAB_SLABS - 1; i++)
+        give_blocks(slabs[i], i == 0 ? 0 : 4);
+    assert_int_equal(tier_of(ss), SS_TIER_DRAINING);
+    assert_int_equal(state_of(slabs[0]), SLAB_EMPTY);
+    assert_false(span_resize(span, 2 * SLAB_BYTES));
+    assert_int_equal(span_usable_bytes(span), SLAB_BYTES);
+    assert_int_equal(state_of(slabs[0]), SLAB_EMPTY);
+    assert_null(pool_check());
+    for (unsigned i = 1; i < SUPERSLAB_SLABS - 1; i++)
+        give_blocks(slabs[i], 0);
+    assert_true(span_return(span));
+}
+
+enum { N_OWN = 1024 }; /* blocks of 2 KiB: a SuperSlab's worth */
+static void *own_blocks[N_OWN];
+
+static void *free_most(void *unused)
+{
+    for (unsigned i = 0; i < N_OWN; i++)
+        if (i % 32 >= 3) {
+            hak_free(own_blocks[i]);
+            own_blocks[i] = NULL;
+        }
+    return unused;
+}
+
+/* A thread lets go of the slab that it claims from, once others' frees have made its SuperSlab DRAINING. */
+static void a_thread_leaves_its_draining_slab(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_OWN; i++)
+        own_blocks[i] = hak_malloc(2048);
+    struct arena *arena = registry_arena(own_blocks[0]);
+    struct superslab *ss = &arena->superslabs[arena_slab_index(arena, own_blocks[0]) / SUPERSLAB_SLABS];
+    assert_ptr_equal(&arena->superslabs[arena_slab_index(arena, own_blocks[N_OWN - 1]) / SUPERSLAB_SLABS], ss);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, free_most, NULL), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(tier_of(ss), SS_TIER_DRAINING);
+    assert_int_equal(state_of(superslab_slab(ss, SUPERSLAB_SLABS - 1)), SLAB_OWNED);
+    struct hak_stats before = read_stats();
+    void *block = hak_malloc(2048); /* from there by reopening, which is asked of the pool, or from elsewhere */
+    struct superslab *from = &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
+    assert_int_equal(tier_of(from), SS_TIER_HOT);
+    assert_stages(&before, (struct stages){.reopen = 1, .class_list = 1});
+    hak_free(block);
+    for (unsigned i = 0; i < N_OWN; i++)
+        hak_free(own_blocks[i]);
+}
+
 /* A slot is taken from the fullest SuperSlab, so that the emptiest may become empty. */
 static void the_fullest_superslab_comes_first(void **state)
 {
@@ -1024,6 +1085,8 @@ int main(void)
         EMPTY_AFTERWARDS(a_large_return_drains_too),
         EMPTY_AFTERWARDS(draining_reopens_before_new_memory),
         EMPTY_AFTERWARDS(draining_gets_nothing_while_there_is_room),
+        EMPTY_AFTERWARDS(a_draining_span_does_not_grow),
+        EMPTY_AFTERWARDS(a_thread_leaves_its_draining_slab),
         EMPTY_AFTERWARDS(the_fullest_superslab_comes_first),
         EMPTY_AFTERWARDS(an_emptied_slot_serves_another_class),
         EMPTY_AFTERWARDS(a_slot_with_pages_comes_first),
