@@ -4,7 +4,8 @@
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache, a run.
- * I2  Sum of lengths in the cache <= config.lru_superslabs, whenever the lock is free and release_evicted has run.
+ * I2  Sum of lengths in the cache <= config.lru_superslabs, whenever the lock is free and release_evicted has run; but for
+ *     entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
  * Why the cache holds rows: what a freed run leaves behind serves the next run, or the pool one by one.
  */
 #include "pool/release.h"

@@ -6,8 +6,8 @@
  *   stage 3  the LRU cache of empty SuperSlabs; then the system
  *
  * One lock guards slots, buckets and tiers. Every path that takes it has at least a slab's worth of blocks behind it.
- * Lock order: it is the only lock of the allocator, and no system call that frees or maps memory is made under it, save
- * those that make an arena's records.
+ * Lock order: it is the only lock of the allocator. Memory is given back outside of it; taken from the system inside: an
+ * arena, the first use of a SuperSlab, records.
  */
 #ifndef HAKMEM_POOL_SHARED_POOL_H
 #define HAKMEM_POOL_SHARED_POOL_H

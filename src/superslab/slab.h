@@ -35,8 +35,8 @@ void slab_place(struct slab *slab, struct superslab *ss, unsigned slot);
  * thread. */
 void slab_recount(struct slab *slab);
 
-/* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds an UNUSED or
- * EMPTY slot that it took under the pool lock). Ends in state OWNED. */
+/* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds a TAKEN
+ * slot, see layout.h). Ends in state OWNED. */
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
 
 /* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that
