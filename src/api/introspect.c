@@ -110,7 +110,9 @@ static void add_threads(struct hak_stats *s)
         for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
             uint64_t n = magazine_count(&thread->cache.magazine[c]);
             if (n > thread->cache.magazine[c].max)
-                continue; /* its thread is just exchanging the array */
+                n = 0; /* its thread is just exchanging the array */
+            if (c < CLASS_FIRST + N_TINY_CLASSES)
+                n += count_bits(thread->open_word[c].free);
             s->cached_blocks += n;
             s->cached_bytes += n * class_table[c].bytes;
         }

@@ -10,11 +10,13 @@
  *                 its slab has no class: misuse
  *                 p is not at a block's beginning: misuse "into the middle of a block"
  *                 this thread has a magazine for the class: make room (grow, or flush the older half), push
- *                 it has none (POOL_ONLY, no record): return the block to its slab
+ *                 it has none: POOL_ONLY and the block is of the word that this thread has open: set its bit there
+ *                              else (or no record): return the block to its slab
  */
 #include "front/flush.h"
 
 #include "front/front.h"
+#include "front/route.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
@@ -135,6 +137,14 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     thread->flushes++;
 }
 
+void flush_open_word(struct open_word *open, unsigned class_id)
+{
+    struct batch batch = {open->slab, class_id, open->word, open->len_bytes == 0 ? 0 : open->free};
+    open->len_bytes = 0;
+    open->free = 0;
+    send(&batch);
+}
+
 /* ---- free's slow path -------------------------------------------------------------------------------------------- */
 
 unsigned front_class_of_block(const void *block, const char *call)
@@ -151,7 +161,7 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
         return; /* The door was closed, or the block is of another arena. */
     if (magazine->max != 0) {
         magazine->misses++;
-        if (!thread_grow_magazine(thread, place->class_id) && magazine_capacity(magazine) != 0)
+        if (!magazine_grow(thread, place->class_id) && magazine_capacity(magazine) != 0)
             flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
         if (magazine_push(magazine, block))
             return;
@@ -159,27 +169,59 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
     return_one(place);
 }
 
-void front_return_slow(void *block, const char *call)
+/* A block of a class without a magazine, whose word this thread has open. False: it is none, or not in order. */
+static bool return_to_open_word(void *block)
 {
-    if (block == NULL)
-        return;
-    int saved_errno = errno;
-    struct place place;
-    if (!locate(block, call, &place)) {
-        errno = saved_errno;
+    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
+    struct thread *thread = thread_enter_open();
+    if (unlikely(thread == NULL))
+        return false;
+    bool returned = class_id < CLASS_FIRST + N_TINY_CLASSES &&
+                    open_word_push(&thread->open_word[class_id], (unsigned)class_id, block);
+    thread_leave_open(thread);
+    return returned;
+}
+
+/* A block of a class without a magazine: to the thread's open word if it is of that, else to its slab. */
+static void return_pool_only(const struct place *place, void *block, const char *call)
+{
+    struct thread *thread = thread_enter_open();
+    struct open_word *open = thread == NULL ? NULL : &thread->open_word[place->class_id];
+    if (likely(open == NULL || !open_word_covers(open, block)))
+        return_one(place);
+    else if (!open_word_push(open, place->class_id, block)) /* It is in order (locate), so it is free already. */
+        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
+    if (thread != NULL)
+        thread_leave_open(thread);
+}
+
+static void return_located(const struct place *place, void *block, const char *call)
+{
+    if (place->class_id != CLASS_SPAN && tiny_route_of(class_table[place->class_id].range) == HAK_ROUTE_POOL_ONLY) {
+        return_pool_only(place, block, call);
         return;
     }
     struct thread *thread = thread_enter();
-    if (place.class_id == CLASS_SPAN) {
+    if (place->class_id == CLASS_SPAN) {
         if (!span_return(block))
             report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
     } else if (thread != NULL) {
-        return_to_magazine(thread, &place, block);
+        return_to_magazine(thread, place, block);
     } else {
-        return_one(&place);
+        return_one(place);
     }
     if (thread != NULL)
         thread_leave(thread);
+}
+
+void front_return_slow(void *block, const char *call)
+{
+    if (block == NULL || return_to_open_word(block))
+        return;
+    int saved_errno = errno;
+    struct place place;
+    if (locate(block, call, &place))
+        return_located(&place, block, call);
     errno = saved_errno;
 }
 

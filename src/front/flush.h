@@ -9,4 +9,7 @@
 /* Returns the n oldest blocks of a magazine. Between thread_enter and thread_leave, or for a thread that is gone. */
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
 
+/* Closes a word: what is free in it goes back to its slab. As above. */
+void flush_open_word(struct open_word *open, unsigned class_id);
+
 #endif

@@ -51,41 +51,82 @@ static void *borrow(struct thread *thread, unsigned class_id)
     return magazine_pop(magazine, &block) ? block : NULL;
 }
 
+/* The slab to claim from next, acquired if need be, and the number of the block that a claim must stay below; NULL: no
+ * memory. Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays
+ * small. *fresh tells that only fresh ones are left, of which a claim takes fresh_batch at most. */
+static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsigned *end, bool *fresh)
+{
+    struct slab *slab = current_slab(thread, class_id);
+    if (slab == NULL) {
+        slab = shared_pool_acquire_slab(class_id);
+        if (slab == NULL)
+            return NULL;
+        thread->current[class_id] = slab;
+    }
+    *fresh = false;
+    *end = slab_fresh_from(slab);
+    if (*end >= class_table[class_id].n_blocks || slab_lowest_free(slab) < *end)
+        return slab;
+    struct slab *recycled = shared_pool_acquire_recycled(class_id, slab);
+    if (recycled != NULL) {
+        thread->current[class_id] = recycled;
+        shared_pool_disown_slab(slab);
+        slab = recycled;
+        *end = slab_fresh_from(slab);
+    }
+    *fresh = slab_lowest_free(slab) >= *end;
+    if (*fresh)
+        *end += fresh_batch(class_id);
+    return slab;
+}
+
+/* The thread's slab has no free block: another one next time. */
+static void leave_full_slab(struct thread *thread, unsigned class_id)
+{
+    struct slab *slab = thread->current[class_id];
+    thread->current[class_id] = NULL;
+    shared_pool_disown_slab(slab);
+}
+
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
- * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays
- * small. Of fresh ones it takes fresh_batch at most, and before that, unless the class must be exact, one of the next
- * class. */
+ * Before fresh blocks, unless the class must be exact, one of the next class. */
 static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out)
 {
-    const struct class_info *class = &class_table[class_id];
-    struct slab *slab = current_slab(thread, class_id);
     for (;;) {
-        if (slab == NULL) {
-            slab = shared_pool_acquire_slab(class_id);
-            if (slab == NULL)
-                return 0;
-            thread->current[class_id] = slab;
-        }
-        unsigned end = slab_fresh_from(slab);
-        if (end < class->n_blocks && slab_lowest_free(slab) >= end) {
-            struct slab *recycled = shared_pool_acquire_recycled(class_id, slab);
-            if (recycled != NULL) {
-                thread->current[class_id] = recycled;
-                shared_pool_disown_slab(slab);
-                slab = recycled;
-                end = slab_fresh_from(slab);
-            } else if (!exact && (out[0] = borrow(thread, class_id)) != NULL) {
-                return 1;
-            }
-            if (slab_lowest_free(slab) >= end)
-                end += fresh_batch(class_id);
-        }
+        unsigned end;
+        bool fresh;
+        struct slab *slab = choose_slab(thread, class_id, &end, &fresh);
+        if (slab == NULL)
+            return 0;
+        if (fresh && !exact && (out[0] = borrow(thread, class_id)) != NULL)
+            return 1;
         unsigned n_claimed = slab_claim(slab, n, end, out);
         if (n_claimed != 0)
             return n_claimed;
-        thread->current[class_id] = NULL;
-        shared_pool_disown_slab(slab);
-        slab = NULL;
+        leave_full_slab(thread, class_id);
+    }
+}
+
+/* Opens a word of the thread's slab, whose last one has no free block, and claims a block of it. NULL: no memory. */
+static void *open_next_word(struct thread *thread, unsigned class_id)
+{
+    struct open_word *open = &thread->open_word[class_id];
+    open->len_bytes = 0;
+    for (;;) {
+        unsigned end;
+        bool fresh;
+        struct slab *slab = choose_slab(thread, class_id, &end, &fresh);
+        if (slab == NULL)
+            return NULL;
+        open->free = slab_claim_word(slab, end, &open->word);
+        if (open->free != 0) {
+            const struct class_info *class = &class_table[class_id];
+            open->slab = slab;
+            open->memory = slab->memory + (size_t)open->word * 64 * class->bytes;
+            open->len_bytes = (uint32_t)min_size(64, class->n_blocks - open->word * 64) * class->bytes;
+            return open_word_pop(open, class_id);
+        }
+        leave_full_slab(thread, class_id);
     }
 }
 
@@ -107,27 +148,39 @@ static void *claim_from_pool(unsigned class_id)
 static void *refill(struct thread *thread, unsigned class_id, bool exact)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
-    void *batch[REFILL_MAX];
     enum hak_route route = tiny_route_of(class_table[class_id].range);
+    thread->refills++;
+    if (route == HAK_ROUTE_POOL_ONLY)
+        return open_next_word(thread, class_id);
 
-    if (magazine->base == NULL && magazine->max != 0)
-        thread_grow_magazine(thread, class_id);
+    if (magazine->base == NULL)
+        magazine_grow(thread, class_id);
     magazine->misses++;
     uint32_t capacity = magazine_capacity(magazine);
     if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
-        return NULL;                              /* The tiny front alone serves the class, and it has no magazine. */
+        return NULL; /* The tiny front alone serves the class, and it has no magazine. */
+    void *batch[REFILL_MAX];
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
     unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)
         return NULL;
-    thread->refills++;
     for (unsigned i = 0; i + 1 < n_claimed; i++)
         magazine->base[i] = batch[i];
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
     if (n_claimed == n && capacity != 0) /* A full batch: a larger one would have saved the next miss. */
-        thread_grow_magazine(thread, class_id);
+        magazine_grow(thread, class_id);
     return batch[n_claimed - 1];
+}
+
+/* A block of the class from what the thread has at hand: the door was closed, so its magazine need not be empty; or the
+ * class has no magazine, but an open word. */
+static void *pop_at_hand(struct thread *thread, unsigned class_id)
+{
+    void *block;
+    if (magazine_pop(&thread->cache.magazine[class_id], &block))
+        return block;
+    return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
 }
 
 void *front_claim_class(unsigned class_id, bool exact)
@@ -135,8 +188,8 @@ void *front_claim_class(unsigned class_id, bool exact)
     struct thread *thread = thread_enter();
     void *block;
     if (thread != NULL) {
-        /* The door was closed: the magazine need not be empty. */
-        if (!magazine_pop(&thread->cache.magazine[class_id], &block))
+        block = pop_at_hand(thread, class_id);
+        if (block == NULL)
             block = refill(thread, class_id, exact);
         thread_leave(thread);
     } else {
@@ -153,7 +206,17 @@ void *front_claim_class(unsigned class_id, bool exact)
 
 void *front_claim_slow(size_t size_bytes)
 {
-    return front_claim_class(class_of(size_bytes), false);
+    unsigned class_id = class_of(size_bytes);
+    struct thread *thread = thread_enter_open();
+    if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
+        void *block = NULL;
+        if (class_id < CLASS_FIRST + N_TINY_CLASSES)
+            block = open_word_pop(&thread->open_word[class_id], class_id);
+        thread_leave_open(thread);
+        if (block != NULL)
+            return block;
+    }
+    return front_claim_class(class_id, false);
 }
 
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)

@@ -18,18 +18,15 @@
 #include <pthread.h>
 #include <string.h>
 
-#define FIRST_CAPACITY 8
-
 /* The closed cache: every magazine empty and full at once. Its class table is valid: malloc reads it before it sees the
  * closed magazine. Never written. */
-static const struct cache closed_cache = {.tiny_class_offset = TINY_CLASS_OFFSETS};
+const struct cache closed_cache = {.tiny_class_offset = TINY_CLASS_OFFSETS};
 
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
-/* The thread's record; NULL: none yet; &no_record: being created, or gone. */
-static __thread struct thread *tls_thread;
-static __thread struct thread *tls_created; /* while tls_thread is &no_record: the record that is being prepared */
-static struct thread no_record;
+__thread struct thread *tls_thread;
+static __thread struct thread *tls_created;   /* while tls_thread is &no_record: the record that is being prepared */
+static struct thread no_record = {.busy = 1}; /* tls_thread while a record is being created, and after it is gone */
 
 static struct thread *_Atomic all_threads;
 static struct thread *free_threads; /* records without a thread. Pool lock */
@@ -42,97 +39,6 @@ static _Atomic int start_state;
 struct thread *thread_first(void)
 {
     return atomic_load_explicit(&all_threads, memory_order_acquire);
-}
-
-/* ---- Doors ------------------------------------------------------------------------------------------------------- */
-
-static void close_door(struct thread *thread)
-{
-    thread->busy = 1; /* first: a handler that came between would open the door again when it leaves */
-    atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = (struct cache *)(uintptr_t)&closed_cache;
-    atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
-}
-
-void thread_leave(struct thread *thread)
-{
-    atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = &thread->cache;
-    atomic_signal_fence(memory_order_seq_cst);
-    thread->busy = 0;
-}
-
-/* ---- Magazines --------------------------------------------------------------------------------------------------- */
-
-/* The most blocks of a class that a thread keeps: 64 KiB worth, but no more than 256 and no fewer than 2. */
-static uint32_t max_capacity(const struct class_info *class)
-{
-    if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
-        return 0;
-    size_t n = 64 * KIB / class->bytes;
-    return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
-}
-
-/* Another class gives up half of its capacity, so that this one may grow. */
-static void shrink_another(struct thread *thread, unsigned class_id)
-{
-    for (unsigned k = 0; k < N_CLASSES; k++) {
-        unsigned victim = thread->shrink_cursor + 1u;
-        if (victim < CLASS_FIRST || victim >= CLASS_END)
-            victim = CLASS_FIRST;
-        thread->shrink_cursor = (uint8_t)victim;
-        struct magazine *magazine = &thread->cache.magazine[victim];
-        uint32_t capacity = magazine_capacity(magazine);
-        if (victim == class_id || capacity < 2 * FIRST_CAPACITY)
-            continue;
-        if (magazine->misses != 0) {
-            magazine->misses = 0; /* In use: spared this time. */
-            continue;
-        }
-        if (magazine_count(magazine) > capacity / 2)
-            flush_oldest(thread, victim, magazine_count(magazine) - capacity / 2);
-        magazine->limit = magazine->base + capacity / 2;
-        thread->capacity_bytes -= (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
-        return;
-    }
-}
-
-bool thread_grow_magazine(struct thread *thread, unsigned class_id)
-{
-    struct magazine *magazine = &thread->cache.magazine[class_id];
-    size_t block_bytes = class_table[class_id].bytes;
-    uint32_t old = magazine_capacity(magazine), new = old == 0 ? FIRST_CAPACITY : old * 2;
-    if (new > magazine->max)
-        new = magazine->max;
-    if (new <= old)
-        return false;
-    size_t more_bytes = (new - old) * block_bytes;
-    if (thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES) {
-        shrink_another(thread, class_id);
-        if (old != 0 && thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES)
-            return false;
-    }
-    if (!pool_lock(HAK_LOCK_METADATA))
-        return false;
-    void **slots = metapool_claim(new * sizeof(void *));
-    if (slots != NULL && old != 0) {
-        uint32_t n = magazine_count(magazine);
-        memcpy(slots, magazine->base, n * sizeof(void *));
-        void **old_slots = magazine->base;
-        magazine->base = slots;
-        magazine->top = slots + n;
-        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
-        metapool_return(old_slots, magazine->array_slots * sizeof(void *));
-    } else if (slots != NULL) {
-        magazine->base = magazine->top = slots;
-    }
-    pool_unlock();
-    if (slots == NULL)
-        return false;
-    magazine->limit = slots + new;
-    magazine->array_slots = (uint16_t) new;
-    thread->capacity_bytes += more_bytes;
-    return true;
 }
 
 void thread_empty(struct thread *thread)
@@ -148,6 +54,8 @@ void thread_empty(struct thread *thread)
                 pool_unlock();
             }
         }
+        if (c < CLASS_FIRST + N_TINY_CLASSES)
+            flush_open_word(&thread->open_word[c], c);
         struct slab *slab = thread->current[c];
         thread->current[c] = NULL;
         if (slab != NULL)
@@ -190,7 +98,7 @@ static void release_record(struct thread *thread)
 static void on_thread_exit(void *record)
 {
     struct thread *thread = record;
-    close_door(thread);
+    thread_close_door(thread);
     tls_thread = &no_record;
     thread_empty(thread);
     thread->busy = 0;
@@ -265,24 +173,18 @@ static struct thread *create(void)
     }
     tls_created = thread;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        thread->cache.magazine[c].max = max_capacity(&class_table[c]);
+        thread->cache.magazine[c].max = magazine_max(&class_table[c]);
     thread->tls_slot = &tls_cache;
     if (exit_key_made)
         pthread_setspecific(exit_key,
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */
-    close_door(thread);
+    thread_close_door(thread);
     tls_thread = thread;
     tls_created = NULL;
     return thread;
 }
 
-struct thread *thread_enter(void)
+struct thread *thread_enter_first(void)
 {
-    struct thread *thread = tls_thread;
-    if (unlikely(thread == NULL))
-        return create();
-    if (unlikely(thread == &no_record || thread->busy))
-        return NULL;
-    close_door(thread);
-    return thread;
+    return tls_thread == NULL ? create() : NULL;
 }

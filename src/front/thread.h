@@ -11,32 +11,85 @@
 #define HAKMEM_FRONT_THREAD_H
 
 #include "front/magazine.h"
+#include "front/open_word.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. */
 #define THREAD_CACHE_MAX_BYTES MIB
 
 struct thread {
     struct cache cache;
-    struct slab *current[CLASS_SET_SLOTS]; /* the slab that this thread claims from */
-    struct cache **tls_slot;               /* the thread's tls_cache: storing the closed cache there closes its door */
-    size_t capacity_bytes;                 /* sum of magazine capacities times block size */
-    uint64_t refills, flushes;             /* written by the thread, read by anyone */
-    struct thread *next;                   /* all records ever made; constant */
-    struct thread *next_free;              /* while free. Pool lock */
-    _Atomic uint32_t in_use;               /* 0: free for the next thread. Written under the pool lock */
-    uint32_t busy;                         /* inside a slow path */
-    uint8_t shrink_cursor;                 /* class that next gives up capacity */
+    struct slab *current[CLASS_SET_SLOTS];                    /* the slab that this thread claims from */
+    struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
+    struct cache **tls_slot;   /* the thread's tls_cache: storing the closed cache there closes its door */
+    size_t capacity_bytes;     /* sum of magazine capacities times block size */
+    uint64_t refills, flushes; /* written by the thread, read by anyone */
+    struct thread *next;       /* all records ever made; constant */
+    struct thread *next_free;  /* while free. Pool lock */
+    _Atomic uint32_t in_use;   /* 0: free for the next thread. Written under the pool lock */
+    uint32_t busy;             /* inside a slow path */
+    uint8_t shrink_cursor;     /* class that next gives up capacity */
 };
 
+/* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */
+extern __thread struct thread *tls_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* The empty cache that is never written. */
+extern const struct cache closed_cache __attribute__((visibility("hidden")));
+
+/* What thread_enter does for a thread that has no record, or is inside a slow path already. */
+NOINLINE struct thread *thread_enter_first(void);
+
+static inline void thread_close_door(struct thread *thread)
+{
+    thread->busy = 1; /* first: a handler that came between would open the door again when it leaves */
+    atomic_signal_fence(memory_order_seq_cst);
+    tls_cache = (struct cache *)(uintptr_t)&closed_cache;
+    atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
+}
+
 /* Enters a slow path: the caller's record with its door closed, or NULL when it must do without one. */
-struct thread *thread_enter(void);
+static inline struct thread *thread_enter(void)
+{
+    struct thread *thread = tls_thread;
+    if (unlikely(thread == NULL || thread->busy))
+        return thread_enter_first();
+    thread_close_door(thread);
+    return thread;
+}
 
 /* Leaves it: the door opens. */
-void thread_leave(struct thread *thread);
+static inline void thread_leave(struct thread *thread)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    tls_cache = &thread->cache;
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->busy = 0;
+}
 
-/* Opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is. Between
- * thread_enter and thread_leave. */
-bool thread_grow_magazine(struct thread *thread, unsigned class_id);
+/* magazine.c: the largest capacity that a magazine of the class may get; 0: it gets none. */
+uint32_t magazine_max(const struct class_info *class);
+
+/* magazine.c: opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is.
+ * Between thread_enter and thread_leave. */
+bool magazine_grow(struct thread *thread, unsigned class_id);
+
+/* The same for what touches no magazine: the door stays open, and only slow paths of signal handlers are kept out.
+ * NULL: no record, or inside a slow path already. */
+static inline struct thread *thread_enter_open(void)
+{
+    struct thread *thread = tls_thread;
+    if (unlikely(thread == NULL || thread->busy))
+        return NULL;
+    thread->busy = 1;
+    atomic_signal_fence(memory_order_seq_cst);
+    return thread;
+}
+
+static inline void thread_leave_open(struct thread *thread)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->busy = 0;
+}
 
 /* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, or
  * gone. */

@@ -36,7 +36,7 @@
 /* What a slot holds. The shared pool's slot states are UNUSED, EMPTY and ACTIVE, the last being any of the others.
  *
  *   UNUSED, EMPTY ---stages 2, 3---> TAKEN ---slab_open---> OWNED ---slab_disown---> PARTIAL, FULL or RETIRING
- *   FULL ---a block is returned---> PARTIAL (or RETIRING, if that was all of them)
+ *   FULL ---enough blocks are returned---> PARTIAL (or RETIRING, if that was all of them)
  *   PARTIAL ---stage 1---> OWNED            PARTIAL ---the last block is returned---> RETIRING
  *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
@@ -50,8 +50,8 @@ enum slab_state {
     SLAB_EMPTY,      /* no class; pages may hold old data */
     SLAB_TAKEN,      /* in one thread's hands: on its way to OWNED or to a span, or being purged */
     SLAB_OWNED,      /* one thread claims from it */
-    SLAB_PARTIAL,    /* nobody's; has free blocks; its bit in the class set is (about to be) set */
-    SLAB_FULL,       /* nobody's; no free block */
+    SLAB_PARTIAL,    /* nobody's; has free blocks worth a claim; its bit in the class set is (about to be) set */
+    SLAB_FULL,       /* nobody's; no free block, or too few: slab_counts_as_full */
     SLAB_RETIRING,   /* no block out; one thread is about to release it */
     SLAB_SPAN_HEAD,  /* first slab of a span or a run */
     SLAB_SPAN_BODY   /* further slab of a span */

@@ -772,8 +772,8 @@ static const char *check_superslab(const struct superslab *ss)
                 return "a slab's class and the class map differ";
             if (!slab_check(slab))
                 return "a slab's bits and count differ";
-            if (state == SLAB_FULL && CTL_USED(ctl) != class_table[CTL_CLASS(ctl)].n_blocks)
-                return "a full slab has free blocks";
+            if (state == SLAB_FULL && !slab_counts_as_full(CTL_CLASS(ctl), CTL_USED(ctl)))
+                return "a full slab has many free blocks";
         } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY) {
             if (offset != CLASS_SPAN * CLASS_OFFSET_SCALE)
                 return "a span and the class map differ";

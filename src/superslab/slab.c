@@ -10,7 +10,7 @@
  * exactly one thread, without a re-check.
  *
  *  edge  release                            acquire                          what becomes visible
- *  R1    slab_return_blocks fetch_or     -> slab_claim fetch_and             the last holder's use of the block
+ *  R1    slab_return_blocks fetch_or     -> slab_claim(_word) fetch_and     the last holder's use of the block
  *  R2    slab_return_blocks CAS on ctl   -> slab_own, slab_disown CAS,
  *                                           release's re-check               all bits of the returned blocks
  *  R3    slab_disown CAS                 -> slab_own CAS                     cursor, dirty_pages
@@ -123,6 +123,33 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
     return n_claimed;
 }
 
+uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
+{
+    unsigned n_words = slab->n_words;
+    unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); /* relaxed: a hint */
+    uint64_t free = 0;
+    for (unsigned seen = 0; seen <= n_words; seen++, word++) {
+        if (word >= n_words)
+            word = 0;
+        free = free_below(slab, word, end);
+        if (free != 0)
+            break;
+    }
+    if (free == 0)
+        return 0;
+    atomic_fetch_and_explicit(&slab->bits[word], ~free, memory_order_acquire);                /* R1 */
+    if (atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != slab_all_pages()) { /* relaxed: the owner */
+        size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
+        size_t from_byte = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
+        mark_dirty(slab, from_byte, (word * 64 + 64 - (size_t)__builtin_clzll(free)) * block_bytes);
+    }
+    /* relaxed, both: as in slab_claim */
+    atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
+    atomic_fetch_add_explicit(&slab->ctl, count_bits(free), memory_order_relaxed);
+    *out_word = word;
+    return free;
+}
+
 unsigned slab_fresh_from(const struct slab *slab)
 {
     const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
@@ -157,6 +184,15 @@ bool slab_maybe_recycled(const struct slab *slab, unsigned class_id)
            CTL_USED(ctl) < count_bits(dirty) * slab_page_bytes() / class->bytes;
 }
 
+/* Fewer free blocks than a 32nd of all are not worth the way through the class's list: such a slab counts as full.
+ * (bench_random_mixed 5000000 400000, profile off: 184 ns per operation instead of 230, for 1.4 % more memory; with a
+ * 16th 175 ns and 3 %. The default profile gains nothing and loses nothing.) */
+bool slab_counts_as_full(unsigned class_id, unsigned used)
+{
+    unsigned n_blocks = class_table[class_id].n_blocks;
+    return used + n_blocks / 32 >= n_blocks; /* `used` may be above n_blocks, see slab_ctl */
+}
+
 enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
 {
     uint64_t before = atomic_fetch_or_explicit(&slab->bits[word], mask, memory_order_release); /* R1 */
@@ -164,9 +200,10 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
     /* Low addresses first: the next claim begins here, so that blocks gather at the beginning of the slab. */
     if (word < atomic_load_explicit(&slab->cursor, memory_order_relaxed)) /* relaxed: a hint */
         atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
-    unsigned n = count_bits(mask & ~before);
-    if (unlikely(n == 0))
+    mask &= ~before;
+    if (unlikely(mask == 0))
         return SLAB_RETURN_NOTHING;
+    unsigned n = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
 
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed), next; /* relaxed: the CAS decides */
     enum slab_return result;
@@ -181,8 +218,13 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
         next = ctl - n;
         result = SLAB_RETURN_NOTHING;
         if (state == SLAB_FULL) {
-            next = SLAB_CTL(used == 0 ? SLAB_RETIRING : SLAB_PARTIAL, CTL_CLASS(ctl), used);
-            result = used == 0 ? SLAB_RETURN_RETIRING : SLAB_RETURN_LISTABLE;
+            if (used == 0) {
+                next = SLAB_CTL(SLAB_RETIRING, CTL_CLASS(ctl), used);
+                result = SLAB_RETURN_RETIRING;
+            } else if (!slab_counts_as_full(CTL_CLASS(ctl), used)) {
+                next = SLAB_CTL(SLAB_PARTIAL, CTL_CLASS(ctl), used);
+                result = SLAB_RETURN_LISTABLE;
+            }
         } else if (state == SLAB_PARTIAL) {
             if (used == 0) {
                 next = SLAB_CTL(SLAB_RETIRING, CTL_CLASS(ctl), 0);
@@ -206,7 +248,7 @@ enum slab_return slab_disown(struct slab *slab)
         if (used == 0) {
             next = SLAB_CTL(SLAB_RETIRING, class_id, 0);
             result = SLAB_RETURN_RETIRING;
-        } else if (used >= class_table[class_id].n_blocks) {
+        } else if (slab_counts_as_full(class_id, used)) {
             next = SLAB_CTL(SLAB_FULL, class_id, used);
             result = SLAB_RETURN_NOTHING;
         } else {

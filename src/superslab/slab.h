@@ -44,6 +44,10 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
  * Returns how many. Caller owns the slab. */
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
 
+/* Claims the free blocks below number `end` of one bit map word, whose number goes to *word. Returns their bits; 0 when
+ * there are none. Caller owns the slab. */
+uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *word);
+
 /* The number of the first block that begins on memory which the system has yet to supply: no block from there on was
  * handed out since the pages were last given back. Caller owns the slab. */
 unsigned slab_fresh_from(const struct slab *slab);
@@ -58,6 +62,9 @@ bool slab_maybe_recycled(const struct slab *slab, unsigned class_id);
  * *doubly gets the bits that were set already: blocks that were free. They are not counted.
  * Any thread that holds the blocks, no lock. */
 enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly);
+
+/* Whether a slab with so many blocks in use has too few free ones to be listed. */
+bool slab_counts_as_full(unsigned class_id, unsigned used);
 
 /* The owner lets go. Returns SLAB_RETURN_LISTABLE, SLAB_RETURN_RETIRING, or NOTHING when the slab is full. */
 enum slab_return slab_disown(struct slab *slab);

@@ -622,5 +622,15 @@ int main(int argc, char **argv)
         _exit(127);
     }
     check_wait(pid, "the part with warnings only");
+    if (getenv("HAKMEM_TINY_PROFILE") == NULL) { /* all of it once more, for blocks without magazines */
+        setenv("HAKMEM_TINY_PROFILE", "off", 1);
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+            execl("/proc/self/exe", argv[0], (char *)NULL);
+            _exit(127);
+        }
+        check_wait(pid, "the profile off");
+    }
     return check_status();
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "front/route.h"
+#include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "meta/metapool.h"
 #include "meta/sizeclass.h"
@@ -86,6 +87,46 @@ static void child_routes(const char *argument)
     CHECK(hak_profile_name() == hak_profile_name());
 }
 
+/* Blocks in the magazines of all threads, without those of open words. */
+static size_t count_magazine_blocks(void)
+{
+    size_t n = 0;
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
+        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+            n += magazine_count(&thread->cache.magazine[c]);
+    return n;
+}
+
+/* A class without a magazine claims from one word of its slab, in ascending order; a block freed is the next one claimed
+ * if it is the lowest, and the thread's trim closes the word. */
+static void child_claims_from_a_word(const char *argument)
+{
+    (void)argument;
+    for (int range = 0; range < N_RANGES; range++) {
+        if (hak_route_get(range) != POOL)
+            continue;
+        size_t block_bytes = range_ends[range];
+        hak_trim(HAK_TRIM_PAGES);
+        char *first = hak_malloc(block_bytes), *second = hak_malloc(block_bytes), *third = hak_malloc(block_bytes);
+        CHECK(second == first + block_bytes && third == second + block_bytes);
+        hak_free(third);
+        hak_free(first);
+        CHECK(hak_malloc(block_bytes) == first);
+        CHECK(hak_malloc(block_bytes) == third);
+        CHECK(read_stats().cached_blocks != 0);
+        hak_trim(HAK_TRIM_CACHE); /* The blocks that are out now belong to no open word. */
+        CHECK(read_stats().cached_blocks == 0);
+        CHECK(read_stats().live_blocks == 3);
+        hak_free(second);
+        CHECK(read_stats().live_blocks == 2);
+        CHECK(read_stats().cached_blocks == 0);
+        hak_free(first);
+        hak_free(third);
+        CHECK(read_stats().live_blocks == 0);
+        CHECK(pool_check() == NULL);
+    }
+}
+
 /* Blocks of all sizes are whole under the profile, and its magazines hold blocks exactly where a route has magazines. */
 static void child_allocates(const char *argument)
 {
@@ -115,7 +156,7 @@ static void child_allocates(const char *argument)
         hak_trim(HAK_TRIM_CACHE);
         CHECK(read_stats().cached_blocks == 0);
         hak_free(hak_malloc(range_ends[range]));
-        CHECK((read_stats().cached_blocks != 0) == (hak_route_get(range) != POOL));
+        CHECK((count_magazine_blocks() != 0) == (hak_route_get(range) != POOL));
         CHECK(read_stats().live_blocks == 0);
     }
 }
@@ -162,7 +203,7 @@ static void child_cannot_open_magazines(const char *argument)
         hak_free(blocks[range]);
     hak_free(medium);
     CHECK(read_stats().live_blocks == 1);
-    CHECK(read_stats().cached_blocks == 0);
+    CHECK(count_magazine_blocks() == 0);
 
     os_fail_from(0, 0, 0); /* Now the system has memory again, and every route serves. */
     for (int range = 0; range < N_RANGES; range++) {
@@ -227,6 +268,7 @@ static const struct {
 } children[] = {
     {"routes", child_routes},
     {"allocates", child_allocates},
+    {"claims_from_a_word", child_claims_from_a_word},
     {"cannot_open_magazines", child_cannot_open_magazines},
     {"without_memory", child_without_memory},
     {"has_defaults", child_has_defaults},
@@ -294,6 +336,12 @@ static void tables_are_the_designs(void **state)
     run_in_each_profile("routes");
     run_child("routes", "conservative", NULL, 0); /* the default */
     assert_string_equal(child_stderr, "");
+}
+
+static void classes_without_magazines_use_open_words(void **state)
+{
+    (void)state;
+    run_in_each_profile("claims_from_a_word");
 }
 
 static void every_profile_allocates(void **state)
@@ -399,6 +447,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_are_the_designs),
         cmocka_unit_test(every_profile_allocates),
+        cmocka_unit_test(classes_without_magazines_use_open_words),
         cmocka_unit_test(routes_differ_without_magazines),
         cmocka_unit_test(no_memory_is_said_and_survived),
         cmocka_unit_test(bad_values_are_reported_once),

@@ -1,8 +1,8 @@
-/* test_registry.c - two million live blocks in many tiny arenas, again and again: addresses find their arena, nothing ever
+/* test_registry.c - two million live blocks in many tiny arenas, and in thousands of SuperSlabs, again and again: addresses find their arena, nothing ever
  * fills up, and all of it goes back.
  * Checked: registry_arena against the ranges of all arenas, foreign addresses, blocks of further arenas in every call of the
- * interface, statistics, resident memory at the end. The table's depth is fixed, so what is checked of its cost is its size:
- * it grows by the address space that arenas lie in, and not by rounds, blocks or arenas.
+ * interface, statistics, resident memory at the end; that the table's size grows by the address space that arenas lie in, and not by
+ * rounds, blocks or arenas. (That a look-up costs the same in any heap: tests/scripts/lookup_cost.sh.)
  * Threads  one, and four in the last test. Resident memory is only looked at in builds without sanitizers.
  * ctest: timeout 600
  */
@@ -254,6 +254,49 @@ static void two_million_blocks_again_and_again(void **state)
         assert_true(rss_bytes() <= rss_before_bytes + 64 * MIB);
 }
 
+/* ---- Thousands of SuperSlabs ----------------------------------------------------------------------------------------- */
+
+#define BIG_ARENA_BYTES (2 * GIB)
+#define BIG_MIN_BYTES 2048
+#define BIG_MAX_BYTES 6144
+
+/* Two million blocks that nobody writes to, so that they take addresses and records but hardly memory. */
+static void thousands_of_superslabs_again_and_again(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES);
+    struct hak_stats before = read_stats();
+    arena_set_len_bytes(BIG_ARENA_BYTES);
+    uint64_t most_superslabs = 0;
+    for (unsigned round = 0; round < N_ROUNDS; round++) {
+        for (size_t i = 0; i < N_BLOCKS; i++) {
+            size_t size_bytes = BIG_MIN_BYTES + i * 7919 % (BIG_MAX_BYTES - BIG_MIN_BYTES + 1);
+            blocks[i] = hak_malloc(size_bytes);
+            if (blocks[i] == NULL)
+                fail_msg("round %u: block %zu of %zu bytes is refused", round, i, size_bytes);
+        }
+        struct hak_stats full = read_stats();
+        assert_int_equal(full.live_blocks - before.live_blocks, N_BLOCKS);
+        assert_true(full.superslabs >= 4000);
+        if (round == 0)
+            most_superslabs = full.superslabs;
+        assert_true(full.superslabs <= most_superslabs + most_superslabs / 20);
+        for (size_t i = 0; i < N_BLOCKS; i++) {
+            const struct arena *arena = registry_arena(blocks[i]);
+            if (arena == NULL || !lies_in(arena, blocks[i], BIG_MIN_BYTES))
+                fail_msg("round %u: block %zu at %p is not found", round, i, (void *)blocks[i]);
+            if (i % 64 == 0)
+                assert_true(hak_usable_size(blocks[i]) >= BIG_MIN_BYTES + i * 7919 % (BIG_MAX_BYTES - BIG_MIN_BYTES + 1));
+        }
+        free_all(round);
+        assert_int_equal(read_stats().live_blocks, before.live_blocks);
+    }
+    assert_null(pool_check());
+    hak_trim(HAK_TRIM_PAGES);
+    assert_true(read_stats().superslabs <= before.superslabs + 2);
+    arena_set_len_bytes(ARENA_BYTES);
+}
+
 /* ---- Single blocks of further arenas ------------------------------------------------------------------------------- */
 
 /* A block of the size that lies in a further arena; those before it go to the list. */
@@ -376,6 +419,7 @@ int main(void)
     hak_free(hak_malloc(1));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_million_blocks_again_and_again),
+        cmocka_unit_test(thousands_of_superslabs_again_and_again),
         cmocka_unit_test(every_call_takes_a_block_of_a_further_arena),
         cmocka_unit_test(aligned_blocks_find_an_arena),
         cmocka_unit_test(blocks_of_one_thread_are_freed_by_another),

@@ -213,6 +213,50 @@ static void claims_find_every_free_block(void **state)
     finish(slab);
 }
 
+/* A word's free blocks below the end come out at once; the model is kept by hand. */
+static void a_word_is_claimed_at_once(void **state)
+{
+    (void)state;
+    unsigned sizes[] = {8, 48, 112, 1024};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        unsigned id = class_of(sizes[k]), n_blocks = class_table[id].n_blocks, word = 99;
+        struct slab *slab = acquire(id);
+        assert_int_equal(slab_claim_word(slab, 0, &word), 0);
+        assert_int_equal(used_of(slab), 0);
+        assert_int_equal(slab_claim_word(slab, 5, &word), 0x1f);
+        assert_int_equal(word, 0);
+        assert_int_equal(used_of(slab), 5);
+        assert_int_equal(atomic_load(&slab->dirty_pages) & 1, 1);
+        assert_int_equal(slab_claim_word(slab, 5, &word), 0);
+        unsigned n_out = 5;
+        for (uint64_t bits; (bits = slab_claim_word(slab, UINT16_MAX, &word)) != 0;) {
+            n_out += count_bits(bits);
+            assert_int_equal(used_of(slab), n_out);
+            for (unsigned i = 0; i < 64; i++)
+                if (bits >> i & 1) {
+                    assert_true(word * 64 + i < n_blocks && (word != 0 || i >= 5));
+                    assert_false(out[word * 64 + i]);
+                    out[word * 64 + i] = true;
+                }
+            assert_true(slab_check(slab));
+        }
+        assert_int_equal(n_out, n_blocks);
+        for (unsigned i = 0; i < 5; i++)
+            out[i] = true;
+        unsigned lone = n_blocks / 2; /* found behind and before the cursor */
+        give_one(slab, lone);
+        give_one(slab, 1);
+        assert_int_equal(slab_claim_word(slab, UINT16_MAX, &word), lone / 64 == 0 ? 2 | (uint64_t)1 << lone : 2);
+        if (lone / 64 != 0) {
+            assert_int_equal(slab_claim_word(slab, UINT16_MAX, &word), (uint64_t)1 << (lone % 64));
+            assert_int_equal(word, lone / 64);
+        }
+        out[1] = out[lone] = true;
+        give_all(slab);
+        finish(slab);
+    }
+}
+
 /* ---- What the pages are ---- */
 
 static void fresh_begins_behind_the_pages_in_use(void **state)
@@ -287,7 +331,7 @@ static void owned_slab_only_counts(void **state)
     finish(slab);
 }
 
-/* A FULL slab's first block makes it LISTABLE; SPARSER comes when its use crosses a quarter and an eighth, once each;
+/* A FULL slab stays so until it has more than a 32nd free, which makes it LISTABLE; SPARSER comes when its use crosses a quarter and an eighth, once each;
  * the last block makes it RETIRING. */
 static void nobodys_slab_tells_each_change_once(void **state)
 {
@@ -302,7 +346,7 @@ static void nobodys_slab_tells_each_change_once(void **state)
             enum slab_return expected = SLAB_RETURN_NOTHING;
             if (left == 0)
                 expected = SLAB_RETURN_RETIRING;
-            else if (left == n_blocks - 1)
+            else if (left == n_blocks - n_blocks / 32 - 1)
                 expected = SLAB_RETURN_LISTABLE;
             else if (left == n_blocks / 4 || left == n_blocks / 8)
                 expected = SLAB_RETURN_SPARSER;
@@ -311,7 +355,9 @@ static void nobodys_slab_tells_each_change_once(void **state)
             if (result != expected)
                 fail_msg("class of %u, %u of %u left: %d instead of %d", class_table[id].bytes, left, n_blocks, result,
                          expected);
-            assert_int_equal(state_of(slab), left == 0 ? SLAB_RETIRING : SLAB_PARTIAL);
+            assert_int_equal(state_of(slab), left == 0                            ? SLAB_RETIRING
+                                             : n_blocks - left > n_blocks / 32 ? SLAB_PARTIAL
+                                                                               : SLAB_FULL);
             assert_int_equal(used_of(slab), left);
         }
         release_by_hand(slab);
@@ -334,9 +380,10 @@ static void a_large_return_tells_the_most_important_change(void **state)
     assert_true(slab_own(slab, id));
 
     claim(slab, 64, UINT16_MAX);
-    give_one(slab, 63);
-    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
-    assert_int_equal(give(slab, 0, UINT64_MAX >> 1 & ~(uint64_t)0xf), SLAB_RETURN_SPARSER); /* 63 to 4, past both lines */
+    give(slab, 0, (uint64_t)3 << 62);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING); /* two of 64 free: counts as full */
+    assert_int_equal(give_one(slab, 61), SLAB_RETURN_LISTABLE);
+    assert_int_equal(give(slab, 0, UINT64_MAX >> 3 & ~(uint64_t)0xf), SLAB_RETURN_SPARSER); /* 61 to 4, past both lines */
     assert_int_equal(give(slab, 0, 7), SLAB_RETURN_NOTHING);
     assert_int_equal(give_one(slab, 3), SLAB_RETURN_RETIRING);
     release_by_hand(slab);
@@ -365,10 +412,15 @@ static void a_double_return_is_told_and_not_counted(void **state)
     /* Nobody's: a double return lists or retires nothing. */
     assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
     slab_disown(slab);
+    unsigned few = n_blocks / 32;
+    assert_int_equal(few, 16);
+    assert_int_equal(give(slab, 1, 0xffff), SLAB_RETURN_NOTHING);
+    assert_int_equal(slab_return_blocks(slab, 1, 1, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(doubly, 1);
     assert_int_equal(give_one(slab, 9), SLAB_RETURN_LISTABLE);
     assert_int_equal(slab_return_blocks(slab, 0, 1 << 9, &doubly), SLAB_RETURN_NOTHING);
     assert_int_equal(doubly, 1 << 9);
-    assert_int_equal(used_of(slab), n_blocks - 1);
+    assert_int_equal(used_of(slab), n_blocks - few - 1);
     assert_true(slab_own(slab, id));
     give_all(slab);
     finish(slab);
@@ -395,11 +447,11 @@ static void disown_tells_what_the_slab_has(void **state)
     assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
     assert_int_equal(state_of(slab), SLAB_PARTIAL);
     assert_true(slab_own(slab, id));
-    claim(slab, n_blocks - 2, UINT16_MAX);
-    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE);
+    claim(slab, n_blocks - 3, UINT16_MAX);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_LISTABLE); /* two of 32 free */
     assert_true(slab_own(slab, id));
     claim(slab, 1, UINT16_MAX);
-    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING); /* one of 32 free: counts as full */
     assert_int_equal(state_of(slab), SLAB_FULL);
     assert_false(slab_own(slab, id));
     assert_int_equal(give_one(slab, 5), SLAB_RETURN_LISTABLE);
@@ -437,6 +489,7 @@ static void random_steps_keep_the_counts(void **state)
     unsigned sizes[] = {8, 16, 112, 128, 144, 1024, 1536, 6544, 28672, 32768};
     for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
         unsigned id = class_of(sizes[k]), n_blocks = class_table[id].n_blocks, n_out = 0;
+        unsigned n_full = n_blocks - n_blocks / 32; /* from here on it counts as full */
         struct slab *slab = acquire(id);
         bool owned = true;
         for (unsigned step = 0; step < N_RANDOM_STEPS; step++) {
@@ -445,16 +498,16 @@ static void random_steps_keep_the_counts(void **state)
                 unsigned end = r >> 8 & 1 ? UINT16_MAX : 1 + (r >> 9) % n_blocks;
                 n_out += claim(slab, 1 + (r >> 4) % 40, end);
             } else if (owned && r % 16 == 1) {
-                enum slab_return expected = n_out == 0          ? SLAB_RETURN_RETIRING
-                                            : n_out == n_blocks ? SLAB_RETURN_NOTHING
-                                                                : SLAB_RETURN_LISTABLE;
+                enum slab_return expected = n_out == 0             ? SLAB_RETURN_RETIRING
+                                            : n_out >= n_full ? SLAB_RETURN_NOTHING
+                                                              : SLAB_RETURN_LISTABLE;
                 assert_int_equal(slab_disown(slab), expected);
                 if (n_out == 0)
                     slab_unretire(slab);
                 owned = false;
             } else if (!owned && r % 4 == 2) {
                 owned = slab_own(slab, id);
-                assert_int_equal(owned, n_out < n_blocks);
+                assert_int_equal(owned, n_out < n_full);
             } else {
                 unsigned word = (r >> 8) % slab->n_words;
                 uint64_t mask = 0;
@@ -463,11 +516,11 @@ static void random_steps_keep_the_counts(void **state)
                         mask |= (uint64_t)1 << i;
                 if (mask == 0)
                     continue;
-                bool was_full = n_out == n_blocks;
+                bool was_full = n_out >= n_full;
                 n_out -= count_bits(mask);
                 enum slab_return result = give(slab, word, mask);
                 assert_int_equal(result == SLAB_RETURN_RETIRING, !owned && n_out == 0);
-                assert_int_equal(result == SLAB_RETURN_LISTABLE, !owned && was_full && n_out != 0);
+                assert_int_equal(result == SLAB_RETURN_LISTABLE, !owned && was_full && n_out < n_full && n_out != 0);
                 if (result == SLAB_RETURN_RETIRING)
                     slab_unretire(slab);
             }
@@ -475,11 +528,12 @@ static void random_steps_keep_the_counts(void **state)
             assert_int_equal(slab_count_free(slab), n_blocks - n_out);
         }
         if (!owned && !slab_own(slab, id)) {
-            unsigned b = 0;
-            while (!out[b])
-                b++;
-            if (give_one(slab, b) == SLAB_RETURN_RETIRING)
-                slab_unretire(slab);
+            for (unsigned b = 0, n_more = n_out - n_full + 1; n_more > 0; b++)
+                if (out[b]) {
+                    n_more--;
+                    if (give_one(slab, b) == SLAB_RETURN_RETIRING)
+                        slab_unretire(slab);
+                }
             assert_true(slab_own(slab, id));
         }
         give_all(slab);
@@ -493,6 +547,7 @@ int main(void)
         cmocka_unit_test(claims_ascend_and_cover_the_slab),
         cmocka_unit_test(claims_respect_the_end),
         cmocka_unit_test(claims_find_every_free_block),
+        cmocka_unit_test(a_word_is_claimed_at_once),
         cmocka_unit_test(fresh_begins_behind_the_pages_in_use),
         cmocka_unit_test(purge_spares_blocks_in_use),
         cmocka_unit_test(owned_slab_only_counts),

@@ -1,0 +1,84 @@
+/* magazine.c - the capacity of magazines: they open small, double while that saves misses, and give up what they no longer
+ * need, within a bound per thread.
+ * Owns     struct thread's capacity_bytes and shrink_cursor, a magazine's array.
+ * Called by  refill.c, flush.c, thread.c     Calls  metapool.h, flush.h
+ * Threads  each on its own record, between thread_enter and thread_leave.
+ */
+#include "front/flush.h"
+#include "front/route.h"
+#include "meta/metapool.h"
+#include "pool/shared_pool.h"
+
+#include <string.h>
+
+#define FIRST_CAPACITY 8
+
+uint32_t magazine_max(const struct class_info *class)
+{
+    if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
+        return 0;
+    size_t n = 64 * KIB / class->bytes;
+    return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
+}
+
+/* Another class gives up half of its capacity, so that this one may grow. */
+static void shrink_another(struct thread *thread, unsigned class_id)
+{
+    for (unsigned k = 0; k < N_CLASSES; k++) {
+        unsigned victim = thread->shrink_cursor + 1u;
+        if (victim < CLASS_FIRST || victim >= CLASS_END)
+            victim = CLASS_FIRST;
+        thread->shrink_cursor = (uint8_t)victim;
+        struct magazine *magazine = &thread->cache.magazine[victim];
+        uint32_t capacity = magazine_capacity(magazine);
+        if (victim == class_id || capacity < 2 * FIRST_CAPACITY)
+            continue;
+        if (magazine->misses != 0) {
+            magazine->misses = 0; /* In use: spared this time. */
+            continue;
+        }
+        if (magazine_count(magazine) > capacity / 2)
+            flush_oldest(thread, victim, magazine_count(magazine) - capacity / 2);
+        magazine->limit = magazine->base + capacity / 2;
+        thread->capacity_bytes -= (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
+        return;
+    }
+}
+
+bool magazine_grow(struct thread *thread, unsigned class_id)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    size_t block_bytes = class_table[class_id].bytes;
+    uint32_t old = magazine_capacity(magazine), new = old == 0 ? FIRST_CAPACITY : old * 2;
+    if (new > magazine->max)
+        new = magazine->max;
+    if (new <= old)
+        return false;
+    size_t more_bytes = (new - old) * block_bytes;
+    if (thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES) {
+        shrink_another(thread, class_id);
+        if (old != 0 && thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES)
+            return false;
+    }
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return false;
+    void **slots = metapool_claim(new * sizeof(void *));
+    if (slots != NULL && old != 0) {
+        uint32_t n = magazine_count(magazine);
+        memcpy(slots, magazine->base, n * sizeof(void *));
+        void **old_slots = magazine->base;
+        magazine->base = slots;
+        magazine->top = slots + n;
+        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
+        metapool_return(old_slots, magazine->array_slots * sizeof(void *));
+    } else if (slots != NULL) {
+        magazine->base = magazine->top = slots;
+    }
+    pool_unlock();
+    if (slots == NULL)
+        return false;
+    magazine->limit = slots + new;
+    magazine->array_slots = (uint16_t) new;
+    thread->capacity_bytes += more_bytes;
+    return true;
+}
