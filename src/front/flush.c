@@ -91,7 +91,7 @@ static void send(const struct batch *batch)
 }
 
 /* Adds a block to the batch; what was collected for another word is sent first. */
-static void collect(struct batch *batch, const struct place *place)
+static ALWAYS_INLINE void collect(struct batch *batch, const struct place *place)
 {
     unsigned word = place->index / 64;
     uint64_t bit = (uint64_t)1 << (place->index % 64);
@@ -100,6 +100,19 @@ static void collect(struct batch *batch, const struct place *place)
         *batch = (struct batch){place->slab, place->class_id, word, 0};
     }
     batch->mask |= bit;
+}
+
+/* What locate finds, for the usual case alone: a block in order, of the class that is expected, in the first arena. */
+static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, struct place *place)
+{
+    if (registry_class_offset(block) != class_id * CLASS_OFFSET_SCALE)
+        return false;
+    const struct class_info *class = &class_table[class_id];
+    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
+    place->slab = &registry_primary.arena->slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
+    place->class_id = class_id;
+    place->index = class_block_index(class, offset);
+    return likely((size_t)place->index * class->bytes == offset && place->index < class->n_blocks);
 }
 
 static void return_one(const struct place *place)
@@ -126,9 +139,11 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     struct batch batch = {0};
     struct place place;
     for (uint32_t i = 0; i < n; i++) {
-        if (!locate(out[i], "free", &place))
+        if (likely(locate_expected(out[i], class_id, &place)))
+            collect(&batch, &place);
+        else if (!locate(out[i], "free", &place))
             continue;
-        if (unlikely(place.class_id != class_id))
+        else if (unlikely(place.class_id != class_id))
             report_misuse("free", "block freed twice: its slab holds other blocks by now", out[i], NULL, 0);
         else
             collect(&batch, &place);

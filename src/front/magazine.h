@@ -46,8 +46,9 @@ static ALWAYS_INLINE bool magazine_pop(struct magazine *magazine, void **block)
     if (unlikely(top == magazine->base))
         return false;
     *block = top[-1];
-    atomic_signal_fence(memory_order_acq_rel); /* no instruction: keeps the order that fork relies on */
-    magazine->top = top - 1;
+    atomic_signal_fence(
+        memory_order_acq_rel); /* no instruction: keeps the order that fork relies on, and top in memory: */
+    magazine->top--;           /* one instruction there instead of two and a register here */
     return true;
 }
 
@@ -59,7 +60,7 @@ static ALWAYS_INLINE bool magazine_push(struct magazine *magazine, void *block)
         return false;
     *top = block;
     atomic_signal_fence(memory_order_acq_rel); /* as above */
-    magazine->top = top + 1;
+    magazine->top++;
     return true;
 }
 

@@ -159,18 +159,17 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     uint32_t capacity = magazine_capacity(magazine);
     if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
         return NULL; /* The tiny front alone serves the class, and it has no magazine. */
-    void *batch[REFILL_MAX];
+    void *one_block, **batch = capacity == 0 ? &one_block : magazine->base; /* above top: nobody looks there yet */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
     unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)
         return NULL;
-    for (unsigned i = 0; i + 1 < n_claimed; i++)
-        magazine->base[i] = batch[i];
+    void *block = batch[n_claimed - 1];
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
     if (n_claimed == n && capacity != 0) /* A full batch: a larger one would have saved the next miss. */
         magazine_grow(thread, class_id);
-    return batch[n_claimed - 1];
+    return block;
 }
 
 /* A block of the class from what the thread has at hand: the door was closed, so its magazine need not be empty; or the

@@ -28,6 +28,7 @@ struct thread {
     _Atomic uint32_t in_use;   /* 0: free for the next thread. Written under the pool lock */
     uint32_t busy;             /* inside a slow path */
     uint8_t shrink_cursor;     /* class that next gives up capacity */
+    uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
 };
 
 /* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */

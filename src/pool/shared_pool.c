@@ -444,11 +444,14 @@ static void release_retiring(struct slab *slab)
 
 void shared_pool_disown_slab(struct slab *slab)
 {
-    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* ours: the class cannot change */
+    slab_ctl ctl = slab_ctl_read(slab); /* ours: the class cannot change */
+    unsigned class_id = CTL_CLASS(ctl);
     switch (slab_disown(slab)) {
     case SLAB_RETURN_LISTABLE:
         list_slab(slab, class_id);
-        consider_draining(slab->superslab);
+        /* While its slabs are each more than a quarter full, so is the SuperSlab. */
+        if (CTL_USED(ctl) * 4 <= class_table[class_id].n_blocks)
+            consider_draining(slab->superslab);
         break;
     case SLAB_RETURN_RETIRING:
         release_retiring(slab);
