@@ -40,6 +40,18 @@ static inline size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* A relaxed atomic load of a byte, zero-extended. Clang makes two instructions of the atomic one, and a volatile load of a
+ * byte is one load as well; only ThreadSanitizer must see that it is atomic. */
+static ALWAYS_INLINE size_t load_byte_relaxed(const _Atomic uint8_t *byte)
+{
+#if defined(__clang__) && defined(__has_feature)
+#if !__has_feature(thread_sanitizer)
+    return *(const volatile uint8_t *)(const volatile void *)byte;
+#endif
+#endif
+    return atomic_load_explicit(byte, memory_order_relaxed);
+}
+
 /* Tells the processor that this is a spin loop. */
 static inline void cpu_relax(void)
 {

@@ -23,8 +23,7 @@ static ALWAYS_INLINE size_t registry_class_offset(const void *address)
     size_t slab = ((uintptr_t)address - registry_primary.base) >> SLAB_SHIFT;
     if (unlikely(slab >= registry_primary.n_slabs))
         return 0;
-    /* relaxed: see arena_set_class_map */
-    return atomic_load_explicit(&registry_primary.class_map[slab], memory_order_relaxed);
+    return load_byte_relaxed(&registry_primary.class_map[slab]); /* relaxed: see arena_set_class_map */
 }
 
 /* The arena that holds address, NULL when none does. Any thread, no lock. */
