@@ -43,7 +43,7 @@ enum {
     MAX_LIVE_BYTES = 1 << 30, /* what a damaged file may make this program allocate */
     MAX_ALIGNMENT_LOG2 = 20,
     PAGE_BYTES = 4096,
-    DEFAULT_CALLS = 20000000, /* replayed at least, without REPEAT: 0.5 to 0.7 s per trace on glibc */
+    DEFAULT_CALLS = 20000000, /* replayed at least, without REPEAT: 0.4 to 0.8 s per trace on glibc */
     MAX_REPEAT = 1000000,
 };
 

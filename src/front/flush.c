@@ -245,8 +245,10 @@ void front_trim(int level)
     struct thread *thread = thread_enter();
     if (thread != NULL)
         thread_empty(thread);
-    if (level >= HAK_TRIM_SLABS)
+    if (level >= HAK_TRIM_SLABS) {
+        shared_pool_retire_idle();
         shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    }
     if (level >= HAK_TRIM_PAGES)
         shared_pool_purge_pages();
     lru_drain();

@@ -12,6 +12,7 @@
 #include "meta/arena.h"
 #include "meta/metapool.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 
@@ -119,6 +120,7 @@ static void on_fork_child(void)
     struct thread *self = tls_thread;
     bool interrupted = self != NULL && (self == &no_record || self->busy);
     shared_pool_fork_child(interrupted);
+    background_fork_child();
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
      * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
      * leak. */

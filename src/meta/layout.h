@@ -76,14 +76,21 @@ struct slab {
     _Atomic uint16_t cursor;      /* a hint: no free block below this word. Raised by the owner, lowered by returns */
     uint16_t n_words;             /* of the bit map. Set on acquire */
     uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
-    uint8_t unused8;
-    uint16_t span_slabs; /* head: slabs in the span; body: distance to the head. Pool lock */
-    uint16_t unused16;
-    struct superslab *superslab; /* Set on the first acquire, constant afterwards */
-    char *memory;                /* the slab's 64 KiB. Likewise */
-    _Atomic uint64_t *bits;      /* small_bits or the large map. Set on acquire */
-    size_t span_bytes;           /* head: usable bytes, a multiple of the page. Pool lock */
-    struct slab *next_deferred;  /* head: returned by a signal handler, and not yet put back. See span.c */
+    uint8_t idle_waits;           /* in the list of idle.h. Pool lock */
+    uint16_t span_slabs;          /* head: slabs in the span; body: distance to the head. Pool lock */
+    uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
+    struct superslab *superslab;  /* Set on the first acquire, constant afterwards */
+    char *memory;                 /* the slab's 64 KiB. Likewise */
+    _Atomic uint64_t *bits;       /* small_bits or the large map. Set on acquire */
+    union {
+        struct {
+            size_t span_bytes;          /* head: usable bytes, a multiple of the page. Pool lock */
+            struct slab *next_deferred; /* head: returned by a signal handler, and not yet put back. See span.c */
+        };
+        struct {
+            struct slab *newer, *older;
+        } idle; /* while idle_waits. Pool lock */
+    };
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
 };
 _Static_assert(sizeof(struct slab) == 128, "32 slab records fill a page");
@@ -118,6 +125,9 @@ struct superslab {
     _Atomic uint32_t pins;             /* references in flight; not given back while > 0 */
     uint32_t unused_slots;             /* bit i: slot i is UNUSED. Pool lock */
     uint32_t empty_slots;              /* bit i: slot i is EMPTY. Pool lock */
+    uint32_t aged_slots;               /* bit i: slot i was EMPTY at the last tick already. Pool lock */
+    uint32_t sparse_ticks;             /* ticks in a row that found it fit for draining. Pool lock */
+    uint32_t cached_since_ms;          /* first of a row in the LRU cache. Pool lock */
     uint32_t run_superslabs;           /* RUN and CACHED: length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */

@@ -54,6 +54,15 @@ void os_futex_wait(_Atomic uint32_t *word, uint32_t expected);
 void os_futex_wake(_Atomic uint32_t *word, int n);
 void os_yield(void);
 
+/* Milliseconds of a clock that never goes back; exact to a few, and wraps after 49 days. No system call. */
+uint32_t os_now_ms(void);
+
+/* Sleeps for about so long. */
+void os_sleep_ms(uint32_t ms);
+
+/* Starts a detached thread that blocks all signals, with a small stack. False: the system refuses. Keeps errno. */
+bool os_start_thread(void *(*function)(void *));
+
 /* Writes to the standard error stream's descriptor, without buffering and without malloc. */
 void os_write_stderr(const char *text, size_t len_bytes);
 
@@ -67,7 +76,8 @@ enum os_call {
     OS_CALL_DECOMMIT = 4,
     OS_CALL_PURGE = 8,
     OS_CALL_MOVE = 16,
-    OS_CALL_ALL = 31
+    OS_CALL_THREAD = 32,
+    OS_CALL_ALL = 63
 };
 unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask);
 /* Reservations above this size fail, as under vm.overcommit_memory=2 or valgrind. SIZE_MAX ends it. */

@@ -9,13 +9,16 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MREMAP_DONTUNMAP
@@ -178,6 +181,40 @@ void os_futex_wake(_Atomic uint32_t *word, int n)
     int saved_errno = errno;
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
     errno = saved_errno;
+}
+
+uint32_t os_now_ms(void)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now); /* cannot fail for this clock */
+    return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
+void os_sleep_ms(uint32_t ms)
+{
+    struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    nanosleep(&span, NULL);
+}
+
+#define THREAD_STACK_BYTES ((size_t)256 * KIB) /* thread-local variables of all libraries lie in it too */
+
+bool os_start_thread(void *(*function)(void *))
+{
+    int saved_errno = errno, status;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    if (FAULT(OS_CALL_THREAD, 0) || pthread_attr_init(&attributes) != 0)
+        return false;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread */
+    status = pthread_create(&thread, &attributes, function, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    errno = saved_errno;
+    return status == 0;
 }
 
 void os_yield(void)

@@ -44,6 +44,7 @@ static void link_cached(struct superslab *ss, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         ss[i].state = SUPERSLAB_CACHED;
     ss->run_superslabs = n;
+    ss->cached_since_ms = os_now_ms();
     ss->previous = NULL;
     ss->next = lru.newest;
     *(lru.newest != NULL ? &lru.newest->previous : &lru.oldest) = ss;
@@ -184,22 +185,34 @@ void release_evicted(void)
     }
 }
 
-void lru_drain(void)
+/* The oldest entry that nobody refers to, taken out; NULL when there is none, or it has not been there for delay_ms. */
+static struct superslab *take_oldest(uint32_t now_ms, int64_t delay_ms)
 {
-    while (pool_lock(HAK_LOCK_TRIM)) {
-        struct superslab *ss = lru.oldest;
-        while (ss != NULL && any_pinned(ss, ss->run_superslabs))
-            ss = ss->previous;
-        if (ss != NULL) {
-            unlink_cached(ss);
-            set_states(ss, ss->run_superslabs, SUPERSLAB_LEAVING);
-        }
+    struct superslab *ss = lru.oldest;
+    while (ss != NULL && any_pinned(ss, ss->run_superslabs))
+        ss = ss->previous;
+    if (ss == NULL || now_ms - ss->cached_since_ms < (uint64_t)delay_ms)
+        return NULL;
+    unlink_cached(ss);
+    set_states(ss, ss->run_superslabs, SUPERSLAB_LEAVING);
+    return ss;
+}
+
+void lru_expire(uint32_t now_ms, int64_t delay_ms)
+{
+    while (delay_ms >= 0 && pool_lock(HAK_LOCK_TRIM)) {
+        struct superslab *ss = take_oldest(now_ms, delay_ms);
         pool_unlock();
         if (ss == NULL)
             return;
         stats_add(&stats_counters.superslabs_evicted_total, ss->run_superslabs);
         give_back(ss, ss->run_superslabs);
     }
+}
+
+void lru_drain(void)
+{
+    lru_expire(0, 0);
 }
 
 /* ---- From the system ---- */

@@ -27,6 +27,9 @@ void superslab_forget_slots(struct superslab *ss);
 /* Number of SuperSlabs in the cache. */
 uint32_t lru_count(void);
 
+/* Gives back what has been in the cache for delay_ms and nobody refers to. Not under the lock. */
+void lru_expire(uint32_t now_ms, int64_t delay_ms);
+
 /* Gives back everything in the cache that nobody refers to. Not under the lock. */
 void lru_drain(void);
 

@@ -17,6 +17,9 @@
 
 #include "meta/arena.h"
 #include "os/lock.h"
+#include "os/os.h"
+#include "pool/background.h"
+#include "pool/idle.h"
 #include "pool/release.h"
 #include "service/config.h"
 #include "service/event.h"
@@ -33,6 +36,7 @@ static struct {
     struct superslab *bucket[N_BUCKETS];
     struct superslab *draining;
     uint64_t bucket_bits;         /* bit k: bucket k is not empty */
+    size_t n_active_slots;        /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots; /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
 } pool;
 
@@ -164,6 +168,8 @@ struct tier_use superslab_use(const struct superslab *ss)
             break;
         default: {
             const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+            if (CTL_USED(ctl) == 0)
+                break; /* idle: as good as EMPTY */
             use.active_slots++;
             use.used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
             use.capacity_bytes += (size_t) class->n_blocks * class->bytes;
@@ -201,13 +207,17 @@ static void evaluate_tier(struct superslab *ss)
     }
 }
 
-/* A slab's use fell. Looks without the lock first: most SuperSlabs stay as they are. */
+static bool is_sparse(const struct superslab *ss)
+{
+    return tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) &&
+           tier_next(SS_TIER_HOT, false, superslab_use(ss)) == SS_TIER_DRAINING;
+}
+
+/* A slab's use fell. Without a delay the SuperSlab drains at once, if it is to; otherwise shared_pool_tick sees to it.
+ * Looks without the lock first: most SuperSlabs stay as they are. */
 static void consider_draining(struct superslab *ss)
 {
-    if (tier_of(ss) != SS_TIER_HOT || atomic_load(&ss->rising) ||
-        tier_next(SS_TIER_HOT, false, superslab_use(ss)) != SS_TIER_DRAINING)
-        return;
-    if (pool_lock(HAK_LOCK_TIER)) {
+    if (config.purge_delay_ms == 0 && is_sparse(ss) && pool_lock(HAK_LOCK_TIER)) {
         evaluate_tier(ss);
         pool_unlock();
     }
@@ -250,8 +260,10 @@ static uint32_t slot_mask(unsigned slot, unsigned n)
 static void take_slots_out(struct superslab *ss, uint32_t mask)
 {
     atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots & mask));
+    pool.n_active_slots += count_bits(mask);
     ss->unused_slots &= ~mask;
     ss->empty_slots &= ~mask;
+    ss->aged_slots &= ~mask;
     for (uint32_t rest = mask; rest != 0; rest &= rest - 1) /* a fork's child must see that somebody has them */
         atomic_store_explicit(&superslab_slab(ss, (unsigned)__builtin_ctz(rest))->ctl, SLAB_CTL(SLAB_TAKEN, 0, 0),
                               memory_order_release);
@@ -297,13 +309,15 @@ struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n
     for (unsigned i = slot; i < slot + n; i++)
         atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_release);
     ss->empty_slots |= slot_mask(slot, n);
+    pool.n_active_slots -= n;
     atomic_fetch_add(&pool.n_empty_slots, n);
     relink_superslab(ss);
     if (free_slots(ss) == SUPERSLAB_SLABS) {
         detach_superslab(ss);
         return ss;
     }
-    evaluate_tier(ss);
+    if (config.purge_delay_ms == 0)
+        evaluate_tier(ss);
     return NULL;
 }
 
@@ -403,6 +417,14 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
             return NULL;
         struct superslab *ss;
         unsigned slot;
+        if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) == 0) { /* relaxed: under the lock */
+            struct slab *waiting = pool_take_idle();
+            if (waiting != NULL) { /* Its pages are in memory: better than an UNUSED slot. */
+                pool_unlock();
+                shared_pool_retire(waiting);
+                continue;
+            }
+        }
         if (pool_take_slots(1, 1, &ss, &slot)) { /* stage 2 */
             pool_unlock();
             stats_add(&stats_counters.stage_slot, 1);
@@ -442,6 +464,60 @@ static void release_retiring(struct slab *slab)
     shared_pool_release_slab(ss, (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS));
 }
 
+struct slab *pool_take_idle(void)
+{
+    return idle_pop(0, 0);
+}
+
+void shared_pool_retire(struct slab *slab)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    if (CTL_STATE(ctl) != SLAB_PARTIAL || CTL_USED(ctl) != 0 || !slab_own(slab, CTL_CLASS(ctl)))
+        return;
+    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
+    switch (slab_disown(slab)) {
+    case SLAB_RETURN_LISTABLE: /* It was used in between. */
+        list_slab(slab, CTL_CLASS(ctl));
+        break;
+    case SLAB_RETURN_RETIRING:
+        release_retiring(slab);
+        break;
+    default:
+        break;
+    }
+}
+
+/* A slab has lost its last block and is RETIRING, by us: it waits in its class's list for shared_pool_tick, unless its
+ * SuperSlab drains. */
+static void let_wait(struct slab *slab)
+{
+    if (config.purge_delay_ms == 0 || tier_of(slab->superslab) == SS_TIER_DRAINING ||
+        !pool_lock(HAK_LOCK_RELEASE_SLAB)) {
+        release_retiring(slab);
+        return;
+    }
+    unsigned class_id = CTL_CLASS(slab_ctl_read(slab));
+    slab_unretire(slab);
+    list_slab(slab,
+              class_id); /* Should its SuperSlab have begun to drain just now: the wait's end is its release too. */
+    idle_push(slab, os_now_ms());
+    pool_unlock();
+    background_wake();
+}
+
+void shared_pool_retire_idle(void)
+{
+    for (;;) {
+        if (!pool_lock(HAK_LOCK_TRIM))
+            return;
+        struct slab *slab = pool_take_idle();
+        pool_unlock();
+        if (slab == NULL)
+            return;
+        shared_pool_retire(slab);
+    }
+}
+
 void shared_pool_disown_slab(struct slab *slab)
 {
     slab_ctl ctl = slab_ctl_read(slab); /* ours: the class cannot change */
@@ -454,7 +530,7 @@ void shared_pool_disown_slab(struct slab *slab)
             consider_draining(slab->superslab);
         break;
     case SLAB_RETURN_RETIRING:
-        release_retiring(slab);
+        let_wait(slab);
         break;
     default:
         consider_risen(slab->superslab);
@@ -475,7 +551,7 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
         consider_draining(slab->superslab);
         break;
     case SLAB_RETURN_RETIRING:
-        release_retiring(slab);
+        let_wait(slab);
         break;
     case SLAB_RETURN_NOTHING:
         break;
@@ -520,6 +596,7 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
         pool_unlock();
         return result;
     }
+    idle_remove(slab);
     EVENT("slab release ss=%p slab=%u class=%u empty=%u", superslab_memory(ss), slab_idx, class_id, free_slots(ss) + 1);
     stats_add(&stats_counters.slabs_released, 1);
     struct superslab *freed = pool_put_slots(ss, slab_idx, 1);
@@ -532,8 +609,8 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
         release_superslab(freed);
     else if (freed != NULL)
         release_evicted();
-    else if (shared_pool_wants_purge())
-        shared_pool_purge_empty(config.empty_slabs / 2, HAK_LOCK_RELEASE_SLAB);
+    else
+        shared_pool_slots_emptied(HAK_LOCK_RELEASE_SLAB);
     return RELEASE_DONE;
 }
 
@@ -550,16 +627,6 @@ bool shared_pool_pin(struct superslab *ss)
     return pooled;
 }
 
-/* Releases a listed slab that is empty: its release was refused while somebody referred to the SuperSlab. */
-static void retire_idle(struct slab *slab)
-{
-    slab_ctl ctl = slab_ctl_read(slab);
-    if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_USED(ctl) == 0 && slab_own(slab, CTL_CLASS(ctl))) {
-        class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
-        shared_pool_disown_slab(slab);
-    }
-}
-
 void shared_pool_unpin(struct superslab *ss)
 {
     /* Empty slabs left behind are released while we still hold the last reference to the record, which is never
@@ -570,14 +637,19 @@ void shared_pool_unpin(struct superslab *ss)
     pool_unlock();
     if (last)
         for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-            retire_idle(superslab_slab(ss, i));
+            shared_pool_retire(superslab_slab(ss, i)); /* their release was refused while somebody referred to ss */
 }
 
 /* ---- Purging ----------------------------------------------------------------------------------------------------- */
 
-bool shared_pool_wants_purge(void)
+void shared_pool_slots_emptied(enum hak_lock_cause cause)
 {
-    return atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) > config.empty_slabs;
+    if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) <= config.empty_slabs)
+        return;
+    if (config.purge_delay_ms == 0)
+        shared_pool_purge_empty(config.empty_slabs / 2, cause);
+    else
+        background_wake();
 }
 
 /* The SuperSlab with the most free slots that has EMPTY ones, HOT or DRAINING. Lock held. */
@@ -615,6 +687,48 @@ static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
     return purged;
 }
 
+/* Gives back the pages of EMPTY slots of a SuperSlab. Lock held, but given up meanwhile; false: it could not be taken
+ * again, or the system refuses. */
+static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock_cause cause)
+{
+    take_slots_out(ss, mask);
+    pool_unlock();
+
+    uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
+    stats_add(&stats_counters.purged_bytes, count_bits(purged) * SLAB_BYTES);
+
+    if (!pool_lock(cause))
+        return false;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        if ((mask >> i & 1) == 0)
+            continue;
+        if (purged >> i & 1)
+            atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
+        atomic_store_explicit(&slab->ctl, SLAB_CTL(purged >> i & 1 ? SLAB_UNUSED : SLAB_EMPTY, 0, 0),
+                              memory_order_release);
+    }
+    ss->unused_slots |= purged;
+    ss->empty_slots |= mask & ~purged;
+    pool.n_active_slots -= count_bits(mask);
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(mask & ~purged));
+    relink_superslab(ss);
+    if (free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
+        detach_superslab(ss);
+        bool eager = release_guard_agrees(ss);
+        if (!eager)
+            lru_push(ss, 1);
+        pool_unlock();
+        if (eager)
+            release_superslab(ss);
+        else
+            release_evicted();
+        if (!pool_lock(cause))
+            return false;
+    }
+    return purged == mask;
+}
+
 void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 {
     if (!pool_lock(cause))
@@ -623,45 +737,69 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
         struct superslab *ss = find_purgeable();
         if (ss == NULL)
             break;
-        uint32_t mask = ss->empty_slots;
-        take_slots_out(ss, mask);
-        pool_unlock();
-
-        uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
-        stats_add(&stats_counters.purged_bytes, count_bits(purged) * SLAB_BYTES);
-
-        if (!pool_lock(cause))
-            return;
-        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-            struct slab *slab = superslab_slab(ss, i);
-            if ((mask >> i & 1) == 0)
-                continue;
-            if (purged >> i & 1)
-                atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
-            atomic_store_explicit(&slab->ctl, SLAB_CTL(purged >> i & 1 ? SLAB_UNUSED : SLAB_EMPTY, 0, 0),
-                                  memory_order_release);
-        }
-        ss->unused_slots |= purged;
-        ss->empty_slots |= mask & ~purged;
-        atomic_fetch_add(&pool.n_empty_slots, count_bits(mask & ~purged));
-        relink_superslab(ss);
-        if (free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
-            detach_superslab(ss);
-            bool eager = release_guard_agrees(ss);
-            if (!eager)
-                lru_push(ss, 1);
-            pool_unlock();
-            if (eager)
-                release_superslab(ss);
-            else
-                release_evicted();
-            if (!pool_lock(cause))
+        if (!purge_empty_slots(ss, ss->empty_slots, cause)) {
+            if (!pool_lock_is_mine())
                 return;
-        }
-        if (purged != mask)
             break; /* The system refuses: try again another time. */
+        }
     }
     pool_unlock();
+}
+
+/* ---- What time brings -------------------------------------------------------------------------------------------- */
+
+/* One SuperSlab at a tick: it drains if it was sparse at the last one too, and its slots that were EMPTY then are purged. */
+static void tick_superslab(struct superslab *ss)
+{
+    bool sparse = is_sparse(ss);
+    if (!sparse && ss->sparse_ticks == 0 &&
+        ss->empty_slots == 0) /* racy looks: the next tick sees what this one misses */
+        return;
+    if (!pool_lock(HAK_LOCK_TIER))
+        return;
+    if (ss->state == SUPERSLAB_POOLED) {
+        ss->sparse_ticks = sparse ? ss->sparse_ticks + 1 : 0;
+        if (ss->sparse_ticks > 1)
+            evaluate_tier(ss);
+        uint32_t aged = ss->aged_slots & ss->empty_slots;
+        ss->aged_slots = ss->empty_slots & ~aged;
+        if (aged != 0 && !purge_empty_slots(ss, aged, HAK_LOCK_TIER) && !pool_lock_is_mine())
+            return;
+    }
+    pool_unlock();
+}
+
+static void retire_old_slabs(uint32_t now_ms)
+{
+    for (;;) {
+        if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
+            return;
+        struct slab *slab = idle_pop(now_ms, config.purge_delay_ms);
+        pool_unlock();
+        if (slab == NULL)
+            return;
+        shared_pool_retire(slab);
+    }
+}
+
+void shared_pool_tick(void)
+{
+    uint32_t now_ms = os_now_ms();
+    retire_old_slabs(now_ms);
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++)
+            tick_superslab(&arena->superslabs[i]);
+    lru_expire(now_ms, config.purge_delay_ms);
+}
+
+size_t shared_pool_idle_bytes(void)
+{
+    size_t n_slabs = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a guess */
+    if (pool_lock(HAK_LOCK_RELEASE_SLAB)) {
+        n_slabs += idle_count() + (size_t)lru_count() * SUPERSLAB_SLABS;
+        pool_unlock();
+    }
+    return n_slabs * SLAB_BYTES;
 }
 
 void shared_pool_purge_pages(void)
@@ -708,6 +846,7 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
     ss->unused_slots = ss->empty_slots = 0;
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
+        slab->idle_waits = 0;
         switch (CTL_STATE(slab_ctl_read(slab))) {
         case SLAB_UNUSED:
             ss->unused_slots |= 1u << i;
@@ -727,6 +866,7 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             break;
         }
     }
+    pool.n_active_slots += SUPERSLAB_SLABS - free_slots(ss);
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     link_superslab(ss);
 }
@@ -743,7 +883,9 @@ void shared_pool_fork_child(bool interrupted)
         pool.bucket[k] = NULL;
     pool.bucket_bits = 0;
     pool.draining = NULL;
+    pool.n_active_slots = 0;
     atomic_store(&pool.n_empty_slots, 0);
+    idle_forget();
     lru_forget();
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++)

@@ -82,14 +82,31 @@ bool pool_reopen(unsigned n, unsigned class_id);
 
 /* ---- Purging ---- */
 
+/* Releases every slab that is empty and waits (idle.h). Not under the lock. */
+void shared_pool_retire_idle(void);
+
+/* Under the lock: the oldest of these, which then waits no longer; NULL: none. */
+struct slab *pool_take_idle(void);
+
+/* Releases a slab that is empty and nobody's; leaves any other as it is. Not under the lock. */
+void shared_pool_retire(struct slab *slab);
+
 /* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. */
 void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
 
 /* Gives back every wholly free page inside listed slabs. */
 void shared_pool_purge_pages(void);
 
-/* True when more slots are EMPTY than keep their pages. */
-bool shared_pool_wants_purge(void);
+/* Slots have become EMPTY: what exceeds the number that keeps its pages is purged, at once or when the delay has passed. */
+void shared_pool_slots_emptied(enum hak_lock_cause cause);
+
+/* What has been idle for the purge delay goes back: slabs that wait are released, slots that were EMPTY at the last tick
+ * are purged, SuperSlabs that were sparse at the last tick drain, old rows in the LRU cache are given back. Called every
+ * half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
+void shared_pool_tick(void);
+
+/* Memory that shared_pool_tick may give back in time. */
+size_t shared_pool_idle_bytes(void);
 
 /* ---- Fork and checks ---- */
 

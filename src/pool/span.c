@@ -75,6 +75,14 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
             stats_add(&stats_counters.stage_slot, 1);
             return true;
         }
+        struct slab *waiting = pool_take_idle();
+        if (waiting != NULL) { /* The slots of empty slabs may complete a row. */
+            pool_unlock();
+            shared_pool_retire(waiting);
+            if (!pool_lock(HAK_LOCK_SPAN))
+                return false;
+            continue;
+        }
         if (align_slots == 1 && pool_reopen(n, CLASS_SPAN)) {
             stats_add(&stats_counters.stage_reopen, 1);
             continue;
@@ -117,8 +125,7 @@ static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n
         lru_push(freed, 1);
     pool_unlock();
     release_evicted();
-    if (shared_pool_wants_purge())
-        shared_pool_purge_empty(config.empty_slabs / 2, HAK_LOCK_SPAN);
+    shared_pool_slots_emptied(HAK_LOCK_SPAN);
 }
 
 static bool resize_span(struct slab *head, size_t len_bytes)

@@ -13,8 +13,12 @@
 
 #define LRU_SUPERSLABS_STANDARD 4
 #define EMPTY_SLABS_STANDARD 64
+#define PURGE_DELAY_MS_STANDARD 250
 
-struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD, .empty_slabs = EMPTY_SLABS_STANDARD};
+struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD,
+                        .empty_slabs = EMPTY_SLABS_STANDARD,
+                        .purge_delay_ms = PURGE_DELAY_MS_STANDARD,
+                        .background = true};
 
 const char *const profile_names[N_PROFILES] = {"conservative", "hot", "off", "full"};
 
@@ -113,6 +117,29 @@ static bool parse_empty(const char *text)
     return parse_size(text, false, 1 << 20, &config.empty_slabs);
 }
 
+static bool parse_purge_delay(const char *text)
+{
+    size_t n;
+    if (strcmp(text, "-1") == 0) {
+        config.purge_delay_ms = -1;
+        return true;
+    }
+    if (!parse_size(text, false, 86400000, &n))
+        return false;
+    config.purge_delay_ms = (int64_t)n;
+    return true;
+}
+
+static bool parse_background(const char *text)
+{
+    static const char *const names[] = {"off", "auto"};
+    unsigned i;
+    if (!parse_choice(text, names, 2, &i))
+        return false;
+    config.background = i == 1;
+    return true;
+}
+
 static bool parse_arena(const char *text)
 {
     size_t n;
@@ -135,6 +162,11 @@ static const struct {
      parse_stats},
     {{"HAKMEM_LRU_SUPERSLABS", "0..65536", "4", "empty SuperSlabs of 2 MiB kept for large blocks"}, parse_lru},
     {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages"}, parse_empty},
+    {{"HAKMEM_PURGE_DELAY_MS", "-1|0..86400000", "250",
+      "how long an emptied slab waits before its release; -1: no limit"},
+     parse_purge_delay},
+    {{"HAKMEM_BACKGROUND", "auto|off", "auto", "a thread that gives idle memory back when the program makes no calls"},
+     parse_background},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

@@ -18,7 +18,9 @@ struct config {
     char stats_path[CONFIG_PATH_MAX_BYTES]; /* STATS_FILE: a copy, for programs that overwrite their environment */
     size_t lru_superslabs;                  /* most empty SuperSlabs that are kept */
     size_t empty_slabs;                     /* most empty slabs whose pages are kept */
+    int64_t purge_delay_ms;                 /* how long an emptied slab waits before its release; -1: for ever */
     size_t arena_bytes;                     /* 0: chosen by the machine */
+    bool background;                        /* a thread of our own may give idle memory back */
     bool debug;                             /* event log, in builds that have it */
 };
 extern struct config config __attribute__((visibility("hidden")));

@@ -1,0 +1,74 @@
+/* background.c - see background.h.
+ * Owns     the thread, and the word that says whether it runs.     Called by  shared_pool.c (wakes), front/thread.c (fork)
+ * Calls    shared_pool_tick; libc's pthread_create
+ * Threads  any may wake it; the thread itself touches the pool as any other does, and never allocates.
+ *
+ *   none ---enough is idle---> running ---nothing is idle---> none
+ * The thread appears only when more than BACKGROUND_MIN_BYTES are idle, so small programs never see it, and ends when it
+ * finds nothing idle. It is detached, blocks all signals, and does not keep the process from exiting.
+ * Why not at every start: a program that has one thread stays a program with one thread as long as it can.
+ */
+#include "pool/background.h"
+
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+
+#include <pthread.h>
+
+#define BACKGROUND_MIN_BYTES (4 * MIB)
+#define RETRY_MS 1000 /* after the system refused a thread */
+
+static _Atomic uint32_t running;
+static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
+static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
+
+static uint32_t tick_ms(void)
+{
+    return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
+}
+
+static void *run(void *unused)
+{
+    for (;;) {
+        os_sleep_ms(tick_ms());
+        shared_pool_tick();
+        if (shared_pool_idle_bytes() != 0)
+            continue;
+        atomic_store(&running, 0);
+        /* What became idle before the store found us running, and woke nobody. */
+        uint32_t no = 0;
+        if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &no, 1))
+            return unused;
+    }
+}
+
+static void tick_by_caller(uint32_t now_ms)
+{
+    uint32_t last = atomic_load(&last_tick_ms);
+    if (now_ms - last >= tick_ms() && atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
+        shared_pool_tick();
+}
+
+void background_wake(void)
+{
+    uint32_t no = 0;
+    if (likely(atomic_load_explicit(&running, memory_order_relaxed) != 0) || config.purge_delay_ms <= 0)
+        return; /* relaxed: it looks again before it ends */
+    uint32_t now_ms = os_now_ms(), refused = atomic_load(&refused_ms);
+    if (!config.background || (refused != 0 && now_ms - refused < RETRY_MS)) {
+        tick_by_caller(now_ms);
+        return;
+    }
+    if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &no, 1))
+        return;
+    if (!os_start_thread(run)) {
+        atomic_store(&refused_ms, now_ms | 1);
+        atomic_store(&running, 0);
+    }
+}
+
+void background_fork_child(void)
+{
+    atomic_store(&running, 0);
+}

@@ -1,0 +1,15 @@
+/* background.h - a thread that gives idle memory back when the program no longer calls us.
+ */
+#ifndef HAKMEM_POOL_BACKGROUND_H
+#define HAKMEM_POOL_BACKGROUND_H
+
+#include "base/base.h"
+
+/* Something has become idle. Starts the thread if there is enough for it to do and it does not run yet; where it may not or
+ * cannot run, the caller does its work when that is due. Not under the pool lock. */
+void background_wake(void);
+
+/* The child of a fork has no such thread. */
+void background_fork_child(void);
+
+#endif

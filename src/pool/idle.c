@@ -1,0 +1,53 @@
+/* idle.c - see idle.h.
+ * Owns     the list, and the idle fields of slab records.     Called by  shared_pool.c     Calls  nothing.
+ * Threads  any, under the pool lock.
+ * I1  A slab's idle_waits says whether it is in the list; a slot that holds no slab of a class is not.
+ */
+#include "pool/idle.h"
+
+static struct {
+    struct slab *newest, *oldest;
+    size_t n;
+} idle;
+
+void idle_remove(struct slab *slab)
+{
+    if (!slab->idle_waits)
+        return;
+    *(slab->idle.newer != NULL ? &slab->idle.newer->idle.older : &idle.newest) = slab->idle.older;
+    *(slab->idle.older != NULL ? &slab->idle.older->idle.newer : &idle.oldest) = slab->idle.newer;
+    slab->idle_waits = 0;
+    idle.n--;
+}
+
+void idle_push(struct slab *slab, uint32_t now_ms)
+{
+    idle_remove(slab);
+    slab->idle_since_ms = now_ms;
+    slab->idle_waits = 1;
+    slab->idle.newer = NULL;
+    slab->idle.older = idle.newest;
+    *(idle.newest != NULL ? &idle.newest->idle.newer : &idle.oldest) = slab;
+    idle.newest = slab;
+    idle.n++;
+}
+
+struct slab *idle_pop(uint32_t now_ms, int64_t delay_ms)
+{
+    struct slab *slab = idle.oldest;
+    if (slab == NULL || delay_ms < 0 || now_ms - slab->idle_since_ms < (uint64_t)delay_ms)
+        return NULL;
+    idle_remove(slab);
+    return slab;
+}
+
+size_t idle_count(void)
+{
+    return idle.n;
+}
+
+void idle_forget(void)
+{
+    idle.newest = idle.oldest = NULL;
+    idle.n = 0;
+}
