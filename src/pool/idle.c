@@ -7,7 +7,7 @@
 
 static struct {
     struct slab *newest, *oldest;
-    size_t n;
+    _Atomic size_t n; /* read by anyone, written under the lock */
 } idle;
 
 void idle_remove(struct slab *slab)
@@ -17,7 +17,7 @@ void idle_remove(struct slab *slab)
     *(slab->idle.newer != NULL ? &slab->idle.newer->idle.older : &idle.newest) = slab->idle.older;
     *(slab->idle.older != NULL ? &slab->idle.older->idle.newer : &idle.oldest) = slab->idle.newer;
     slab->idle_waits = 0;
-    idle.n--;
+    atomic_store_explicit(&idle.n, idle_count() - 1, memory_order_relaxed); /* relaxed: a number, no more */
 }
 
 void idle_push(struct slab *slab, uint32_t now_ms)
@@ -29,7 +29,7 @@ void idle_push(struct slab *slab, uint32_t now_ms)
     slab->idle.older = idle.newest;
     *(idle.newest != NULL ? &idle.newest->idle.newer : &idle.oldest) = slab;
     idle.newest = slab;
-    idle.n++;
+    atomic_store_explicit(&idle.n, idle_count() + 1, memory_order_relaxed);
 }
 
 struct slab *idle_pop(uint32_t now_ms, int64_t delay_ms)
@@ -43,11 +43,11 @@ struct slab *idle_pop(uint32_t now_ms, int64_t delay_ms)
 
 size_t idle_count(void)
 {
-    return idle.n;
+    return atomic_load_explicit(&idle.n, memory_order_relaxed);
 }
 
 void idle_forget(void)
 {
     idle.newest = idle.oldest = NULL;
-    idle.n = 0;
+    atomic_store_explicit(&idle.n, 0, memory_order_relaxed);
 }

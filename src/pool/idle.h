@@ -19,7 +19,7 @@ struct slab *idle_pop(uint32_t now_ms, int64_t delay_ms);
 /* Takes a slab out, if it is there: it is about to be released. */
 void idle_remove(struct slab *slab);
 
-/* How many wait, with those that are in use again. */
+/* How many wait, with those that are in use again. Without the lock: a guess. */
 size_t idle_count(void);
 
 /* The child of a fork found the list in doubt. Its slabs must each be marked as not waiting. */

@@ -19,7 +19,7 @@
 
 static struct {
     struct superslab *newest, *oldest;
-    uint32_t n_superslabs;
+    _Atomic uint32_t n_superslabs;     /* read by anyone, written under the lock */
     struct superslab *_Atomic evicted; /* linked by next; to be given back */
 } lru;
 

@@ -24,7 +24,7 @@ struct superslab *lru_take(uint32_t n, size_t alignment);
  * (DIRTY_ALL). The caller has it in its hands. */
 void superslab_forget_slots(struct superslab *ss);
 
-/* Number of SuperSlabs in the cache. */
+/* Number of SuperSlabs in the cache. Without the lock: a guess. */
 uint32_t lru_count(void);
 
 /* Gives back what has been in the cache for delay_ms and nobody refers to. Not under the lock. */

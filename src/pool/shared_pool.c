@@ -794,12 +794,9 @@ void shared_pool_tick(void)
 
 size_t shared_pool_idle_bytes(void)
 {
-    size_t n_slabs = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a guess */
-    if (pool_lock(HAK_LOCK_RELEASE_SLAB)) {
-        n_slabs += idle_count() + (size_t)lru_count() * SUPERSLAB_SLABS;
-        pool_unlock();
-    }
-    return n_slabs * SLAB_BYTES;
+    size_t n_empty =
+        atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a guess, like all three */
+    return (n_empty + idle_count() + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES;
 }
 
 void shared_pool_purge_pages(void)

@@ -105,7 +105,7 @@ void shared_pool_slots_emptied(enum hak_lock_cause cause);
  * half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
 void shared_pool_tick(void);
 
-/* Memory that shared_pool_tick may give back in time. */
+/* Memory that shared_pool_tick may give back in time. Any thread, no lock: a guess. */
 size_t shared_pool_idle_bytes(void);
 
 /* ---- Fork and checks ---- */

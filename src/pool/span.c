@@ -9,6 +9,7 @@
 
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/emergency.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -220,6 +221,7 @@ static void put_run_and_unlock(struct superslab *ss, uint32_t n)
     lru_push(ss, n);
     pool_unlock();
     release_evicted();
+    background_wake();
 }
 
 static bool resize_run(struct slab *head, size_t len_bytes)

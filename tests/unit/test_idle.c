@@ -1,0 +1,301 @@
+/* test_idle.c - what is empty waits a while and then goes back: to its class, to another class, or to the system; by the
+ * background thread, by callers where there is none, and in the child of a fork.
+ * Waits    for something that must come it polls, up to 20 s, so that a slow machine changes nothing; that something has
+ *          not come yet is only checked where it cannot come at all.
+ * Threads  one, and the background thread.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "front/thread.h"
+#include "hakmem/hakmem.h"
+#include "os/os.h"
+#include "pool/idle.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BLOCK_BYTES 256
+#define N_BLOCKS ((size_t)64 * MIB / BLOCK_BYTES)
+
+static void *blocks[N_BLOCKS];
+
+static struct hak_stats read_stats(void)
+{
+    struct hak_stats s;
+    if (hak_stats_get(&s, sizeof s) != 0)
+        abort();
+    return s;
+}
+
+static unsigned count_threads(void)
+{
+    unsigned n = 0;
+    DIR *dir = opendir("/proc/self/task");
+    if (dir == NULL)
+        abort();
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        n += entry->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+static void claim_all(size_t block_bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = hak_malloc(block_bytes);
+        if (blocks[i] == NULL)
+            abort();
+        memset(blocks[i], 1, 16);
+    }
+}
+
+static void free_all(size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        hak_free(blocks[i]);
+}
+
+/* Polls without a call of the allocator's other functions than hak_stats_get, which changes nothing. */
+static bool comes_true(bool (*condition)(void))
+{
+    for (unsigned i = 0; i < 2000; i++) {
+        if (condition())
+            return true;
+        os_sleep_ms(10);
+    }
+    return false;
+}
+
+static bool little_is_committed(void)
+{
+    return read_stats().committed_bytes <= 8 * MIB;
+}
+
+static bool is_alone(void)
+{
+    return count_threads() == 1;
+}
+
+static int set_delay(int64_t delay_ms, bool background)
+{
+    config.purge_delay_ms = delay_ms;
+    config.background = background;
+    return 0;
+}
+
+static int start_clean(void **state)
+{
+    (void)state;
+    set_delay(100, true);
+    hak_trim(HAK_TRIM_PAGES); /* may itself leave enough idle for a moment to start the thread */
+    return comes_true(is_alone) ? 0 : -1;
+}
+
+/* ---- The list ------------------------------------------------------------------------------------------------------- */
+
+static void oldest_out_first(void **state)
+{
+    (void)state;
+    static struct slab slab[4];
+    memset(slab, 0, sizeof slab);
+    assert_int_equal(idle_count(), 0);
+    assert_null(idle_pop(0, 0));
+    for (unsigned i = 0; i < 4; i++)
+        idle_push(&slab[i], 1000 + 10 * i);
+    assert_int_equal(idle_count(), 4);
+    idle_push(&slab[0], 1040); /* empty again: the youngest now */
+    assert_int_equal(idle_count(), 4);
+    assert_null(idle_pop(1059, 50));
+    assert_ptr_equal(idle_pop(1060, 50), &slab[1]);
+    assert_null(idle_pop(1060, 50));
+    assert_null(idle_pop(1060, -1));
+    idle_remove(&slab[3]);
+    idle_remove(&slab[3]); /* no longer there: nothing */
+    assert_int_equal(idle_count(), 2);
+    assert_ptr_equal(idle_pop(0, 0), &slab[2]);
+    assert_ptr_equal(idle_pop(UINT32_MAX, 50), &slab[0]);
+    assert_int_equal(idle_count(), 0);
+    idle_push(&slab[2], UINT32_MAX - 10); /* the clock wraps around */
+    assert_null(idle_pop(20, 50));
+    assert_ptr_equal(idle_pop(39, 50), &slab[2]);
+}
+
+/* ---- While it waits --------------------------------------------------------------------------------------------------- */
+
+static void a_waiting_slab_serves_its_class(void **state)
+{
+    (void)state;
+    set_delay(-1, true);
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    free_all(N_BLOCKS);
+    struct hak_stats before = read_stats();
+    assert_int_equal(before.live_blocks, 0);
+    assert_true(before.committed_bytes >= 64 * MIB);
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    struct hak_stats after = read_stats();
+    assert_int_equal(after.superslabs_mapped_total, before.superslabs_mapped_total);
+    assert_int_equal(after.slabs_released, before.slabs_released);
+    assert_int_equal(after.purged_bytes, before.purged_bytes);
+    free_all(N_BLOCKS);
+    assert_null(pool_check());
+    hak_trim(HAK_TRIM_PAGES);
+    assert_true(little_is_committed());
+    assert_int_equal(idle_count(), 0);
+}
+
+static void another_class_takes_its_slot_before_new_memory(void **state)
+{
+    (void)state;
+    set_delay(-1, true);
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    free_all(N_BLOCKS);
+    struct hak_stats before = read_stats();
+    claim_all(2 * BLOCK_BYTES, N_BLOCKS / 2 - N_BLOCKS / 16);
+    struct hak_stats after = read_stats();
+    assert_true(after.slot_reuses_other_class > before.slot_reuses_other_class + 500);
+    assert_true(after.peak_committed_bytes <= before.peak_committed_bytes + 2 * MIB);
+    free_all(N_BLOCKS / 2 - N_BLOCKS / 16);
+    void *span = hak_malloc(900 * KIB); /* wants fourteen slots in a row: empty slabs make room */
+    assert_non_null(span);
+    assert_true(read_stats().peak_committed_bytes <= before.peak_committed_bytes + 2 * MIB);
+    hak_free(span);
+    assert_null(pool_check());
+}
+
+/* ---- When it has waited ------------------------------------------------------------------------------------------------ */
+
+static void the_background_thread_gives_back_and_ends(void **state)
+{
+    (void)state;
+    assert_int_equal(count_threads(), 1);
+    set_delay(60000, true);
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    assert_int_equal(count_threads(), 1); /* nothing is idle */
+    config.purge_delay_ms = 100;
+    free_all(N_BLOCKS);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+    assert_null(pool_check());
+    claim_all(BLOCK_BYTES, N_BLOCKS); /* and once more */
+    free_all(N_BLOCKS);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+}
+
+static void large_blocks_go_back_too(void **state)
+{
+    (void)state;
+    void *span[40], *run = hak_malloc(7 * MIB);
+    for (unsigned i = 0; i < 40; i++)
+        memset(span[i] = hak_malloc(700 * KIB), 1, 700 * KIB);
+    memset(run, 1, 7 * MIB);
+    for (unsigned i = 0; i < 40; i++)
+        hak_free(span[i]);
+    hak_free(run);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+    assert_int_equal(read_stats().superslabs_cached, 0);
+}
+
+/* Callers do the work, at their next calls. */
+static void assert_callers_give_back(void)
+{
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    free_all(N_BLOCKS);
+    assert_int_equal(count_threads(), 1);
+    for (unsigned i = 0; i < 2000 && !little_is_committed(); i++) {
+        os_sleep_ms(10);
+        claim_all(2048, 2000); /* empties slabs of its own */
+        free_all(2000);
+    }
+    assert_true(read_stats().committed_bytes <= 16 * MIB);
+    assert_int_equal(count_threads(), 1);
+    assert_null(pool_check());
+}
+
+static void callers_give_back_where_no_thread_may_be(void **state)
+{
+    (void)state;
+    set_delay(100, false);
+    assert_callers_give_back();
+}
+
+static void callers_give_back_where_no_thread_can_be(void **state)
+{
+    (void)state;
+    os_fail_from(1, ~0ul, OS_CALL_THREAD);
+    assert_callers_give_back();
+    assert_true(os_fail_from(0, 0, 0) > 0);
+    os_sleep_ms(1100); /* A refusal is remembered for a second. */
+}
+
+/* A SuperSlab drains when it was sparse at two ticks in a row, and not when it filled up in between. */
+static void a_sparse_superslab_drains_at_the_second_tick(void **state)
+{
+    (void)state;
+    set_delay(-1, false);
+    claim_all(1024, 32 * 64); /* a SuperSlab's worth, or more */
+    for (size_t i = 0; i < 32 * 64; i++)
+        if (i % 16 != 0)
+            hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    uint64_t draining = read_stats().superslabs_draining;
+    shared_pool_tick();
+    assert_int_equal(read_stats().superslabs_draining, draining);
+    shared_pool_tick();
+    assert_true(read_stats().superslabs_draining > draining);
+    for (size_t i = 0; i < 32 * 64; i += 16)
+        hak_free(blocks[i]);
+}
+
+static void a_child_has_a_thread_of_its_own(void **state)
+{
+    (void)state;
+    set_delay(200, true);
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    for (size_t i = 0; i < N_BLOCKS / 2; i++)
+        hak_free(blocks[i]);
+    pid_t pid = fork(); /* the thread runs, or is about to */
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        for (size_t i = N_BLOCKS / 2; i < N_BLOCKS; i++)
+            hak_free(blocks[i]);
+        _exit(!comes_true(little_is_committed) ? 1 : !comes_true(is_alone) ? 2 : pool_check() != NULL ? 3 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    for (size_t i = N_BLOCKS / 2; i < N_BLOCKS; i++)
+        hak_free(blocks[i]);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+}
+
+int main(void)
+{
+    hak_free(hak_malloc(1));
+#define CLEAN(test) cmocka_unit_test_setup(test, start_clean)
+    const struct CMUnitTest tests[] = {
+        CLEAN(oldest_out_first),
+        CLEAN(a_waiting_slab_serves_its_class),
+        CLEAN(another_class_takes_its_slot_before_new_memory),
+        CLEAN(the_background_thread_gives_back_and_ends),
+        CLEAN(large_blocks_go_back_too),
+        CLEAN(callers_give_back_where_no_thread_may_be),
+        CLEAN(callers_give_back_where_no_thread_can_be),
+        CLEAN(a_sparse_superslab_drains_at_the_second_tick),
+        CLEAN(a_child_has_a_thread_of_its_own),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
