@@ -37,21 +37,26 @@ template <> struct Fibonacci<0> {
 
 int main()
 {
-    const std::regex word("([a-z]+)-([0-9]+)");
     Index<std::string, std::string> by_name;
     Index<std::size_t, std::string> by_length;
+    Index<double, std::pair<int, std::string>> by_weight;
     std::unordered_map<std::string, std::vector<int>> numbers;
     for (std::string line; std::getline(std::cin, line);) {
-        std::smatch match;
-        if (!std::regex_match(line, match, word))
-            continue;
-        by_name.add(match[1], line);
+        const std::size_t dash = line.find('-');
+        if (dash == std::string::npos)
+            throw std::regex_error(std::regex_constants::error_collate);
+        const std::string name = line.substr(0, dash);
+        const int number = std::stoi(line.substr(dash + 1));
+        by_name.add(name, line);
         by_length.add(line.size(), line);
-        numbers[match[1]].push_back(std::stoi(match[2]));
+        by_weight.add(number / 8.0, {number, name});
+        numbers[name].push_back(number);
     }
     for (const std::string &line : by_name.sorted(std::less<std::string>()))
         std::cout << line << '\n';
     for (const std::string &line : by_length.sorted(std::greater<std::string>()))
         std::cout << line << '\n';
+    for (const auto &[number, name] : by_weight.sorted(std::less<std::pair<int, std::string>>()))
+        std::cout << number << ' ' << name << '\n';
     std::cout << numbers.size() << ' ' << Fibonacci<90>::value << '\n';
 }

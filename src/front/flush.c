@@ -165,7 +165,13 @@ void flush_open_word(struct open_word *open, unsigned class_id)
 unsigned front_class_of_block(const void *block, const char *call)
 {
     struct place place;
-    return locate(block, call, &place) ? place.class_id : 0;
+    if (!locate(block, call, &place))
+        return 0;
+    if (unlikely(place.class_id != CLASS_SPAN && slab_is_free(place.slab, place.index))) {
+        report_misuse(call, "block freed already", block, "class of bytes", class_table[place.class_id].bytes);
+        return 0;
+    }
+    return place.class_id;
 }
 
 /* Into the thread's magazine, for which room is made. */

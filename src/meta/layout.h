@@ -115,7 +115,7 @@ enum superslab_tier { SS_TIER_HOT = 0, SS_TIER_DRAINING, SS_TIER_FREE };
 struct superslab {
     struct arena *arena;
     uint32_t index;                    /* in the arena */
-    uint8_t state;                     /* enum superslab_state. Pool lock */
+    _Atomic uint8_t state;             /* enum superslab_state. Written under the pool lock */
     _Atomic uint8_t tier;              /* enum superslab_tier. Written under the pool lock, read anywhere */
     _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
     uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */

@@ -217,12 +217,23 @@ void lru_drain(void)
 
 /* ---- From the system ---- */
 
-struct superslab *superslab_map(uint32_t n, size_t alignment)
+static struct superslab *take_from_arena(uint32_t n, size_t alignment)
 {
     if (!pool_lock(n == 1 ? HAK_LOCK_ACQUIRE_SLAB : HAK_LOCK_SPAN))
         return NULL;
     struct superslab *ss = arena_take(n, alignment);
     pool_unlock();
+    return ss;
+}
+
+struct superslab *superslab_map(uint32_t n, size_t alignment)
+{
+    struct superslab *ss = take_from_arena(n, alignment);
+    if (ss == NULL && shared_pool_idle_bytes() != 0) { /* What waits may be what is missing. */
+        shared_pool_retire_idle();
+        lru_drain();
+        ss = take_from_arena(n, alignment);
+    }
     if (ss != NULL) {
         stats_add(&stats_counters.superslabs_mapped_total, n);
         stats_commit((int64_t)n << SUPERSLAB_SHIFT);

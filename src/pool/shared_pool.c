@@ -751,9 +751,11 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 /* One SuperSlab at a tick: it drains if it was sparse at the last one too, and its slots that were EMPTY then are purged. */
 static void tick_superslab(struct superslab *ss)
 {
+    /* Racy looks: the next tick sees what this one misses. A record that was never used has no arena yet. */
+    if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
+        return;
     bool sparse = is_sparse(ss);
-    if (!sparse && ss->sparse_ticks == 0 &&
-        ss->empty_slots == 0) /* racy looks: the next tick sees what this one misses */
+    if (!sparse && ss->sparse_ticks == 0 && ss->empty_slots == 0)
         return;
     if (!pool_lock(HAK_LOCK_TIER))
         return;

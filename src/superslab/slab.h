@@ -84,6 +84,13 @@ static inline slab_ctl slab_ctl_read(const struct slab *slab)
  * Returns the bytes given back. Caller owns the slab. */
 size_t slab_purge_free_pages(struct slab *slab);
 
+/* Whether a block is free by the bit map: then nobody holds it. Any thread. */
+static inline bool slab_is_free(const struct slab *slab, unsigned index)
+{
+    /* relaxed: the bit of a block that the caller holds cannot change */
+    return (atomic_load_explicit(&slab->bits[index / 64], memory_order_relaxed) >> (index % 64) & 1) != 0;
+}
+
 /* Number of free blocks by the bit map. Exact when nobody claims or returns. */
 unsigned slab_count_free(const struct slab *slab);
 
