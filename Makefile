@@ -3,6 +3,7 @@
 #   make                  install what is missing to build (Debian), then build into build/
 #   make run              the same, then the benchmark bench/run.sh
 #   make test             everything: all compilers, all kinds of build, all tests
+#   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
 #   make setup            install every package that any target needs
@@ -11,7 +12,7 @@
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan bench-compare install setup format clean
+.PHONY: build run test test-tsan bench bench-compare install setup format clean
 
 build:
 	@$(SETUP) build
@@ -30,6 +31,12 @@ test:
 test-tsan:
 	@$(SETUP) build test
 	@tests/run.sh tsan
+
+# PEERS="name=/path/lib.so ...", ONLY="pattern ...", ROUNDS=n and OUT=dir reach it by the environment.
+export PEERS ONLY ROUNDS OUT SIDES
+bench: build
+	@$(SETUP) bench
+	bench/bench.py
 
 bench-compare: build
 	@$(SETUP) bench

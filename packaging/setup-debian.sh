@@ -10,14 +10,17 @@ set -euo pipefail
 
 packages_of_set() {
     case "$1" in
-        build) echo gcc g++ cmake ninja-build pkg-config ;;
+        build) echo gcc g++ cmake ninja-build pkg-config zlib1g-dev ;;
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
                  python3 libpython3.11-testsuite strace spin binutils jq
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
             ;;
-        bench) echo sqlite3 libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4 time ;;
+        bench)
+            echo sqlite3 libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4 libtbbmalloc2 time python3 perl xz-utils \
+                 redis-server redis-tools gnuplot-nox
+            ;;
         format) echo clang-format ;;
         *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, bench, format" >&2; exit 2 ;;
     esac

@@ -165,6 +165,10 @@ void flush_open_word(struct open_word *open, unsigned class_id)
 unsigned front_class_of_block(const void *block, const char *call)
 {
     struct place place;
+    size_t expected = registry_class_offset(block) / CLASS_OFFSET_SCALE;
+    if (likely(expected >= CLASS_FIRST && locate_expected(block, (unsigned)expected, &place) &&
+               !slab_is_free(place.slab, place.index)))
+        return (unsigned)expected;
     if (!locate(block, call, &place))
         return 0;
     if (unlikely(place.class_id != CLASS_SPAN && slab_is_free(place.slab, place.index))) {
