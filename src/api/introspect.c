@@ -81,7 +81,7 @@ static void add_arena(struct hak_stats *s, struct arena *arena)
     uint32_t high = atomic_load_explicit(&arena->high, memory_order_acquire);
     for (uint32_t i = 0; i < high; i++) {
         const struct superslab *ss = &arena->superslabs[i];
-        switch (ss->state) {
+        switch (atomic_load_explicit(&ss->state, memory_order_relaxed)) { /* as racy as all that is read here */
         case SUPERSLAB_POOLED:
             add_superslab(s, ss);
             break;

@@ -824,7 +824,7 @@ void shared_pool_purge_pages(void)
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
-    switch (ss->state) {
+    switch (atomic_load(&ss->state)) {
     case SUPERSLAB_POOLED:
         break;
     case SUPERSLAB_CACHED:
