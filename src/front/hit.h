@@ -17,17 +17,15 @@ static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
     if (unlikely(size_bytes > TINY_MAX_BYTES))
         return front_claim_above_tiny(size_bytes);
     struct cache *cache = tls_cache;
-    struct magazine *magazine = magazine_at(cache, cache->tiny_class_offset[(size_bytes + 7) / 8]);
     void *block;
-    if (unlikely(!magazine_pop(magazine, &block)))
+    if (unlikely(!cache_pop(cache, cache->tiny_class_offset[(size_bytes + 7) / 8], &block)))
         return front_claim_slow(size_bytes);
     return block;
 }
 
 static ALWAYS_INLINE void hit_free(void *block)
 {
-    struct magazine *magazine = magazine_at(tls_cache, registry_class_offset(block));
-    if (unlikely(!magazine_push(magazine, block)))
+    if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
         front_return_slow(block, "free");
 }
 
