@@ -84,9 +84,18 @@ static inline unsigned class_of(size_t size_bytes)
                                         : class_of_medium(size_bytes);
 }
 
+unsigned class_of_medium_aligned(size_t size_bytes, size_t alignment);
+
 /* The smallest class of at least size_bytes whose blocks all lie on multiples of alignment (a power of two, up to a
  * slab); 0 when there is none. A slab begins on such a multiple, so its blocks do when their size is one. */
-unsigned class_of_aligned(size_t size_bytes, size_t alignment);
+static inline unsigned class_of_aligned(size_t size_bytes, size_t alignment)
+{
+    /* Up to 1024 bytes no search: a multiple of the alignment is a class itself where classes are as close as that, and
+     * where they lie further apart they are multiples of more. */
+    if (size_bytes <= TINY_MAX_BYTES && alignment <= TINY_MAX_BYTES)
+        return tiny_class_offset[(round_up(max_size(size_bytes, alignment), alignment) + 7) / 8] / CLASS_OFFSET_SCALE;
+    return class_of_medium_aligned(size_bytes, alignment);
+}
 
 /* offset_bytes / class size for offsets within a slab: exact, because 2^16 offsets times an error below 2^15 stay below
  * 2^32. */
