@@ -25,6 +25,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZED 1
+#endif
+#endif
+
 #define BLOCK_BYTES 256
 #define N_BLOCKS ((size_t)64 * MIB / BLOCK_BYTES)
 
@@ -82,9 +88,11 @@ static bool little_is_committed(void)
     return read_stats().committed_bytes <= 8 * MIB;
 }
 
+static unsigned own_threads; /* without the background thread */
+
 static bool is_alone(void)
 {
-    return count_threads() == 1;
+    return count_threads() == own_threads;
 }
 
 static int set_delay(int64_t delay_ms, bool background)
@@ -178,10 +186,10 @@ static void another_class_takes_its_slot_before_new_memory(void **state)
 static void the_background_thread_gives_back_and_ends(void **state)
 {
     (void)state;
-    assert_int_equal(count_threads(), 1);
+    assert_int_equal(count_threads(), own_threads);
     set_delay(60000, true);
     claim_all(BLOCK_BYTES, N_BLOCKS);
-    assert_int_equal(count_threads(), 1); /* nothing is idle */
+    assert_int_equal(count_threads(), own_threads); /* nothing is idle */
     config.purge_delay_ms = 100;
     free_all(N_BLOCKS);
     assert_true(comes_true(little_is_committed));
@@ -213,14 +221,14 @@ static void assert_callers_give_back(void)
 {
     claim_all(BLOCK_BYTES, N_BLOCKS);
     free_all(N_BLOCKS);
-    assert_int_equal(count_threads(), 1);
+    assert_int_equal(count_threads(), own_threads);
     for (unsigned i = 0; i < 2000 && !little_is_committed(); i++) {
         os_sleep_ms(10);
         claim_all(2048, 2000); /* empties slabs of its own */
         free_all(2000);
     }
     assert_true(read_stats().committed_bytes <= 16 * MIB);
-    assert_int_equal(count_threads(), 1);
+    assert_int_equal(count_threads(), own_threads);
     assert_null(pool_check());
 }
 
@@ -284,7 +292,11 @@ static void a_child_has_a_thread_of_its_own(void **state)
 
 int main(void)
 {
+#if defined(__SANITIZE_THREAD__) || defined(THREAD_SANITIZED)
+    return 77; /* ThreadSanitizer starts a thread of its own at some time, which cannot be told from ours. */
+#endif
     hak_free(hak_malloc(1));
+    own_threads = count_threads();
 #define CLEAN(test) cmocka_unit_test_setup(test, start_clean)
     const struct CMUnitTest tests[] = {
         CLEAN(oldest_out_first),
