@@ -112,6 +112,7 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     arena->metadata_bytes = end;
     arena->metadata_committed_bytes = head_bytes;
 
+    os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
     if (last_arena == NULL) {
         registry_set_primary(arena);
         atomic_store_explicit(&first_arena, arena, memory_order_release); /* A1 */

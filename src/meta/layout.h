@@ -121,14 +121,15 @@ struct superslab {
     uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
     uint8_t dirty;                     /* enum superslab_dirty, while empty. Pool lock */
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
+    _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
     uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */
     _Atomic uint32_t pins;             /* references in flight; not given back while > 0 */
     uint32_t unused_slots;             /* bit i: slot i is UNUSED. Pool lock */
     uint32_t empty_slots;              /* bit i: slot i is EMPTY. Pool lock */
     uint32_t aged_slots;               /* bit i: slot i was EMPTY at the last tick already. Pool lock */
     uint32_t sparse_ticks;             /* ticks in a row that found it fit for draining. Pool lock */
-    uint32_t cached_since_ms;          /* first of a row in the LRU cache. Pool lock */
-    uint32_t run_superslabs;           /* RUN and CACHED: length. Pool lock */
+    uint32_t cached_since_ms;          /* since when it is in the LRU cache. Pool lock */
+    uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
 };

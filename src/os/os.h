@@ -38,6 +38,14 @@ bool os_decommit(void *address, size_t len_bytes);
 /* Gives the pages back; the memory stays committed and reads as zero. */
 bool os_purge(void *address, size_t len_bytes);
 
+/* Whether the system shall, or shall not, back the range with huge pages from now on, where it lets programs choose. A
+ * hint: what is in memory already stays as it is. */
+void os_advise_huge(void *address, size_t len_bytes, bool huge);
+
+/* Breaks the huge page that lies at address, if one does, into small ones. Otherwise what is purged of it would stay in
+ * memory, unused, until the system runs short. */
+void os_split_huge_page(void *address);
+
 /* Moves the pages of one committed range, which must lie in one mapping of the system's, to another committed one;
  * what the target held is lost and the source reads as zero. Returns false when the system cannot: then the source is
  * as it was, and the target reads as zero. */

@@ -21,6 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_COLD
+#define MADV_COLD 20 /* since Linux 5.4 */
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -136,6 +139,20 @@ bool os_purge(void *address, size_t len_bytes)
     bool done = madvise(address, len_bytes, MADV_DONTNEED) == 0;
     errno = saved_errno;
     return done;
+}
+
+void os_advise_huge(void *address, size_t len_bytes, bool huge)
+{
+    int saved_errno = errno;
+    madvise(address, len_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE); /* refused: no huge pages in this system */
+    errno = saved_errno;
+}
+
+void os_split_huge_page(void *address)
+{
+    int saved_errno = errno;
+    madvise(address, os_page_bytes(), MADV_COLD); /* Advice for a part of a huge page makes Linux split it. */
+    errno = saved_errno;
 }
 
 bool os_move_pages(void *from, void *to, size_t len_bytes)

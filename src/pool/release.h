@@ -33,6 +33,18 @@ void lru_expire(uint32_t now_ms, int64_t delay_ms);
 /* Gives back everything in the cache that nobody refers to. Not under the lock. */
 void lru_drain(void);
 
+/* Lets the system use huge pages for the first n_huge of n SuperSlabs in a row that are being brought into use, and for
+ * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
+void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
+
+/* Whether a fresh SuperSlab for slabs, or a block of so many bytes, is to have huge pages. */
+bool huge_pages_for_slabs(void);
+bool huge_pages_for_runs(size_t len_bytes);
+
+/* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system
+ * might make a huge page of what is left. Not under the lock. */
+void superslab_use_small_pages(struct superslab *ss);
+
 /* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock
  * is this thread's already. */
 struct superslab *superslab_map(uint32_t n, size_t alignment);

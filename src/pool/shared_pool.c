@@ -439,12 +439,13 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
         pool_unlock();
         if (ss != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
-            return acquire_from_new(ss, class_id);
+        } else {
+            ss = superslab_map(1, SUPERSLAB_BYTES);
+            if (ss == NULL)
+                return NULL;
+            stats_add(&stats_counters.stage_os, 1);
         }
-        ss = superslab_map(1, SUPERSLAB_BYTES);
-        if (ss == NULL)
-            return NULL;
-        stats_add(&stats_counters.stage_os, 1);
+        superslab_choose_pages(ss, 1, huge_pages_for_slabs() ? 1 : 0);
         return acquire_from_new(ss, class_id);
     }
 }
@@ -694,6 +695,7 @@ static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock
     take_slots_out(ss, mask);
     pool_unlock();
 
+    superslab_use_small_pages(ss);
     uint32_t purged = purge_slots(ss, mask); /* Not in the masks: neither handed out nor given back meanwhile. */
     stats_add(&stats_counters.purged_bytes, count_bits(purged) * SLAB_BYTES);
 
@@ -812,6 +814,7 @@ void shared_pool_purge_pages(void)
             if (CTL_STATE(ctl) != SLAB_PARTIAL || !slab_own(slab, CTL_CLASS(ctl)))
                 continue;
             class_set_drop(arena, CTL_CLASS(ctl), i);
+            superslab_use_small_pages(slab->superslab);
             purged_bytes += slab_purge_free_pages(slab);
             shared_pool_disown_slab(slab);
         }

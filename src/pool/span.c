@@ -94,6 +94,8 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
         } else {
             pool_unlock();
             fresh = superslab_map(1, SUPERSLAB_BYTES);
+            if (fresh != NULL)
+                superslab_choose_pages(fresh, 1, 0); /* Blocks as large as that may leave most of it untouched. */
             if (fresh == NULL || !pool_lock(HAK_LOCK_SPAN))
                 return false;
             stats_add(&stats_counters.stage_os, 1);
@@ -184,6 +186,13 @@ static bool all_clean(const struct superslab *ss, uint32_t n)
     return clean;
 }
 
+/* How many SuperSlabs of a run of so many bytes are to have huge pages: those that lie wholly within the block, as it will
+ * most likely be filled from its beginning. Not in blocks so large that a program may mean to use little of them. */
+static uint32_t huge_superslabs(size_t len_bytes)
+{
+    return huge_pages_for_runs(len_bytes) ? (uint32_t)(len_bytes >> SUPERSLAB_SHIFT) : 0;
+}
+
 static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 {
     uint32_t n = superslabs_for(len_bytes);
@@ -201,6 +210,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
         stats_add(&stats_counters.stage_os, 1);
     }
     *zeroed = all_clean(ss, n);
+    superslab_choose_pages(ss, n, huge_superslabs(len_bytes));
     if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
         report_broken("the pool lock is held by the thread that has just given it back", ss);
     mark_run(ss, 0, n);
@@ -248,8 +258,14 @@ static bool resize_run(struct slab *head, size_t len_bytes)
         put_run_and_unlock(ss + n_new, n_old - n_new);
     else
         pool_unlock();
-    if (kept_bytes >= len_bytes + SLAB_BYTES) /* The tail of the last SuperSlab stays ours, but not in memory. */
+    if (n_new > n_old) {
+        uint32_t n_huge = huge_superslabs(len_bytes);
+        superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
+    }
+    if (kept_bytes >= len_bytes + SLAB_BYTES) { /* The tail of the last SuperSlab stays ours, but not in memory. */
+        superslab_use_small_pages(&ss[n_new - 1]);
         os_purge(superslab_memory(ss) + len_bytes, kept_bytes - len_bytes);
+    }
     return true;
 }
 
@@ -352,7 +368,9 @@ static void move_superslabs(struct superslab *from, struct superslab *to, uint32
 {
     for (uint32_t i = 0; i < n; i++) {
         from[i].moved = to[i].moved = 1;
-        if (!os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES))
+        if (os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES))
+            to[i].huge = from[i].huge; /* advice moves with the mapping */
+        else
             memcpy(superslab_memory(&to[i]), superslab_memory(&from[i]), SUPERSLAB_BYTES);
     }
 }

@@ -18,6 +18,7 @@
 struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD,
                         .empty_slabs = EMPTY_SLABS_STANDARD,
                         .purge_delay_ms = PURGE_DELAY_MS_STANDARD,
+                        .huge_pages = HUGE_PAGES_AUTO,
                         .background = true};
 
 const char *const profile_names[N_PROFILES] = {"conservative", "hot", "off", "full"};
@@ -140,6 +141,16 @@ static bool parse_background(const char *text)
     return true;
 }
 
+static bool parse_huge_pages(const char *text)
+{
+    static const char *const names[] = {"never", "auto", "always"};
+    unsigned i;
+    if (!parse_choice(text, names, 3, &i))
+        return false;
+    config.huge_pages = (enum huge_pages)i;
+    return true;
+}
+
 static bool parse_arena(const char *text)
 {
     size_t n;
@@ -167,6 +178,8 @@ static const struct {
      parse_purge_delay},
     {{"HAKMEM_BACKGROUND", "auto|off", "auto", "a thread that gives idle memory back when the program makes no calls"},
      parse_background},
+    {{"HAKMEM_THP", "never|auto|always", "auto", "transparent huge pages: auto for large blocks and in large heaps"},
+     parse_huge_pages},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

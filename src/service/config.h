@@ -9,6 +9,7 @@
 
 enum profile { PROFILE_CONSERVATIVE = 0, PROFILE_HOT, PROFILE_OFF, PROFILE_FULL, N_PROFILES };
 enum on_error { ON_ERROR_ABORT = 0, ON_ERROR_WARN };
+enum huge_pages { HUGE_PAGES_NEVER = 0, HUGE_PAGES_AUTO, HUGE_PAGES_ALWAYS };
 enum stats_output { STATS_OFF = 0, STATS_TEXT, STATS_JSON, STATS_FILE };
 
 struct config {
@@ -20,6 +21,7 @@ struct config {
     size_t empty_slabs;                     /* most empty slabs whose pages are kept */
     int64_t purge_delay_ms;                 /* how long an emptied slab waits before its release; -1: for ever */
     size_t arena_bytes;                     /* 0: chosen by the machine */
+    enum huge_pages huge_pages;             /* where the system may use huge pages: see superslab_choose_pages */
     bool background;                        /* a thread of our own may give idle memory back */
     bool debug;                             /* event log, in builds that have it */
 };

@@ -30,7 +30,7 @@ static struct hak_stats stats(void)
 static int drain(void **state)
 {
     (void)state;
-    hak_free(hak_malloc(1)); /* the process has started */
+    hak_free(hak_malloc(1));  /* the process has started */
     hak_trim(HAK_TRIM_PAGES); /* and no SuperSlab is in use */
     config.lru_superslabs = 4;
     return lru_count() == 0 ? 0 : -1;
@@ -40,10 +40,11 @@ static void bounded_and_oldest_out_first(void **state)
 {
     (void)state;
     enum { N = 7 };
-    void *run[N];
+    void *run[N], *between[N];
     struct superslab *ss[N];
     for (unsigned i = 0; i < N; i++) {
-        run[i] = hak_malloc(2 * MIB); /* one SuperSlab each */
+        run[i] = hak_malloc(2 * MIB);     /* one SuperSlab each */
+        between[i] = hak_malloc(2 * MIB); /* so that no two of them form a row */
         assert_non_null(run[i]);
         ss[i] = superslab_of(run[i]);
     }
@@ -56,6 +57,69 @@ static void bounded_and_oldest_out_first(void **state)
     assert_int_equal(stats().superslabs_evicted_total, evicted + 3);
     for (unsigned i = 0; i < N; i++)
         assert_int_equal(ss[i]->state, i < 3 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
+    for (unsigned i = 0; i < N; i++)
+        hak_free(between[i]);
+}
+
+/* Neighbours form one row, in whatever order they come; of a row that is too long the far end goes. */
+static void neighbours_form_a_row(void **state)
+{
+    (void)state;
+    static const unsigned order[] = {2, 0, 1, 3, 4};
+    void *run[5];
+    for (unsigned i = 0; i < 5; i++)
+        run[i] = hak_malloc(2 * MIB);
+    struct superslab *ss = superslab_of(run[0]);
+    for (unsigned i = 0; i < 5; i++)
+        assert_ptr_equal(superslab_of(run[i]), ss + i);
+    for (unsigned i = 0; i < 5; i++)
+        hak_free(run[order[i]]);
+    assert_int_equal(lru_count(), 4);
+    assert_int_equal(ss[0].run_superslabs, 4);
+    assert_int_equal(ss[3].run_superslabs, 4);
+    assert_int_equal(ss[4].state, SUPERSLAB_ABSENT);
+    void *row = hak_malloc(8 * MIB);
+    assert_ptr_equal(row, run[0]);
+    assert_int_equal(lru_count(), 0);
+    hak_free(row);
+}
+
+/* Where a request is aligned, what lies before it stays in the cache. */
+static void alignment_splits_a_row(void **state)
+{
+    (void)state;
+    void *run = hak_malloc(8 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run);
+    unsigned skip = (uintptr_t)run % (4 * MIB) == 0 ? 0 : 1;
+    void *aligned = hak_aligned_alloc(4 * MIB, 3 * MIB);
+    assert_ptr_equal(superslab_of(aligned), ss + skip);
+    assert_int_equal(lru_count(), 2);
+    void *single = hak_malloc(2 * MIB);
+    assert_ptr_equal(superslab_of(single), ss + (skip == 0 ? 2 : 3));
+    assert_int_equal(lru_count(), 1);
+    hak_free(aligned);
+    hak_free(single);
+    assert_int_equal(lru_count(), 4);
+    assert_int_equal(ss->run_superslabs, 4);
+}
+
+/* Of a row only those go back that have been there long enough. */
+static void parts_of_a_row_expire(void **state)
+{
+    (void)state;
+    void *run = hak_malloc(8 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run);
+    uint32_t now_ms = ss->cached_since_ms;
+    ss[1].cached_since_ms = ss[2].cached_since_ms = now_ms - 1000;
+    lru_expire(now_ms, 500);
+    assert_int_equal(lru_count(), 2);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(ss[i].state, i == 1 || i == 2 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
+    lru_expire(now_ms + 500, 500);
+    assert_int_equal(lru_count(), 0);
+    assert_int_equal(ss[3].state, SUPERSLAB_ABSENT);
 }
 
 static void a_run_longer_than_the_cache_goes_at_once(void **state)
@@ -129,6 +193,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(bounded_and_oldest_out_first, drain),
+        cmocka_unit_test_setup(neighbours_form_a_row, drain),
+        cmocka_unit_test_setup(alignment_splits_a_row, drain),
+        cmocka_unit_test_setup(parts_of_a_row_expire, drain),
         cmocka_unit_test_setup(a_run_longer_than_the_cache_goes_at_once, drain),
         cmocka_unit_test_setup(pinned_entries_stay, drain),
         cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),

@@ -806,7 +806,7 @@ static void alignment_is_looked_at(void **state)
     for (unsigned i = 0; i < 4; i++)
         hak_free(runs[i]);
     assert_int_equal(lru_count(), 4);
-    unsigned n_right = 0;
+    unsigned n_right = 0; /* they form a row, of which two or more lie on such a multiple */
     for (unsigned i = 0; i < 4; i++)
         n_right += (uintptr_t)runs[i] % (4 * MIB) == 0;
     void *taken[4];

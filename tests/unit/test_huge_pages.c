@@ -1,0 +1,168 @@
+/* test_huge_pages.c - which SuperSlabs may have huge pages, that what is purged of them really goes, and that contents survive
+ * both. The system's own settings decide whether there are huge pages at all: flags and contents hold either way.
+ */
+#include "hakmem/hakmem.h"
+#include "meta/registry.h"
+#include "os/os.h"
+#include "pool/release.h"
+#include "service/config.h"
+#include "service/stats.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+static struct superslab *superslab_of(const void *block)
+{
+    struct arena *arena = registry_arena(block);
+    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
+}
+
+static int start(void **state)
+{
+    (void)state;
+    hak_free(hak_malloc(1));
+    hak_trim(HAK_TRIM_PAGES);
+    config.huge_pages = HUGE_PAGES_AUTO;
+    return 0;
+}
+
+static size_t resident_bytes(const void *address, size_t len_bytes)
+{
+    static unsigned char in_memory[1 << 16];
+    size_t n_pages = len_bytes / os_page_bytes(), n = 0;
+    assert_true(n_pages <= sizeof in_memory);
+    assert_int_equal(mincore((void *)(uintptr_t)address, len_bytes, in_memory), 0);
+    for (size_t i = 0; i < n_pages; i++)
+        n += in_memory[i] & 1;
+    return n * os_page_bytes();
+}
+
+static void whole_superslabs_of_a_large_block(void **state)
+{
+    (void)state;
+    void *block = hak_malloc(5 * MIB);
+    struct superslab *ss = superslab_of(block);
+    assert_int_equal(ss[0].huge, 1);
+    assert_int_equal(ss[1].huge, 1);
+    assert_int_equal(ss[2].huge, 0);
+    hak_free(block);
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(ss[i].huge, 0);
+
+    block = hak_malloc(65 * MIB);
+    assert_int_equal(superslab_of(block)->huge, 0);
+    hak_free(block);
+    config.huge_pages = HUGE_PAGES_ALWAYS;
+    block = hak_malloc(65 * MIB);
+    assert_int_equal(superslab_of(block)->huge, 1);
+    hak_free(block);
+    hak_trim(HAK_TRIM_PAGES);
+    config.huge_pages = HUGE_PAGES_NEVER;
+    block = hak_malloc(5 * MIB);
+    assert_int_equal(superslab_of(block)->huge, 0);
+    hak_free(block);
+}
+
+static void a_block_that_grows_and_shrinks(void **state)
+{
+    (void)state;
+    unsigned char *block = hak_malloc(4 * MIB);
+    memset(block, 1, 4 * MIB);
+    unsigned char *grown = hak_realloc(block, 8 * MIB);
+    assert_ptr_equal(grown, block); /* nothing lies behind it */
+    struct superslab *ss = superslab_of(block);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(ss[i].huge, 1);
+    memset(block + 4 * MIB, 2, 4 * MIB);
+    assert_ptr_equal(hak_realloc(block, 2 * MIB + 100000), block);
+    assert_int_equal(ss[0].huge, 1);
+    assert_int_equal(ss[1].huge, 0); /* its tail was purged */
+    assert_true(resident_bytes(block + 2 * MIB, 2 * MIB) <= 128 * KIB);
+    for (size_t i = 0; i < 2 * MIB + 100000; i++)
+        if (block[i] != 1)
+            fail_msg("byte %zu is %d", i, block[i]);
+    hak_free(block);
+}
+
+static void moved_pages_keep_their_advice(void **state)
+{
+    (void)state;
+    unsigned char *block = hak_malloc(4 * MIB), *wall = hak_malloc(2 * MIB);
+    memset(block, 3, 4 * MIB);
+    unsigned char *moved = hak_realloc(block, 6 * MIB);
+    assert_ptr_not_equal(moved, block);
+    struct superslab *ss = superslab_of(moved);
+    assert_int_equal(ss[0].huge, 1);
+    for (size_t i = 0; i < 4 * MIB; i++)
+        if (moved[i] != 3)
+            fail_msg("byte %zu is %d", i, moved[i]);
+    hak_free(moved);
+    hak_free(wall);
+}
+
+/* A heap above 32 MiB takes its SuperSlabs with huge pages; what becomes empty in them is purged all the same. */
+static void a_large_heap(void **state)
+{
+    (void)state;
+    enum { N = 48 * 1024 };
+    static unsigned char *blocks[N];
+    for (size_t i = 0; i < N; i++) {
+        blocks[i] = hak_malloc(1024);
+        memset(blocks[i], (int)(i % 251), 1024);
+    }
+    struct superslab *last = superslab_of(blocks[N - 1]);
+    assert_int_equal(superslab_of(blocks[0])->huge, 0);
+    assert_int_equal(last->huge, 1);
+    /* Every 100th stays: of a SuperSlab's slabs about a third becomes empty. */
+    for (size_t i = 0; i < N; i++)
+        if (i % 100 != 0)
+            hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(last->huge, 0);
+    struct arena *arena = last->arena;
+    size_t len_bytes = (size_t)arena->high << SUPERSLAB_SHIFT, in_memory = resident_bytes(arena->base, len_bytes);
+    if (in_memory > 4 * MIB) /* 500 pages hold a survivor each */
+        fail_msg("%zu bytes are in memory", in_memory);
+    for (size_t i = 0; i < N; i += 100)
+        for (unsigned k = 0; k < 1024; k++)
+            assert_int_equal(blocks[i][k], i % 251);
+    for (size_t i = 0; i < N; i += 100)
+        hak_free(blocks[i]);
+}
+
+static void zeroed_memory(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 4; round++) {
+        static const size_t sizes[] = {2 * MIB, 5 * MIB, 3 * MIB + 1, 9 * MIB};
+        void *held[4];
+        for (unsigned k = 0; k < 4; k++) {
+            unsigned char *block = held[k] = hak_calloc(1, sizes[k]);
+            assert_non_null(block);
+            for (size_t i = 0; i < sizes[k]; i++)
+                if (block[i] != 0)
+                    fail_msg("round %u: byte %zu of %zu is %d", round, i, sizes[k], block[i]);
+            memset(block, 0xa5, sizes[k]);
+        }
+        for (unsigned k = 0; k < 4; k++)
+            hak_free(held[(k + round) % 4]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(whole_superslabs_of_a_large_block, start),
+        cmocka_unit_test_setup(a_block_that_grows_and_shrinks, start),
+        cmocka_unit_test_setup(moved_pages_keep_their_advice, start),
+        cmocka_unit_test_setup(a_large_heap, start),
+        cmocka_unit_test_setup(zeroed_memory, start),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
