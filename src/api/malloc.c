@@ -82,6 +82,9 @@ static size_t usable_bytes(const void *block, unsigned class_id)
 
 size_t hak_usable_size(const void *block)
 {
+    size_t class_offset = hit_live_class_offset(block);
+    if (likely(class_offset != 0))
+        return class_at(class_offset)->bytes;
     unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
     size_t n = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(class_id == CLASS_SPAN && n == 0))
@@ -96,14 +99,28 @@ static bool worth_keeping(size_t old_bytes, size_t size_bytes)
     return size_bytes <= old_bytes && size_bytes >= old_bytes / 2;
 }
 
-void *hak_realloc(void *block, size_t size_bytes)
+/* Moves a block. Shrinking never fails: without memory for a smaller block it stays as it is. */
+static void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
 {
-    if (block == NULL)
-        return hit_malloc(size_bytes);
-    if (size_bytes == 0) {
-        hit_free(block);
-        return NULL;
+    int saved_errno = errno;
+    void *moved = hit_malloc(size_bytes);
+    if (unlikely(moved == NULL)) {
+        if (size_bytes > old_bytes)
+            return NULL;
+        errno = saved_errno;
+        return block;
     }
+    if (span && size_bytes > CLASS_MAX_BYTES)
+        span_move(block, moved, min_size(old_bytes, size_bytes));
+    else
+        memcpy(moved, block, min_size(old_bytes, size_bytes));
+    hit_free(block);
+    return moved;
+}
+
+/* realloc of a block above 32 KiB, in another arena than the first, or with something wrong about it. */
+static NOINLINE void *realloc_other(void *block, size_t size_bytes)
+{
     unsigned class_id = front_class_of_block(block, "realloc");
     size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */
@@ -112,25 +129,33 @@ void *hak_realloc(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    if (class_id == CLASS_SPAN) {
-        if (size_bytes > CLASS_MAX_BYTES && front_resize_span(block, size_bytes))
-            return block;
-    } else if (worth_keeping(old_bytes, size_bytes)) {
+    bool span = class_id == CLASS_SPAN;
+    if (span ? size_bytes > CLASS_MAX_BYTES && front_resize_span(block, size_bytes)
+             : worth_keeping(old_bytes, size_bytes))
         return block;
+    return move(block, span, old_bytes, size_bytes);
+}
+
+void *hak_realloc(void *block, size_t size_bytes)
+{
+    if (block == NULL)
+        return hit_malloc(size_bytes);
+    if (size_bytes == 0) {
+        hit_free(block);
+        return NULL;
     }
-    int saved_errno = errno;
+    size_t class_offset = hit_live_class_offset(block);
+    if (unlikely(class_offset == 0))
+        return realloc_other(block, size_bytes);
+    size_t old_bytes = class_at(class_offset)->bytes;
+    if (worth_keeping(old_bytes, size_bytes))
+        return block;
+    if (size_bytes < old_bytes)
+        return move(block, false, old_bytes, size_bytes);
     void *moved = hit_malloc(size_bytes);
-    if (unlikely(moved == NULL)) {
-        if (size_bytes > old_bytes)
-            return NULL;
-        errno = saved_errno; /* Shrinking never fails: the block stays as it is. */
-        return block;
-    }
-    size_t keep_bytes = min_size(old_bytes, size_bytes);
-    if (class_id == CLASS_SPAN && size_bytes > CLASS_MAX_BYTES)
-        span_move(block, moved, keep_bytes);
-    else
-        memcpy(moved, block, keep_bytes);
+    if (unlikely(moved == NULL))
+        return NULL;
+    memcpy(moved, block, old_bytes);
     hit_free(block);
     return moved;
 }

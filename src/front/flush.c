@@ -109,7 +109,7 @@ static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, 
         return false;
     const struct class_info *class = &class_table[class_id];
     size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
-    place->slab = &registry_primary.arena->slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
+    place->slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
     place->class_id = class_id;
     place->index = class_block_index(class, offset);
     return likely((size_t)place->index * class->bytes == offset && place->index < class->n_blocks);
@@ -165,10 +165,6 @@ void flush_open_word(struct open_word *open, unsigned class_id)
 unsigned front_class_of_block(const void *block, const char *call)
 {
     struct place place;
-    size_t expected = registry_class_offset(block) / CLASS_OFFSET_SCALE;
-    if (likely(expected >= CLASS_FIRST && locate_expected(block, (unsigned)expected, &place) &&
-               !slab_is_free(place.slab, place.index)))
-        return (unsigned)expected;
     if (!locate(block, call, &place))
         return 0;
     if (unlikely(place.class_id != CLASS_SPAN && slab_is_free(place.slab, place.index))) {

@@ -23,6 +23,7 @@ void registry_set_primary(struct arena *arena)
 {
     registry_primary.base = (uintptr_t)arena->base;
     registry_primary.class_map = arena->class_map;
+    registry_primary.slabs = arena->slabs;
     registry_primary.arena = arena;
     /* Last, so that a thread that sees the length sees the rest (x86 keeps stores in order; elsewhere the look-up of a
      * foreign address in this window reads a class map of zeros or misses, and both mean "not in the first arena"). */

@@ -13,6 +13,7 @@ struct registry_primary {
     uintptr_t base;
     size_t n_slabs;
     _Atomic uint8_t *class_map;
+    struct slab *slabs;
     struct arena *arena;
 };
 extern struct registry_primary registry_primary __attribute__((visibility("hidden")));

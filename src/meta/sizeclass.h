@@ -42,14 +42,20 @@ enum {
 _Static_assert(CLASS_END <= CLASS_SET_SLOTS, "class ids fit the class sets, and offsets fit a byte");
 
 struct class_info {
-    uint32_t bytes;      /* block size */
+    _Alignas(16) uint32_t bytes; /* block size */
     uint32_t reciprocal; /* 2^32 / bytes, rounded up: see class_block_index */
     uint16_t n_blocks;   /* per slab */
     uint8_t range;       /* 0..7 for C0..C7; 8 above 1024 bytes */
     uint8_t n_words;     /* of the bit map */
 };
+_Static_assert(sizeof(struct class_info) == 4 * CLASS_OFFSET_SCALE, "a class offset times 4 is an entry's distance");
 
 extern const struct class_info class_table[CLASS_SET_SLOTS];
+
+static ALWAYS_INLINE const struct class_info *class_at(size_t class_offset)
+{
+    return (const struct class_info *)(const void *)((const char *)class_table + class_offset * 4);
+}
 
 /* The offset of the class for a request of up to 1024 bytes, by (bytes + 7) / 8. */
 #define TINY_TABLE_ENTRIES (TINY_MAX_BYTES / 8 + 1)
