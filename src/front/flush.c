@@ -79,6 +79,8 @@ struct batch {
     struct slab *slab;
     unsigned class_id, word;
     uint64_t mask;
+    const char *memory; /* where the word's 64 blocks begin, */
+    size_t len_bytes;   /* and their length; 0: no word yet */
 };
 
 static void send(const struct batch *batch)
@@ -90,16 +92,33 @@ static void send(const struct batch *batch)
         report_double_free(batch->slab, batch->class_id, batch->word, doubly);
 }
 
-/* Adds a block to the batch; what was collected for another word is sent first. */
-static ALWAYS_INLINE void collect(struct batch *batch, const struct place *place)
+/* Adds a block that lies in the batch's word; false when it does not, or is not in order. A class's blocks that were
+ * claimed together come back together, mostly: then this is all there is to do for each. */
+static ALWAYS_INLINE bool collect_in_word(struct batch *batch, const struct class_info *class, const void *block)
 {
-    unsigned word = place->index / 64;
-    uint64_t bit = (uint64_t)1 << (place->index % 64);
-    if (batch->slab != place->slab || batch->word != word || (batch->mask & bit) != 0) {
-        send(batch);
-        *batch = (struct batch){place->slab, place->class_id, word, 0};
-    }
+    size_t offset_bytes = (size_t)((const char *)block - batch->memory);
+    if (offset_bytes >= batch->len_bytes)
+        return false;
+    unsigned index = class_block_index(class, offset_bytes);
+    uint64_t bit = (uint64_t)1 << (index % 64);
+    if (unlikely((size_t)index * class->bytes != offset_bytes || (batch->mask & bit) != 0))
+        return false;
     batch->mask |= bit;
+    return true;
+}
+
+/* Adds a block of another word; what was collected is sent first. */
+static void collect_new_word(struct batch *batch, const struct place *place)
+{
+    const struct class_info *class = &class_table[place->class_id];
+    unsigned word = place->index / 64;
+    send(batch);
+    *batch = (struct batch){place->slab,
+                            place->class_id,
+                            word,
+                            (uint64_t)1 << (place->index % 64),
+                            place->slab->memory + (size_t)word * 64 * class->bytes,
+                            min_size(64, class->n_blocks - word * 64) * class->bytes};
 }
 
 /* What locate finds, for the usual case alone: a block in order, of the class that is expected, in the first arena. */
@@ -117,7 +136,10 @@ static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, 
 
 static void return_one(const struct place *place)
 {
-    struct batch batch = {place->slab, place->class_id, place->index / 64, (uint64_t)1 << (place->index % 64)};
+    struct batch batch = {.slab = place->slab,
+                          .class_id = place->class_id,
+                          .word = place->index / 64,
+                          .mask = (uint64_t)1 << (place->index % 64)};
     send(&batch);
 }
 
@@ -139,14 +161,16 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     struct batch batch = {0};
     struct place place;
     for (uint32_t i = 0; i < n; i++) {
+        if (likely(collect_in_word(&batch, &class_table[class_id], out[i])))
+            continue;
         if (likely(locate_expected(out[i], class_id, &place)))
-            collect(&batch, &place);
+            collect_new_word(&batch, &place);
         else if (!locate(out[i], "free", &place))
             continue;
         else if (unlikely(place.class_id != class_id))
             report_misuse("free", "block freed twice: its slab holds other blocks by now", out[i], NULL, 0);
         else
-            collect(&batch, &place);
+            collect_new_word(&batch, &place);
     }
     send(&batch);
     thread->flushes++;
@@ -154,7 +178,8 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
 
 void flush_open_word(struct open_word *open, unsigned class_id)
 {
-    struct batch batch = {open->slab, class_id, open->word, open->len_bytes == 0 ? 0 : open->free};
+    struct batch batch = {
+        .slab = open->slab, .class_id = class_id, .word = open->word, .mask = open->len_bytes == 0 ? 0 : open->free};
     open->len_bytes = 0;
     open->free = 0;
     send(&batch);
