@@ -3,7 +3,7 @@
  * Calls    front/hit.h (magazines), front/front.h (their slow paths), pool/span.h (blocks above 32 KiB)
  * Threads  any. Contracts: include/hakmem/hakmem.h
  *
- * malloc(n)   n <= 1024        the thread's magazine of n's class                        front/hit.h
+ * malloc(n)   n <= 4096        the thread's magazine of n's class                        front/hit.h
  *             n <= 32 KiB      the same, class by a short search                         front/refill.c
  *             magazine empty   a batch from the thread's current slab                    front/refill.c,
  *             superslab/slab.c

@@ -5,8 +5,8 @@
 
 #include "front/magazine.h"
 
-/* A block for a request above 1024 bytes: from a magazine, or a span. NULL with errno ENOMEM. */
-NOINLINE void *front_claim_above_tiny(size_t size_bytes);
+/* A block for a request above 4096 bytes: from a magazine, or a span. NULL with errno ENOMEM. */
+NOINLINE void *front_claim_above_small(size_t size_bytes);
 
 /* A block for a request of up to 32768 bytes whose magazine was empty or closed. NULL with errno ENOMEM. */
 NOINLINE void *front_claim_slow(size_t size_bytes);

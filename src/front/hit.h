@@ -15,11 +15,11 @@
 
 static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
 {
-    if (unlikely(size_bytes > TINY_MAX_BYTES))
-        return front_claim_above_tiny(size_bytes);
+    if (unlikely(size_bytes > SMALL_MAX_BYTES))
+        return front_claim_above_small(size_bytes);
     struct cache *cache = tls_cache;
     void *block;
-    if (unlikely(!cache_pop(cache, cache->tiny_class_offset[(size_bytes + 7) / 8], &block)))
+    if (unlikely(!cache_pop(cache, cache->small_class_offset[(size_bytes + 7) / 8], &block)))
         return front_claim_slow(size_bytes);
     return block;
 }

@@ -29,7 +29,7 @@ _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offse
 /* What the hit paths see of a thread. The class table is part of it: a register that points here serves both. */
 struct cache {
     struct magazine magazine[CLASS_SET_SLOTS];
-    uint8_t tiny_class_offset[TINY_TABLE_ENTRIES];
+    uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
 };
 
 extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec"), visibility("hidden")));

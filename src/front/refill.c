@@ -1,4 +1,4 @@
-/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 1 KiB, the
+/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 4 KiB, the
  * choice of class or span.
  * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h
  * Threads  each on its own record; without a record, on the shared pool.
@@ -242,7 +242,7 @@ bool front_resize_span(void *block, size_t size_bytes)
     return resized;
 }
 
-void *front_claim_above_tiny(size_t size_bytes)
+void *front_claim_above_small(size_t size_bytes)
 {
     void *block;
     if (likely(size_bytes <= CLASS_MAX_BYTES)) {

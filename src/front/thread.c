@@ -21,7 +21,7 @@
 
 /* The closed cache: every magazine empty and full at once. Its class table is valid: malloc reads it before it sees the
  * closed magazine. Never written. */
-const struct cache closed_cache = {.tiny_class_offset = TINY_CLASS_OFFSETS};
+const struct cache closed_cache = {.small_class_offset = SMALL_CLASS_OFFSETS};
 
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
@@ -75,7 +75,7 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         free_threads = thread->next_free;
     } else if ((thread = metapool_claim(sizeof *thread)) != NULL) {
-        memcpy(thread->cache.tiny_class_offset, closed_cache.tiny_class_offset, sizeof closed_cache.tiny_class_offset);
+        memcpy(thread->cache.small_class_offset, closed_cache.small_class_offset, sizeof closed_cache.small_class_offset);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }

@@ -1,5 +1,5 @@
 /* sizeclass.c - the tables of sizeclass.h, all of them constants.
- * Owns     class_table, tiny_class_offset.     Called by  every layer above.     Calls  nothing.
+ * Owns     class_table, small_class_offset.     Called by  every layer above.     Calls  nothing.
  */
 #include "meta/sizeclass.h"
 
@@ -15,7 +15,7 @@
 
 const struct class_info class_table[CLASS_SET_SLOTS] = {{0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
 
-const uint8_t tiny_class_offset[TINY_TABLE_ENTRIES] = TINY_CLASS_OFFSETS;
+const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] = SMALL_CLASS_OFFSETS;
 
 /* The class of k * 256 + 1 bytes, as an initializer: the number of classes that are too small, beside the tiny ones. No
  * two classes end within the same 256 bytes, so a request's class is this one or the next: no search, whose branches a

@@ -30,6 +30,7 @@ enum {
     CLASS_FIRST = 2,
     CLASS_OFFSET_SCALE = 4,
     TINY_MAX_BYTES = 1024,
+    SMALL_MAX_BYTES = 4096, /* of requests whose class a table tells at once */
     CLASS_MAX_BYTES = 32768
 };
 
@@ -57,37 +58,41 @@ static ALWAYS_INLINE const struct class_info *class_at(size_t class_offset)
     return (const struct class_info *)(const void *)((const char *)class_table + class_offset * 4);
 }
 
-/* The offset of the class for a request of up to 1024 bytes, by (bytes + 7) / 8. */
-#define TINY_TABLE_ENTRIES (TINY_MAX_BYTES / 8 + 1)
-extern const uint8_t tiny_class_offset[TINY_TABLE_ENTRIES];
+/* The offset of the class for a request of up to 4096 bytes, by (bytes + 7) / 8. */
+#define SMALL_TABLE_ENTRIES (SMALL_MAX_BYTES / 8 + 1)
+extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
 
 /* The table as an initializer. The class of n bytes is the first id plus the number of classes that are too small. */
-#define TINY_E(k) (uint8_t)(CLASS_OFFSET_SCALE * (CLASS_FIRST TINY_STEPS((k)*8)))
-#define TINY_STEP(n, b) +((n) > (b))
-#define TINY_STEPS(n)                                                                                                  \
-    TINY_STEP(n, 8)                                                                                                    \
-    TINY_STEP(n, 16) TINY_STEP(n, 32) TINY_STEP(n, 48) TINY_STEP(n, 64) TINY_STEP(n, 80) TINY_STEP(n, 96)              \
-        TINY_STEP(n, 112) TINY_STEP(n, 128) TINY_STEP(n, 144) TINY_STEP(n, 160) TINY_STEP(n, 176) TINY_STEP(n, 192)    \
-            TINY_STEP(n, 208) TINY_STEP(n, 224) TINY_STEP(n, 240) TINY_STEP(n, 256) TINY_STEP(n, 288)                  \
-                TINY_STEP(n, 320) TINY_STEP(n, 352) TINY_STEP(n, 384) TINY_STEP(n, 416) TINY_STEP(n, 448)              \
-                    TINY_STEP(n, 480) TINY_STEP(n, 512) TINY_STEP(n, 576) TINY_STEP(n, 640) TINY_STEP(n, 704)          \
-                        TINY_STEP(n, 768) TINY_STEP(n, 832) TINY_STEP(n, 896) TINY_STEP(n, 960)
-#define TINY_E8(k)                                                                                                     \
-    TINY_E(k), TINY_E(k + 1), TINY_E(k + 2), TINY_E(k + 3), TINY_E(k + 4), TINY_E(k + 5), TINY_E(k + 6), TINY_E(k + 7)
-#define TINY_E32(k) TINY_E8(k), TINY_E8(k + 8), TINY_E8(k + 16), TINY_E8(k + 24)
-#define TINY_CLASS_OFFSETS                                                                                             \
+#define SMALL_E(k) (uint8_t)(CLASS_OFFSET_SCALE * (CLASS_FIRST SMALL_STEPS((k)*8)))
+#define SMALL_STEP(n, b) +((n) > (b))
+#define SMALL_STEPS(n)                                                                                                 \
+    SMALL_STEP(n, 8)                                                                                                   \
+    SMALL_STEP(n, 16) SMALL_STEP(n, 32) SMALL_STEP(n, 48) SMALL_STEP(n, 64) SMALL_STEP(n, 80) SMALL_STEP(n, 96)        \
+        SMALL_STEP(n, 112) SMALL_STEP(n, 128) SMALL_STEP(n, 144) SMALL_STEP(n, 160) SMALL_STEP(n, 176)                 \
+            SMALL_STEP(n, 192) SMALL_STEP(n, 208) SMALL_STEP(n, 224) SMALL_STEP(n, 240) SMALL_STEP(n, 256)             \
+                SMALL_STEP(n, 288) SMALL_STEP(n, 320) SMALL_STEP(n, 352) SMALL_STEP(n, 384) SMALL_STEP(n, 416)         \
+                    SMALL_STEP(n, 448) SMALL_STEP(n, 480) SMALL_STEP(n, 512) SMALL_STEP(n, 576) SMALL_STEP(n, 640)     \
+                        SMALL_STEP(n, 704) SMALL_STEP(n, 768) SMALL_STEP(n, 832) SMALL_STEP(n, 896) SMALL_STEP(n, 960) \
+                            SMALL_STEP(n, 1024) SMALL_STEP(n, 1280) SMALL_STEP(n, 1536) SMALL_STEP(n, 1792)            \
+                                SMALL_STEP(n, 2048) SMALL_STEP(n, 2560) SMALL_STEP(n, 3072) SMALL_STEP(n, 3584)
+#define SMALL_E8(k)                                                                                                    \
+    SMALL_E(k), SMALL_E(k + 1), SMALL_E(k + 2), SMALL_E(k + 3), SMALL_E(k + 4), SMALL_E(k + 5), SMALL_E(k + 6),        \
+        SMALL_E(k + 7)
+#define SMALL_E32(k) SMALL_E8(k), SMALL_E8(k + 8), SMALL_E8(k + 16), SMALL_E8(k + 24)
+#define SMALL_E128(k) SMALL_E32(k), SMALL_E32(k + 32), SMALL_E32(k + 64), SMALL_E32(k + 96)
+#define SMALL_CLASS_OFFSETS                                                                                            \
     {                                                                                                                  \
-        TINY_E32(0), TINY_E32(32), TINY_E32(64), TINY_E32(96), TINY_E(128)                                             \
+        SMALL_E128(0), SMALL_E128(128), SMALL_E128(256), SMALL_E128(384), SMALL_E(512)                                 \
     }
 
-/* The class of a request of 1025 to 32768 bytes. */
+/* The class of a request of 1025 to 32768 bytes; for those above 4096. */
 unsigned class_of_medium(size_t size_bytes);
 
 /* The class of any request up to 32768 bytes. */
 static inline unsigned class_of(size_t size_bytes)
 {
-    return size_bytes <= TINY_MAX_BYTES ? tiny_class_offset[(size_bytes + 7) / 8] / CLASS_OFFSET_SCALE
-                                        : class_of_medium(size_bytes);
+    return size_bytes <= SMALL_MAX_BYTES ? small_class_offset[(size_bytes + 7) / 8] / CLASS_OFFSET_SCALE
+                                         : class_of_medium(size_bytes);
 }
 
 unsigned class_of_medium_aligned(size_t size_bytes, size_t alignment);
@@ -96,10 +101,10 @@ unsigned class_of_medium_aligned(size_t size_bytes, size_t alignment);
  * slab); 0 when there is none. A slab begins on such a multiple, so its blocks do when their size is one. */
 static inline unsigned class_of_aligned(size_t size_bytes, size_t alignment)
 {
-    /* Up to 1024 bytes no search: a multiple of the alignment is a class itself where classes are as close as that, and
+    /* Up to 4096 bytes no search: a multiple of the alignment is a class itself where classes are as close as that, and
      * where they lie further apart they are multiples of more. */
-    if (size_bytes <= TINY_MAX_BYTES && alignment <= TINY_MAX_BYTES)
-        return tiny_class_offset[(round_up(max_size(size_bytes, alignment), alignment) + 7) / 8] / CLASS_OFFSET_SCALE;
+    if (size_bytes <= SMALL_MAX_BYTES && alignment <= SMALL_MAX_BYTES)
+        return small_class_offset[(round_up(max_size(size_bytes, alignment), alignment) + 7) / 8] / CLASS_OFFSET_SCALE;
     return class_of_medium_aligned(size_bytes, alignment);
 }
 

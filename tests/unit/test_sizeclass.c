@@ -69,8 +69,8 @@ static void every_request_has_the_smallest_class(void **state)
             fail_msg("%zu bytes: class of %u", n, class_table[id].bytes);
         if (n > TINY_MAX_BYTES)
             assert_int_equal(class_of_medium(n), id);
-        else
-            assert_int_equal(tiny_class_offset[(n + 7) / 8], id * CLASS_OFFSET_SCALE);
+        if (n <= SMALL_MAX_BYTES)
+            assert_int_equal(small_class_offset[(n + 7) / 8], id * CLASS_OFFSET_SCALE);
     }
 }
 
