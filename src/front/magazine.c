@@ -11,8 +11,6 @@
 
 #include <string.h>
 
-#define FIRST_CAPACITY 8
-
 /* Of so many wishes to grow at the thread's bound one is granted, at another magazine's cost: capacity follows the use,
  * but classes that all want more do not take it from each other at every miss (bench_workloads burst_lifo_6400: a tenth
  * of the allocator's instructions went into that). */
@@ -36,7 +34,7 @@ static void shrink_another(struct thread *thread, unsigned class_id)
         thread->shrink_cursor = (uint8_t)victim;
         struct magazine *magazine = &thread->cache.magazine[victim];
         uint32_t capacity = magazine_capacity(magazine);
-        if (victim == class_id || capacity < 2 * FIRST_CAPACITY)
+        if (victim == class_id || capacity < 2 * MAGAZINE_FIRST_CAPACITY)
             continue;
         if (magazine->misses != 0) {
             magazine->misses = 0; /* In use: spared this time. */
@@ -50,11 +48,31 @@ static void shrink_another(struct thread *thread, unsigned class_id)
     }
 }
 
+/* An array for `new` blocks with what the old one holds, which is given up. Sets top; NULL: there is no memory. */
+static void **claim_larger_array(struct thread *thread, unsigned class_id, uint32_t new)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return NULL;
+    void **slots = metapool_claim(new * sizeof(void *)), **old_slots = magazine->base;
+    if (slots != NULL) {
+        uint32_t n = magazine_count(magazine);
+        memcpy(slots, old_slots, n * sizeof(void *));
+        magazine->base = slots;
+        magazine->top = slots + n;
+        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
+        if (old_slots != thread->first_array[class_id])
+            metapool_return(old_slots, magazine->array_slots * sizeof(void *));
+    }
+    pool_unlock();
+    return slots;
+}
+
 bool magazine_grow(struct thread *thread, unsigned class_id)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
     size_t block_bytes = class_table[class_id].bytes;
-    uint32_t old = magazine_capacity(magazine), new = old == 0 ? FIRST_CAPACITY : old * 2;
+    uint32_t old = magazine_capacity(magazine), new = old == 0 ? MAGAZINE_FIRST_CAPACITY : old * 2;
     if (new > magazine->max)
         new = magazine->max;
     if (new <= old)
@@ -67,25 +85,25 @@ bool magazine_grow(struct thread *thread, unsigned class_id)
         if (old != 0 && thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES)
             return false;
     }
-    if (!pool_lock(HAK_LOCK_METADATA))
+    void **slots = thread->first_array[class_id];
+    if (old == 0)
+        magazine->top = slots;
+    else if ((slots = claim_larger_array(thread, class_id, new)) == NULL)
         return false;
-    void **slots = metapool_claim(new * sizeof(void *));
-    if (slots != NULL && old != 0) {
-        uint32_t n = magazine_count(magazine);
-        memcpy(slots, magazine->base, n * sizeof(void *));
-        void **old_slots = magazine->base;
-        magazine->base = slots;
-        magazine->top = slots + n;
-        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
-        metapool_return(old_slots, magazine->array_slots * sizeof(void *));
-    } else if (slots != NULL) {
-        magazine->base = magazine->top = slots;
-    }
-    pool_unlock();
-    if (slots == NULL)
-        return false;
+    magazine->base = slots;
     magazine->limit = slots + new;
     magazine->array_slots = (uint16_t) new;
     thread->capacity_bytes += more_bytes;
     return true;
+}
+
+void magazine_close(struct thread *thread, unsigned class_id)
+{
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    void **slots = magazine->base;
+    magazine->base = magazine->top = magazine->limit = NULL;
+    if (slots != NULL && slots != thread->first_array[class_id] && pool_lock(HAK_LOCK_METADATA)) {
+        metapool_return(slots, magazine->array_slots * sizeof(void *));
+        pool_unlock();
+    }
 }

@@ -16,6 +16,8 @@
 #include "meta/registry.h"
 #include "meta/sizeclass.h"
 
+#define MAGAZINE_FIRST_CAPACITY 8
+
 struct magazine {
     void **top;
     void **base;
@@ -28,7 +30,7 @@ _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offse
 
 /* What the hit paths see of a thread. The class table is part of it: a register that points here serves both. */
 struct cache {
-    struct magazine magazine[CLASS_SET_SLOTS];
+    struct magazine magazine[CLASS_END];
     uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
 };
 

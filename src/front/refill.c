@@ -148,18 +148,15 @@ static void *claim_from_pool(unsigned class_id)
 static void *refill(struct thread *thread, unsigned class_id, bool exact)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
-    enum hak_route route = tiny_route_of(class_table[class_id].range);
     thread->refills++;
-    if (route == HAK_ROUTE_POOL_ONLY)
+    if (tiny_route_of(class_table[class_id].range) == HAK_ROUTE_POOL_ONLY)
         return open_next_word(thread, class_id);
 
     if (magazine->base == NULL)
         magazine_grow(thread, class_id);
     magazine->misses++;
     uint32_t capacity = magazine_capacity(magazine);
-    if (capacity == 0 && route == HAK_ROUTE_TINY_ONLY)
-        return NULL; /* The tiny front alone serves the class, and it has no magazine. */
-    void *one_block, **batch = capacity == 0 ? &one_block : magazine->base; /* above top: nobody looks there yet */
+    void **batch = magazine->base;                /* above top: nobody looks there yet */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
     unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)
@@ -167,7 +164,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     void *block = batch[n_claimed - 1];
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
-    if (n_claimed == n && capacity != 0) /* A full batch: a larger one would have saved the next miss. */
+    if (n_claimed == n) /* A full batch: a larger one would have saved the next miss. */
         magazine_grow(thread, class_id);
     return block;
 }

@@ -48,12 +48,7 @@ void thread_empty(struct thread *thread)
         struct magazine *magazine = &thread->cache.magazine[c];
         if (magazine->base != NULL) {
             flush_oldest(thread, c, magazine_count(magazine));
-            void **slots = magazine->base;
-            magazine->base = magazine->top = magazine->limit = NULL;
-            if (pool_lock(HAK_LOCK_METADATA)) {
-                metapool_return(slots, magazine->array_slots * sizeof(void *));
-                pool_unlock();
-            }
+            magazine_close(thread, c);
         }
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             flush_open_word(&thread->open_word[c], c);

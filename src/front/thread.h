@@ -18,7 +18,7 @@
 
 struct thread {
     struct cache cache;
-    struct slab *current[CLASS_SET_SLOTS];                    /* the slab that this thread claims from */
+    struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
     struct cache **tls_slot;   /* the thread's tls_cache: storing the closed cache there closes its door */
     size_t capacity_bytes;     /* sum of magazine capacities times block size */
@@ -29,7 +29,10 @@ struct thread {
     uint32_t busy;             /* inside a slow path */
     uint8_t shrink_cursor;     /* class that next gives up capacity */
     uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
+    void
+        *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with: no lock, no memory of its own */
 };
+_Static_assert(sizeof(struct thread) <= 8192, "a record takes a piece of 8 KiB");
 
 /* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */
 extern __thread struct thread *tls_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
@@ -73,6 +76,9 @@ uint32_t magazine_max(const struct class_info *class);
 /* magazine.c: opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is.
  * Between thread_enter and thread_leave. */
 bool magazine_grow(struct thread *thread, unsigned class_id);
+
+/* magazine.c: ends a magazine that was emptied. Between thread_enter and thread_leave, or the record's thread is gone. */
+void magazine_close(struct thread *thread, unsigned class_id);
 
 /* The same for what touches no magazine: the door stays open, and only slow paths of signal handlers are kept out.
  * NULL: no record, or inside a slow path already. */

@@ -309,14 +309,38 @@ void lru_drain(void)
 /* A heap that has grown to so much may hold a huge page of which not all is used: a sixteenth of it at most.
  * (bench_random_mixed 10000000 1000000: 0.80 of the time, for 0.7 % more memory.) */
 #define HUGE_HEAP_BYTES (32 * MIB)
+/* What tells how densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out. */
+#define DENSITY_SUPERSLABS 16
 
 /* A larger block may be meant to stay empty for the most part: a huge page for each touch would be ruinous. */
 #define HUGE_RUN_MAX_BYTES (64 * MIB)
 
-bool huge_pages_for_slabs(void)
+/* Whether slabs are filled as the heap grows: threads that each begin a slab per class touch a few pages of each, and huge
+ * pages would make them use all (bench_workloads threads_100: 58 MiB instead of 9). */
+static bool grows_densely(const struct superslab *fresh)
 {
-    return config.huge_pages == HUGE_PAGES_ALWAYS ||
-           (config.huge_pages == HUGE_PAGES_AUTO && stats_read(&stats_counters.committed_bytes) > HUGE_HEAP_BYTES);
+    unsigned n_slabs = 0, n_pages = 0, n_all = count_bits(slab_all_pages());
+    const struct superslab *first = fresh - (fresh->index < DENSITY_SUPERSLABS ? fresh->index : DENSITY_SUPERSLABS);
+    for (const struct superslab *ss = first; ss < fresh; ss++) {
+        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
+            continue;
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+            const struct slab *slab = superslab_slab(ss, i);
+            enum slab_state state = CTL_STATE(slab_ctl_read(slab));
+            if (state != SLAB_OWNED && state != SLAB_PARTIAL && state != SLAB_FULL)
+                continue;
+            n_slabs++; /* relaxed: a guess */
+            n_pages += count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed));
+        }
+    }
+    return n_slabs >= SUPERSLAB_SLABS && n_pages * 8 >= n_slabs * n_all * 7;
+}
+
+bool huge_pages_for_slabs(const struct superslab *fresh)
+{
+    if (config.huge_pages != HUGE_PAGES_AUTO)
+        return config.huge_pages == HUGE_PAGES_ALWAYS;
+    return stats_read(&stats_counters.committed_bytes) > HUGE_HEAP_BYTES && grows_densely(fresh);
 }
 
 bool huge_pages_for_runs(size_t len_bytes)

@@ -38,7 +38,7 @@ void lru_drain(void);
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
 
 /* Whether a fresh SuperSlab for slabs, or a block of so many bytes, is to have huge pages. */
-bool huge_pages_for_slabs(void);
+bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
 /* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system
