@@ -77,12 +77,12 @@ bool magazine_grow(struct thread *thread, unsigned class_id)
         new = magazine->max;
     if (new <= old)
         return false;
-    size_t more_bytes = (new - old) * block_bytes;
-    if (thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES) {
+    size_t more_bytes = (new - old) * block_bytes, max_bytes = thread_cache_max_bytes();
+    if (thread->capacity_bytes + more_bytes > max_bytes) {
         if (old != 0 && ++thread->crowded % GROW_AT_BOUND_EVERY != 0)
             return false;
         shrink_another(thread, class_id);
-        if (old != 0 && thread->capacity_bytes + more_bytes > THREAD_CACHE_MAX_BYTES)
+        if (old != 0 && thread->capacity_bytes + more_bytes > max_bytes)
             return false;
     }
     void **slots = thread->first_array[class_id];

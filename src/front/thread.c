@@ -31,6 +31,7 @@ static struct thread no_record = {.busy = 1}; /* tls_thread while a record is be
 
 static struct thread *_Atomic all_threads;
 static struct thread *free_threads; /* records without a thread. Pool lock */
+static _Atomic uint32_t n_threads;  /* records with a thread. Written under the pool lock */
 static pthread_key_t exit_key;
 static bool exit_key_made;
 
@@ -70,21 +71,31 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         free_threads = thread->next_free;
     } else if ((thread = metapool_claim(sizeof *thread)) != NULL) {
-        memcpy(thread->cache.small_class_offset, closed_cache.small_class_offset, sizeof closed_cache.small_class_offset);
+        memcpy(thread->cache.small_class_offset, closed_cache.small_class_offset,
+               sizeof closed_cache.small_class_offset);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
-    if (thread != NULL)
+    if (thread != NULL) {
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: a statistic to others */
+        atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);  /* relaxed: a number, no more */
+    }
     pool_unlock();
     return thread;
+}
+
+size_t thread_cache_max_bytes(void)
+{
+    return atomic_load_explicit(&n_threads, memory_order_relaxed) <= FEW_THREADS ? THREAD_CACHE_FEW_MAX_BYTES
+                                                                                 : THREAD_CACHE_MAX_BYTES;
 }
 
 static void release_record(struct thread *thread)
 {
     if (!pool_lock(HAK_LOCK_METADATA))
         return; /* a handler that interrupts the lock's holder: the record is lost */
-    atomic_store_explicit(&thread->in_use, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&thread->in_use, 0, memory_order_relaxed) != 0)
+        atomic_fetch_sub_explicit(&n_threads, 1, memory_order_relaxed);
     thread->next_free = free_threads;
     free_threads = thread;
     pool_unlock();
