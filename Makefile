@@ -4,6 +4,8 @@
 #   make run              the same, then the benchmark bench/run.sh
 #   make test             everything: all compilers, all kinds of build, all tests
 #   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
+#   make bench-latency, make bench-contention
+#                         single calls in cycles; atomic instructions and locks per million operations
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
 #   make setup            install every package that any target needs
@@ -12,7 +14,7 @@
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan bench bench-compare install setup format clean
+.PHONY: build run test test-tsan bench bench-latency bench-contention bench-compare install setup format clean
 
 build:
 	@$(SETUP) build
@@ -37,6 +39,14 @@ export PEERS ONLY ROUNDS OUT SIDES
 bench: build
 	@$(SETUP) bench
 	bench/bench.py
+
+bench-latency: build
+	@$(SETUP) bench
+	bench/latency.py
+
+bench-contention: build
+	@$(SETUP) bench test
+	bench/contention.py
 
 bench-compare: build
 	@$(SETUP) bench

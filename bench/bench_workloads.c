@@ -232,6 +232,63 @@ static void run_threads(unsigned n, void *(*function)(void *))
         pthread_join(threads[i], NULL);
 }
 
+/* What bench/contention.py counts: every 16th block goes through a place that all threads share, and so is freed by
+ * another thread than the one that allocated it, if there is another. */
+#define SHARED_PLACES 256
+
+static unsigned char *_Atomic shared_place[SHARED_PLACES];
+static unsigned contending_threads;
+
+static void *contend_life(void *seed)
+{
+    enum { SLOTS = 1000 };
+    unsigned char **block = calloc(SLOTS, sizeof *block);
+    uint64_t state = (uintptr_t)seed;
+    size_t n = scaled(4000000) / contending_threads;
+    if (block == NULL)
+        die("no memory");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char **slot = &block[next_random(&state) % SLOTS];
+        free(*slot);
+        *slot = malloc(random_size(&state, 4, 9));
+        if (*slot == NULL)
+            die("no memory");
+        **slot = 1;
+        if (i % 16 == 0)
+            *slot = atomic_exchange(&shared_place[next_random(&state) % SHARED_PLACES], *slot);
+    }
+    for (size_t i = 0; i < SLOTS; i++)
+        free(block[i]);
+    free(block);
+    count(2 * n, n);
+    return NULL;
+}
+
+static void contend(unsigned n_threads)
+{
+    contending_threads = n_threads;
+    run_threads(n_threads, contend_life);
+    for (size_t i = 0; i < SHARED_PLACES; i++)
+        free(atomic_exchange(&shared_place[i], NULL));
+}
+
+static void contend_1(void)
+{
+    contend(1);
+}
+static void contend_2(void)
+{
+    contend(2);
+}
+static void contend_8(void)
+{
+    contend(8);
+}
+static void contend_32(void)
+{
+    contend(32);
+}
+
 static void larson(void)
 {
     run_threads(4, larson_line);
@@ -839,6 +896,10 @@ static const struct {
     {"burst_fifo_6400", burst_fifo_6400},
     {"skewed", skewed},
     {"larson", larson},
+    {"contend_1", contend_1},
+    {"contend_2", contend_2},
+    {"contend_8", contend_8},
+    {"contend_32", contend_32},
     {"prodcons_1_1", prodcons_1_1},
     {"prodcons_1_n", prodcons_1_n},
     {"cache_thrash", cache_thrash},

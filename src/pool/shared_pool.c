@@ -445,7 +445,8 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
                 return NULL;
             stats_add(&stats_counters.stage_os, 1);
         }
-        superslab_choose_pages(ss, 1, huge_pages_for_slabs(ss) ? 1 : 0);
+        if (ss->dirty == DIRTY_NONE) /* Old pages are better than new ones, large or small. */
+            superslab_choose_pages(ss, 1, huge_pages_for_slabs(ss) ? 1 : 0);
         return acquire_from_new(ss, class_id);
     }
 }
