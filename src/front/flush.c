@@ -207,8 +207,11 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
         return; /* The door was closed, or the block is of another arena. */
     if (magazine->max != 0) {
         magazine->misses++;
-        if (!magazine_grow(thread, place->class_id) && magazine_capacity(magazine) != 0)
+        bool grow = magazine->refilled != 0 || magazine_capacity(magazine) < CONSUMER_CAPACITY;
+        if (!(grow && magazine_grow(thread, place->class_id)) && magazine_capacity(magazine) != 0) {
             flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
+            magazine->refilled -= magazine->refilled != 0;
+        }
         if (magazine_push(magazine, block))
             return;
     }

@@ -155,6 +155,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     if (magazine->base == NULL)
         magazine_grow(thread, class_id);
     magazine->misses++;
+    magazine->refilled = MAGAZINE_REFILLED;
     uint32_t capacity = magazine_capacity(magazine);
     void **batch = magazine->base;                /* above top: nobody looks there yet */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */

@@ -181,7 +181,7 @@ static struct thread *create(void)
     }
     tls_created = thread;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        thread->cache.magazine[c].max = magazine_max(&class_table[c]);
+        thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     thread->tls_slot = &tls_cache;
     if (exit_key_made)
         pthread_setspecific(exit_key,
