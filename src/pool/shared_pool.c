@@ -276,10 +276,8 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **out_ss
     for (; candidates != 0; candidates &= candidates - 1) {
         struct superslab *ss = pool.bucket[__builtin_ctzll(candidates)];
         for (unsigned tries = 0; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++) {
-            unsigned slot = SUPERSLAB_SLABS;
-            if (n == 1 && align_slots == 1 && ss->empty_slots != 0)
-                slot = (unsigned)__builtin_ctz(ss->empty_slots); /* its pages are there already */
-            else
+            unsigned slot = find_slots(ss->empty_slots, n, align_slots); /* their pages are there already */
+            if (slot == SUPERSLAB_SLABS)
                 slot = find_slots(ss->unused_slots | ss->empty_slots, n, align_slots);
             if (slot == SUPERSLAB_SLABS)
                 continue;
