@@ -749,6 +749,15 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 
 /* ---- What time brings -------------------------------------------------------------------------------------------- */
 
+/* Without the lock, so by the slabs' own words, not by the mask. */
+static bool any_slot_empty(const struct superslab *ss)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        if (CTL_STATE(slab_ctl_read(superslab_slab(ss, i))) == SLAB_EMPTY)
+            return true;
+    return false;
+}
+
 /* One SuperSlab at a tick: it drains if it was sparse at the last one too, and its slots that were EMPTY then are purged. */
 static void tick_superslab(struct superslab *ss)
 {
@@ -756,13 +765,14 @@ static void tick_superslab(struct superslab *ss)
     if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
         return;
     bool sparse = is_sparse(ss);
-    if (!sparse && ss->sparse_ticks == 0 && ss->empty_slots == 0)
+    if (!sparse && atomic_load(&ss->sparse_ticks) == 0 && !any_slot_empty(ss))
         return;
     if (!pool_lock(HAK_LOCK_TIER))
         return;
     if (ss->state == SUPERSLAB_POOLED) {
-        ss->sparse_ticks = sparse ? ss->sparse_ticks + 1 : 0;
-        if (ss->sparse_ticks > 1)
+        uint32_t ticks = sparse ? atomic_load(&ss->sparse_ticks) + 1 : 0;
+        atomic_store(&ss->sparse_ticks, ticks);
+        if (ticks > 1)
             evaluate_tier(ss);
         uint32_t aged = ss->aged_slots & ss->empty_slots;
         ss->aged_slots = ss->empty_slots & ~aged;
