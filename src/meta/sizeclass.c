@@ -17,27 +17,27 @@ const struct class_info class_table[CLASS_SET_SLOTS] = {{0}, {0}, TINY_CLASSES(C
 
 const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] = SMALL_CLASS_OFFSETS;
 
-/* The class of k * 256 + 1 bytes, as an initializer: the number of classes that are too small, beside the tiny ones. No
- * two classes end within the same 256 bytes, so a request's class is this one or the next: no search, whose branches a
- * processor cannot foresee when sizes are random. */
+/* The class of 4096 + k * 256 + 1 bytes, as an initializer: the number of classes that are too small. No two classes
+ * above 4096 bytes end within the same 256 bytes, so a request's class is this one or the next: no search, whose branches
+ * a processor cannot foresee when sizes are random. */
 enum { MEDIUM_GRAIN_BYTES = 256 };
-#define MEDIUM_E(k) (uint8_t)(CLASS_FIRST + N_TINY_CLASSES MEDIUM_STEPS((k)*MEDIUM_GRAIN_BYTES + 1))
+#define MEDIUM_E(k) (uint8_t)(CLASS_OF_4096 + 1 MEDIUM_STEPS(SMALL_MAX_BYTES + (k)*MEDIUM_GRAIN_BYTES + 1))
 #define MEDIUM_S(n, b) +((n) > (b))
 #define MEDIUM_STEPS(n)                                                                                                \
-    MEDIUM_S(n, 1280)                                                                                                  \
-    MEDIUM_S(n, 1536) MEDIUM_S(n, 1792) MEDIUM_S(n, 2048) MEDIUM_S(n, 2560) MEDIUM_S(n, 3072) MEDIUM_S(n, 3584)        \
-        MEDIUM_S(n, 4096) MEDIUM_S(n, 4672) MEDIUM_S(n, 5456) MEDIUM_S(n, 6544) MEDIUM_S(n, 8192) MEDIUM_S(n, 9360)    \
-            MEDIUM_S(n, 10912) MEDIUM_S(n, 13104) MEDIUM_S(n, 16384) MEDIUM_S(n, 21840) MEDIUM_S(n, 28672)
+    MEDIUM_S(n, 4368)                                                                                                  \
+    MEDIUM_S(n, 5456) MEDIUM_S(n, 6544) MEDIUM_S(n, 8192) MEDIUM_S(n, 9360) MEDIUM_S(n, 10912) MEDIUM_S(n, 13104)      \
+        MEDIUM_S(n, 16384) MEDIUM_S(n, 21840) MEDIUM_S(n, 28672)
 #define MEDIUM_E4(k) MEDIUM_E(k), MEDIUM_E(k + 1), MEDIUM_E(k + 2), MEDIUM_E(k + 3)
 #define MEDIUM_E16(k) MEDIUM_E4(k), MEDIUM_E4(k + 4), MEDIUM_E4(k + 8), MEDIUM_E4(k + 12)
-static const uint8_t medium_class[CLASS_MAX_BYTES / MEDIUM_GRAIN_BYTES] = {
+enum { CLASS_OF_4096 = CLASS_FIRST SMALL_STEPS(SMALL_MAX_BYTES) };
+static const uint8_t medium_class[(CLASS_MAX_BYTES - SMALL_MAX_BYTES) / MEDIUM_GRAIN_BYTES] = {
     MEDIUM_E16(0),  MEDIUM_E16(16), MEDIUM_E16(32), MEDIUM_E16(48),
-    MEDIUM_E16(64), MEDIUM_E16(80), MEDIUM_E16(96), MEDIUM_E16(112),
+    MEDIUM_E16(64), MEDIUM_E16(80), MEDIUM_E16(96),
 };
 
 unsigned class_of_medium(size_t size_bytes)
 {
-    unsigned id = medium_class[(size_bytes - 1) / MEDIUM_GRAIN_BYTES];
+    unsigned id = medium_class[(size_bytes - 1 - SMALL_MAX_BYTES) / MEDIUM_GRAIN_BYTES];
     return id + (class_table[id].bytes < size_bytes);
 }
 

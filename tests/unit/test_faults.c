@@ -454,6 +454,42 @@ static void an_impossible_first_request_spoils_nothing(void **state)
     in_child(begin_with_the_impossible, (unsigned long)1 << 46, 0, 0);
 }
 
+/* A block that outgrows its class gets a quarter more than it had; without memory for that, what was asked for. */
+static void grow_by_little(unsigned long unused, unsigned long unused_too, unsigned unused_as_well)
+{
+    (void)unused;
+    (void)unused_too;
+    (void)unused_as_well;
+    unsigned char *block = hak_realloc(hak_malloc(576), 577);
+    EXPECT(block != NULL && hak_usable_size(block) >= 576 + 576 / 4);
+    hak_free(block);
+    block = hak_realloc(hak_malloc(28672), 28673);
+    EXPECT(block != NULL && hak_usable_size(block) == CLASS_MAX_BYTES);
+    hak_free(block);
+
+    block = hak_malloc(576);
+    memset(block, 1, 576);
+    void *reserve = hak_malloc(640);
+    EXPECT(block != NULL && reserve != NULL);
+    os_fail_from(1, ULONG_MAX / 2, OS_CALL_COMMIT | OS_CALL_RESERVE);
+    for (size_t size_bytes = 32768; size_bytes >= 641; size_bytes--)
+        while (hak_malloc(size_bytes) != NULL)
+            continue;
+    while (hak_malloc(640) != NULL)
+        continue;
+    errno = 0;
+    EXPECT(hak_realloc(block, 640) == NULL && errno == ENOMEM && block[0] == 1 && block[575] == 1);
+    hak_free(reserve);
+    unsigned char *grown = hak_realloc(block, 640);
+    EXPECT(grown == (unsigned char *)reserve && grown[0] == 1 && grown[575] == 1);
+}
+
+static void growth_is_roomy_where_memory_allows(void **state)
+{
+    (void)state;
+    in_child(grow_by_little, 0, 0, 0);
+}
+
 /* ---- Larger pages -------------------------------------------------------------------------------------------------- */
 
 static void live_on_larger_pages(unsigned long page_bytes, unsigned long unused, unsigned unused_too)
@@ -518,6 +554,7 @@ int main(void)
         cmocka_unit_test(moves_fail),
         cmocka_unit_test(small_reservations_make_many_arenas),
         cmocka_unit_test(an_impossible_first_request_spoils_nothing),
+        cmocka_unit_test(growth_is_roomy_where_memory_allows),
         cmocka_unit_test(larger_pages_hold_the_same_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

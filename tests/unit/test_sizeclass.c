@@ -67,7 +67,7 @@ static void every_request_has_the_smallest_class(void **state)
         assert_in_range(id, CLASS_FIRST, CLASS_END - 1);
         if (class_table[id].bytes < n || (id > CLASS_FIRST && class_table[id - 1].bytes >= n))
             fail_msg("%zu bytes: class of %u", n, class_table[id].bytes);
-        if (n > TINY_MAX_BYTES)
+        if (n > SMALL_MAX_BYTES)
             assert_int_equal(class_of_medium(n), id);
         if (n <= SMALL_MAX_BYTES)
             assert_int_equal(small_class_offset[(n + 7) / 8], id * CLASS_OFFSET_SCALE);
