@@ -78,7 +78,9 @@ struct slab {
     uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
     uint8_t idle_waits;           /* in the list of idle.h. Pool lock */
     uint16_t span_slabs;          /* head: slabs in the span; body: distance to the head. Pool lock */
+    _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
+    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
     struct superslab *superslab;  /* Set on the first acquire, constant afterwards */
     char *memory;                 /* the slab's 64 KiB. Likewise */
     _Atomic uint64_t *bits;       /* small_bits or the large map. Set on acquire */

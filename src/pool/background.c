@@ -13,11 +13,14 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "service/stats.h"
 
 #include <pthread.h>
 
 #define BACKGROUND_MIN_BYTES (4 * MIB)
 #define RETRY_MS 1000 /* after the system refused a thread */
+/* A tick that took long and found nothing, in a heap of many GiB, is followed by so many times its length of rest. */
+#define REST_FACTOR 20
 
 static _Atomic uint32_t running;
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
@@ -30,9 +33,12 @@ static uint32_t tick_ms(void)
 
 static void *run(void *unused)
 {
-    for (;;) {
-        os_sleep_ms(tick_ms());
+    for (uint32_t took_ms = 0;;) {
+        os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
+        uint32_t from_ms = os_now_ms();
+        uint64_t purged_bytes = stats_read(&stats_counters.purged_bytes);
         shared_pool_tick();
+        took_ms = stats_read(&stats_counters.purged_bytes) == purged_bytes ? os_now_ms() - from_ms : 0;
         if (shared_pool_idle_bytes() != 0)
             continue;
         atomic_store(&running, 0);

@@ -28,6 +28,10 @@
 
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
 #define SCAN_LIMIT 32                   /* SuperSlabs looked at for a row of slots, per bucket */
+#define WAKE_EVERY 16                   /* slabs that became sparser */
+#define QUIET_TICKS 2                   /* so many ticks, half a delay apart, make the delay */
+#define QUIET_DONE UINT8_MAX            /* its free pages were given back */
+#define HUGE_WORTH_BYTES (SUPERSLAB_BYTES / 16)
 
 static struct lock lock;
 static __thread uint64_t lock_self; /* its address names this thread to the lock */
@@ -38,6 +42,8 @@ static struct {
     uint64_t bucket_bits;         /* bit k: bucket k is not empty */
     size_t n_active_slots;        /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots; /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+    _Atomic size_t n_sparser;     /* slabs that became sparser since the last tick */
+    _Atomic size_t waiting_bytes; /* inside slabs in use, that the last tick left to a later one */
 } pool;
 
 /* ---- The lock --------------------------------------------------------------------------------------------------- */
@@ -549,6 +555,9 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
         break;
     case SLAB_RETURN_SPARSER:
         consider_draining(slab->superslab);
+        if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY ==
+            0) /* relaxed: a number */
+            background_wake();
         break;
     case SLAB_RETURN_RETIRING:
         let_wait(slab);
@@ -758,12 +767,9 @@ static bool any_slot_empty(const struct superslab *ss)
     return false;
 }
 
-/* One SuperSlab at a tick: it drains if it was sparse at the last one too, and its slots that were EMPTY then are purged. */
-static void tick_superslab(struct superslab *ss)
+/* A tick drains a SuperSlab that was sparse at the last one too, and purges its slots that were EMPTY then. */
+static void tick_slots(struct superslab *ss)
 {
-    /* Racy looks: the next tick sees what this one misses. A record that was never used has no arena yet. */
-    if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
-        return;
     bool sparse = is_sparse(ss);
     if (!sparse && atomic_load(&ss->sparse_ticks) == 0 && !any_slot_empty(ss))
         return;
@@ -782,6 +788,64 @@ static void tick_superslab(struct superslab *ss)
     pool_unlock();
 }
 
+/* Gives back the free pages of a PARTIAL slab. Returns their bytes. */
+static size_t purge_slab(struct slab *slab, unsigned class_id)
+{
+    if (!slab_own(slab, class_id))
+        return 0;
+    class_set_drop(slab->superslab->arena, class_id, (size_t)(slab - slab->superslab->arena->slabs));
+    size_t purged_bytes = slab_purge_free_pages(slab);
+    shared_pool_disown_slab(slab);
+    return purged_bytes;
+}
+
+/* Whether a slab in use has been left alone for so long that its free pages may go. What may go at a later tick is added
+ * to *waiting_bytes. */
+static bool slab_is_quiet(struct slab *slab, slab_ctl ctl, size_t *waiting_bytes)
+{
+    size_t free_bytes = slab_free_bytes_in_memory(slab, ctl);
+    if (free_bytes < slab_page_bytes())
+        return false;
+    /* relaxed, all: hints, and ticks are alone but for unlikely moments */
+    unsigned ticks = atomic_load_explicit(&slab->quiet_ticks, memory_order_relaxed);
+    if (CTL_USED(ctl) != atomic_load_explicit(&slab->seen_used, memory_order_relaxed))
+        ticks = 0;
+    else if (ticks == QUIET_DONE)
+        return false;
+    atomic_store_explicit(&slab->seen_used, (uint16_t)CTL_USED(ctl), memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < QUIET_TICKS ? ticks + 1 : ticks), memory_order_relaxed);
+    if (ticks == QUIET_TICKS)
+        return true;
+    *waiting_bytes += free_bytes;
+    return false;
+}
+
+/* A tick gives back the free pages of slabs that the last QUIET_TICKS ticks found with the same number of blocks in use.
+ * A huge page is not broken up for less than HUGE_WORTH_BYTES. Returns the bytes that later ticks may give back. */
+static size_t tick_slabs(struct superslab *ss)
+{
+    size_t waiting_bytes = 0, quiet_bytes = 0, purged_bytes = 0;
+    uint32_t quiet = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = slab_ctl_read(slab);
+        if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_USED(ctl) != 0 && slab_is_quiet(slab, ctl, &waiting_bytes)) {
+            quiet |= 1u << i;
+            quiet_bytes += slab_free_bytes_in_memory(slab, ctl);
+        }
+    }
+    if (quiet == 0 || (atomic_load(&ss->huge) && quiet_bytes < HUGE_WORTH_BYTES))
+        return waiting_bytes;
+    superslab_use_small_pages(ss);
+    for (; quiet != 0; quiet &= quiet - 1) {
+        struct slab *slab = superslab_slab(ss, (unsigned)__builtin_ctz(quiet));
+        purged_bytes += purge_slab(slab, CTL_CLASS(slab_ctl_read(slab)));
+        atomic_store_explicit(&slab->quiet_ticks, QUIET_DONE, memory_order_relaxed); /* relaxed: as above */
+    }
+    stats_add(&stats_counters.purged_bytes, purged_bytes);
+    return waiting_bytes;
+}
+
 static void retire_old_slabs(uint32_t now_ms)
 {
     for (;;) {
@@ -798,18 +862,29 @@ static void retire_old_slabs(uint32_t now_ms)
 void shared_pool_tick(void)
 {
     uint32_t now_ms = os_now_ms();
+    size_t waiting_bytes = 0;
     retire_old_slabs(now_ms);
+    atomic_store_explicit(&pool.n_sparser, 0, memory_order_relaxed); /* relaxed: they are looked at from here on */
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
-        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++)
-            tick_superslab(&arena->superslabs[i]);
+        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
+            struct superslab *ss = &arena->superslabs[i];
+            /* A racy look: the next tick sees what this one misses. A record that was never used has no arena yet. */
+            if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
+                continue;
+            waiting_bytes += tick_slabs(ss);
+            tick_slots(ss);
+        }
+    atomic_store_explicit(&pool.waiting_bytes, waiting_bytes, memory_order_relaxed); /* relaxed: a number */
     lru_expire(now_ms, config.purge_delay_ms);
 }
 
 size_t shared_pool_idle_bytes(void)
 {
-    size_t n_empty =
-        atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a guess, like all three */
-    return (n_empty + idle_count() + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES;
+    /* relaxed: a guess, like all of them */
+    size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);
+    size_t n_sparser = atomic_load_explicit(&pool.n_sparser, memory_order_relaxed);
+    return (n_empty + idle_count() + n_sparser / 2 + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES +
+           atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed);
 }
 
 void shared_pool_purge_pages(void)
@@ -820,12 +895,10 @@ void shared_pool_purge_pages(void)
         for (size_t i = 0; i < n_slabs; i++) {
             struct slab *slab = &arena->slabs[i];
             slab_ctl ctl = slab_ctl_read(slab);
-            if (CTL_STATE(ctl) != SLAB_PARTIAL || !slab_own(slab, CTL_CLASS(ctl)))
+            if (CTL_STATE(ctl) != SLAB_PARTIAL || slab_free_bytes_in_memory(slab, ctl) < slab_page_bytes())
                 continue;
-            class_set_drop(arena, CTL_CLASS(ctl), i);
             superslab_use_small_pages(slab->superslab);
-            purged_bytes += slab_purge_free_pages(slab);
-            shared_pool_disown_slab(slab);
+            purged_bytes += purge_slab(slab, CTL_CLASS(ctl));
         }
     }
     stats_add(&stats_counters.purged_bytes, purged_bytes);

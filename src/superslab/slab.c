@@ -39,7 +39,8 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     slab_place(slab, ss, slot);
     slab->n_words = class->n_words;
     slab->last_class = (uint8_t)class_id;
-    atomic_store_explicit(&slab->cursor, 0, memory_order_relaxed); /* relaxed: a hint */
+    atomic_store_explicit(&slab->cursor, 0, memory_order_relaxed); /* relaxed, both: hints */
+    atomic_store_explicit(&slab->quiet_ticks, 0, memory_order_relaxed);
     slab->bits = class->n_words <= SLAB_SMALL_WORDS
                      ? slab->small_bits
                      : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
@@ -229,7 +230,8 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
             if (used == 0) {
                 next = SLAB_CTL(SLAB_RETIRING, CTL_CLASS(ctl), 0);
                 result = SLAB_RETURN_RETIRING;
-            } else if ((CTL_USED(ctl) > n_blocks / 4 && used <= n_blocks / 4) ||
+            } else if ((CTL_USED(ctl) > n_blocks / 2 && used <= n_blocks / 2) ||
+                       (CTL_USED(ctl) > n_blocks / 4 && used <= n_blocks / 4) ||
                        (CTL_USED(ctl) > n_blocks / 8 && used <= n_blocks / 8)) {
                 result = SLAB_RETURN_SPARSER;
             }
@@ -284,6 +286,15 @@ static bool all_free(const struct slab *slab, const struct class_info *class, si
         if ((atomic_load_explicit(&slab->bits[b / 64], memory_order_acquire) >> (b % 64) & 1) == 0) /* R1 */
             return false;
     return true;
+}
+
+size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl)
+{
+    /* relaxed: only owners write, and this is a guess */
+    size_t in_memory_bytes =
+        count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * slab_page_bytes();
+    size_t used_bytes = (size_t)CTL_USED(ctl) * class_table[CTL_CLASS(ctl)].bytes;
+    return in_memory_bytes > used_bytes ? in_memory_bytes - used_bytes : 0;
 }
 
 size_t slab_purge_free_pages(struct slab *slab)

@@ -25,7 +25,7 @@ enum slab_return {
     SLAB_RETURN_NOTHING,
     SLAB_RETURN_LISTABLE, /* was FULL, now PARTIAL: the caller sets its bit in the class set */
     SLAB_RETURN_RETIRING, /* was nobody's and is now empty: the caller alone may and must release it */
-    SLAB_RETURN_SPARSER   /* its use fell to a quarter or an eighth: the SuperSlab's tier may change */
+    SLAB_RETURN_SPARSER   /* its use fell to a half, a quarter or an eighth: the SuperSlab's tier may change */
 };
 
 /* Notes where a slot's slab lies. Caller holds the slot. */
@@ -79,6 +79,9 @@ static inline slab_ctl slab_ctl_read(const struct slab *slab)
 {
     return atomic_load_explicit(&slab->ctl, memory_order_acquire);
 }
+
+/* How much of the slab's memory holds no block in use, but for pages that were given back already. A guess; any thread. */
+size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl);
 
 /* Gives back the pages of an owned slab on which no block is in use.
  * Returns the bytes given back. Caller owns the slab. */

@@ -331,7 +331,7 @@ static void owned_slab_only_counts(void **state)
     finish(slab);
 }
 
-/* A FULL slab stays so until it has more than a 32nd free, which makes it LISTABLE; SPARSER comes when its use crosses a quarter and an eighth, once each;
+/* A FULL slab stays so until it has more than a 32nd free, which makes it LISTABLE; SPARSER comes when its use crosses a half, a quarter and an eighth, once each;
  * the last block makes it RETIRING. */
 static void nobodys_slab_tells_each_change_once(void **state)
 {
@@ -348,7 +348,7 @@ static void nobodys_slab_tells_each_change_once(void **state)
                 expected = SLAB_RETURN_RETIRING;
             else if (left == n_blocks - n_blocks / 32 - 1)
                 expected = SLAB_RETURN_LISTABLE;
-            else if (left == n_blocks / 4 || left == n_blocks / 8)
+            else if (left == n_blocks / 2 || left == n_blocks / 4 || left == n_blocks / 8)
                 expected = SLAB_RETURN_SPARSER;
             unsigned index = (left * 7919u) % n_blocks; /* any order; 7919 is a prime that divides no block count */
             enum slab_return result = give_one(slab, index);
