@@ -180,6 +180,8 @@ struct hak_stats {
     uint64_t refills, flushes; /* batches between magazines and slabs */
     uint64_t threads;          /* thread records in use */
     uint64_t arenas;
+
+    uint64_t caches_emptied; /* of threads that slept, by ticks and trims */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.

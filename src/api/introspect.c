@@ -147,6 +147,7 @@ static void collect_stats(struct hak_stats *s)
     s->tier_to_free = stats_read(&c->tier_to_free);
     s->release_refused_pinned = stats_read(&c->release_refused_pinned);
     s->purged_bytes = stats_read(&c->purged_bytes);
+    s->caches_emptied = stats_read(&c->caches_emptied);
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
         s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
     s->lock_contended = stats_read(&c->lock_contended);
@@ -247,7 +248,7 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
                     X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
                         X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
                             X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills) X(flushes)          \
-                                X(threads) X(arenas)
+                                X(threads) X(arenas) X(caches_emptied)
 
 static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
                                                                 "metadata",     "trim",         "fork"};

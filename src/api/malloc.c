@@ -21,23 +21,23 @@
 #include <errno.h>
 #include <string.h>
 
-void *hak_malloc(size_t size_bytes)
+HIT_TEXT void *hak_malloc(size_t size_bytes)
 {
     return hit_malloc(size_bytes);
 }
 
-void hak_free(void *block)
+HIT_TEXT void hak_free(void *block)
 {
     hit_free(block);
 }
 
-void hak_free_sized(void *block, size_t size_bytes)
+HIT_TEXT void hak_free_sized(void *block, size_t size_bytes)
 {
     (void)size_bytes;
     hit_free(block);
 }
 
-void *hak_calloc(size_t count, size_t size_bytes)
+HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
 {
     size_t total_bytes;
     if (unlikely(__builtin_mul_overflow(count, size_bytes, &total_bytes))) {
@@ -56,7 +56,7 @@ void *hak_calloc(size_t count, size_t size_bytes)
     return block;
 }
 
-void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
+HIT_TEXT void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
 {
     if (unlikely(!is_power_of_two(alignment_bytes))) {
         errno = EINVAL;
@@ -108,7 +108,7 @@ static size_t roomy_bytes(size_t old_bytes)
 }
 
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays as it is. */
-static void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
+static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
 {
     int saved_errno = errno;
     void *moved = hit_malloc(size_bytes);
@@ -144,7 +144,7 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
     return move(block, span, old_bytes, size_bytes);
 }
 
-void *hak_realloc(void *block, size_t size_bytes)
+HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
 {
     if (block == NULL)
         return hit_malloc(size_bytes);

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT HIT_TEXT __attribute__((visibility("default")))
 /* gcc wants an alias to carry its target's attributes; clang does not know `copy`, nor complain. */
 #if defined(__clang__)
 #define ALIAS(target) __attribute__((alias(#target), visibility("default")))

@@ -16,7 +16,7 @@
 
 #pragma weak dlsym /* NULL in a fully static program that has no other use for it */
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT HIT_TEXT __attribute__((visibility("default")))
 
 typedef void (*new_handler)(void);
 
@@ -24,7 +24,7 @@ typedef void (*new_handler)(void);
 __attribute__((weak)) new_handler _ZSt15get_new_handlerv(void);
 __attribute__((weak, noreturn)) void _ZSt17__throw_bad_allocv(void);
 
-static void *allocate(size_t size_bytes, size_t alignment)
+static HIT_TEXT void *allocate(size_t size_bytes, size_t alignment)
 {
     return alignment <= 1 ? hit_malloc(size_bytes) : hak_aligned_alloc(alignment, size_bytes);
 }

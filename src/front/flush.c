@@ -17,6 +17,7 @@
 
 #include "front/front.h"
 #include "front/route.h"
+#include "front/sleepers.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
@@ -279,6 +280,7 @@ void front_trim(int level)
     struct thread *thread = thread_enter();
     if (thread != NULL)
         thread_empty(thread);
+    sleepers_empty_all();
     if (level >= HAK_TRIM_SLABS) {
         shared_pool_retire_idle();
         shared_pool_purge_empty(0, HAK_LOCK_TRIM);

@@ -13,6 +13,10 @@
 #include "front/front.h"
 #include "superslab/slab.h"
 
+/* For every function that a hit path is part of. Whoever takes the cache of a sleeping thread must know where they lie; see
+ * sleepers.c. */
+#define HIT_TEXT __attribute__((section("hakmem_hits")))
+
 static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
 {
     if (unlikely(size_bytes > SMALL_MAX_BYTES))

@@ -7,6 +7,7 @@
 #include "front/flush.h"
 #include "front/route.h"
 #include "meta/metapool.h"
+#include "pool/background.h"
 #include "pool/shared_pool.h"
 
 #include <string.h>
@@ -43,7 +44,9 @@ static void shrink_another(struct thread *thread, unsigned class_id)
         if (magazine_count(magazine) > capacity / 2)
             flush_oldest(thread, victim, magazine_count(magazine) - capacity / 2);
         magazine->limit = magazine->base + capacity / 2;
-        thread->capacity_bytes -= (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
+        size_t less_bytes = (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
+        thread->capacity_bytes -= less_bytes;
+        background_note_cached(-(int64_t)less_bytes);
         return;
     }
 }
@@ -94,6 +97,7 @@ bool magazine_grow(struct thread *thread, unsigned class_id)
     magazine->limit = slots + new;
     magazine->array_slots = (uint16_t) new;
     thread->capacity_bytes += more_bytes;
+    background_note_cached((int64_t)more_bytes);
     return true;
 }
 

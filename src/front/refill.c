@@ -5,7 +5,7 @@
  * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
  */
 #include "front/flush.h"
-#include "front/front.h"
+#include "front/hit.h"
 #include "front/route.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
@@ -240,7 +240,7 @@ bool front_resize_span(void *block, size_t size_bytes)
     return resized;
 }
 
-void *front_claim_above_small(size_t size_bytes)
+HIT_TEXT void *front_claim_above_small(size_t size_bytes)
 {
     void *block;
     if (likely(size_bytes <= CLASS_MAX_BYTES)) {

@@ -9,6 +9,7 @@
 
 #include "front/flush.h"
 #include "front/route.h"
+#include "front/sleepers.h"
 #include "meta/arena.h"
 #include "meta/metapool.h"
 #include "os/os.h"
@@ -58,6 +59,7 @@ void thread_empty(struct thread *thread)
         if (slab != NULL)
             shared_pool_disown_slab(slab);
     }
+    background_note_cached(-(int64_t)thread->capacity_bytes);
     thread->capacity_bytes = 0;
 }
 
@@ -77,7 +79,10 @@ static struct thread *claim_record(void)
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
     if (thread != NULL) {
-        atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: a statistic to others */
+        thread->tls_slot = &tls_cache;
+        thread->thread_id = os_thread_id();
+        thread->stack = (uintptr_t)__builtin_frame_address(0);
+        atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
         atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);  /* relaxed: a number, no more */
     }
     pool_unlock();
@@ -96,6 +101,7 @@ static void release_record(struct thread *thread)
         return; /* a handler that interrupts the lock's holder: the record is lost */
     if (atomic_exchange_explicit(&thread->in_use, 0, memory_order_relaxed) != 0)
         atomic_fetch_sub_explicit(&n_threads, 1, memory_order_relaxed);
+    atomic_store_explicit(&thread->busy, 0, memory_order_relaxed);
     thread->next_free = free_threads;
     free_threads = thread;
     pool_unlock();
@@ -105,14 +111,16 @@ static void release_record(struct thread *thread)
 static void on_thread_exit(void *record)
 {
     struct thread *thread = record;
-    thread_close_door(thread);
+    atomic_store(&thread->busy, 1);
+    thread_close_door();
+    while (atomic_load(&thread->claim) != THREAD_UNCLAIMED) /* It will see that we are awake, or is nearly done. */
+        os_yield();
     tls_thread = &no_record;
     thread_empty(thread);
-    thread->busy = 0;
     release_record(thread);
 }
 
-/* The thread was inside a slow path: its magazines may be half changed, and a claim from a slab half done. */
+/* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done. */
 static void mend(struct thread *thread)
 {
     memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
@@ -124,7 +132,7 @@ static void mend(struct thread *thread)
 static void on_fork_child(void)
 {
     struct thread *self = tls_thread;
-    bool interrupted = self != NULL && (self == &no_record || self->busy);
+    bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
     background_fork_child();
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
@@ -132,13 +140,17 @@ static void on_fork_child(void)
      * leak. */
     free_threads = NULL; /* Its holder may have been in the midst of it: all records are filed again. */
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
-        if (thread == self || thread == tls_created)
+        bool being_emptied = atomic_exchange(&thread->claim, THREAD_UNCLAIMED) == THREAD_EMPTYING;
+        if (thread == self || thread == tls_created) {
+            thread->thread_id = os_thread_id();
+            if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
+                mend(thread);
             continue;
+        }
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            if (thread->busy)
+            if (being_emptied || atomic_load(&thread->busy) != 0)
                 mend(thread);
             thread_empty(thread);
-            thread->busy = 0;
         }
         release_record(thread);
     }
@@ -161,6 +173,7 @@ void thread_start_process(void)
     config_read();
     tiny_route_set(config.profile);
     arena_set_len_bytes(config.arena_bytes);
+    background_set_caches_tick(sleepers_tick);
     exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;
     pthread_atfork(NULL, NULL, on_fork_child);
     tls_thread = before;
@@ -182,11 +195,11 @@ static struct thread *create(void)
     tls_created = thread;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
-    thread->tls_slot = &tls_cache;
     if (exit_key_made)
         pthread_setspecific(exit_key,
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */
-    thread_close_door(thread);
+    atomic_store(&thread->busy, 1);
+    thread_close_door();
     tls_thread = thread;
     tls_created = NULL;
     return thread;

@@ -32,13 +32,21 @@ struct thread {
     struct thread *next;       /* all records ever made; constant */
     struct thread *next_free;  /* while free. Pool lock */
     _Atomic uint32_t in_use;   /* 0: free for the next thread. Written under the pool lock */
-    uint32_t busy;             /* inside a slow path */
+    _Atomic uint32_t busy;     /* inside a slow path. Written by the thread */
+    _Atomic uint32_t claim;    /* enum thread_claim: another thread is at the record. See sleepers.c */
     uint8_t shrink_cursor;     /* class that next gives up capacity */
     uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
+    uint8_t quiet_ticks;       /* ticks in a row that found the same `seen`. Written by ticks */
+    int32_t thread_id;         /* the system's */
+    uintptr_t stack;           /* an address on its stack */
+    uint64_t seen;             /* at the last tick: changes when the thread uses its cache. Written by ticks */
     void
         *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with: no lock, no memory of its own */
 };
 _Static_assert(sizeof(struct thread) <= 8192, "a record takes a piece of 8 KiB");
+
+/* CLAIMED: somebody looks whether the thread sleeps; EMPTYING: it does, and its cache is being emptied. */
+enum thread_claim { THREAD_UNCLAIMED = 0, THREAD_CLAIMED, THREAD_EMPTYING };
 
 /* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */
 extern __thread struct thread *tls_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
@@ -49,9 +57,31 @@ extern const struct cache closed_cache __attribute__((visibility("hidden")));
 /* What thread_enter does for a thread that has no record, or is inside a slow path already. */
 NOINLINE struct thread *thread_enter_first(void);
 
-static inline void thread_close_door(struct thread *thread)
+/* Sets busy; false when it is set already, or somebody else has claimed the record.
+ * busy is stored before the claim is read, and that without a fence: who claims the record then makes sure that this
+ * thread sleeps in the kernel, and does not go on if it finds busy set. So either the thread saw the claim, or what it
+ * stored is seen. */
+static inline bool thread_take(struct thread *thread)
 {
-    thread->busy = 1; /* first: a handler that came between would open the door again when it leaves */
+    if (unlikely(atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0)) /* relaxed: our own */
+        return false;
+    atomic_store_explicit(&thread->busy, 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (likely(atomic_load_explicit(&thread->claim, memory_order_acquire) == THREAD_UNCLAIMED))
+        return true;
+    atomic_store_explicit(&thread->busy, 0, memory_order_relaxed);
+    return false;
+}
+
+static inline void thread_let_go(struct thread *thread)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&thread->busy, 0, memory_order_release);
+}
+
+/* busy is set: before the door closes, or a handler that came between would open it again when it leaves. */
+static inline void thread_close_door(void)
+{
     atomic_signal_fence(memory_order_seq_cst);
     tls_cache = (struct cache *)(uintptr_t)&closed_cache;
     atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
@@ -61,9 +91,9 @@ static inline void thread_close_door(struct thread *thread)
 static inline struct thread *thread_enter(void)
 {
     struct thread *thread = tls_thread;
-    if (unlikely(thread == NULL || thread->busy))
+    if (unlikely(thread == NULL || !thread_take(thread)))
         return thread_enter_first();
-    thread_close_door(thread);
+    thread_close_door();
     return thread;
 }
 
@@ -72,8 +102,20 @@ static inline void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
     tls_cache = &thread->cache;
-    atomic_signal_fence(memory_order_seq_cst);
-    thread->busy = 0;
+    thread_let_go(thread);
+}
+
+/* The same for what touches no magazine: the door stays open, and only slow paths of signal handlers are kept out.
+ * NULL: no record, or inside a slow path already. */
+static inline struct thread *thread_enter_open(void)
+{
+    struct thread *thread = tls_thread;
+    return unlikely(thread == NULL || !thread_take(thread)) ? NULL : thread;
+}
+
+static inline void thread_leave_open(struct thread *thread)
+{
+    thread_let_go(thread);
 }
 
 /* magazine.c: the largest capacity that a magazine of the class may get; 0: it gets none. */
@@ -86,26 +128,8 @@ bool magazine_grow(struct thread *thread, unsigned class_id);
 /* magazine.c: ends a magazine that was emptied. Between thread_enter and thread_leave, or the record's thread is gone. */
 void magazine_close(struct thread *thread, unsigned class_id);
 
-/* The same for what touches no magazine: the door stays open, and only slow paths of signal handlers are kept out.
- * NULL: no record, or inside a slow path already. */
-static inline struct thread *thread_enter_open(void)
-{
-    struct thread *thread = tls_thread;
-    if (unlikely(thread == NULL || thread->busy))
-        return NULL;
-    thread->busy = 1;
-    atomic_signal_fence(memory_order_seq_cst);
-    return thread;
-}
-
-static inline void thread_leave_open(struct thread *thread)
-{
-    atomic_signal_fence(memory_order_seq_cst);
-    thread->busy = 0;
-}
-
-/* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, or
- * gone. */
+/* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, is
+ * gone, or sleeps and has its door closed and its record claimed. */
 void thread_empty(struct thread *thread);
 
 /* All records; NULL when there are none. Any thread. */

@@ -71,6 +71,16 @@ void os_sleep_ms(uint32_t ms);
 /* Starts a detached thread that blocks all signals, with a small stack. False: the system refuses. Keeps errno. */
 bool os_start_thread(void *(*function)(void *));
 
+/* The number of the calling thread, as the system counts them. */
+int32_t os_thread_id(void);
+
+/* Whether a thread of this process sleeps in a system call that waits for an event (futex, sleep, poll, read, ...), and
+ * where its stack pointer is. False, too, where the system does not tell. A few microseconds. Keeps errno. */
+bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer);
+
+/* Copies len_bytes from an address that may not be mapped; false when it is not. Within one page. Keeps errno. */
+bool os_peek(uintptr_t address, void *to, size_t len_bytes);
+
 /* Writes to the standard error stream's descriptor, without buffering and without malloc. */
 void os_write_stderr(const char *text, size_t len_bytes);
 

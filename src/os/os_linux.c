@@ -8,16 +8,19 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -232,6 +235,81 @@ bool os_start_thread(void *(*function)(void *))
     pthread_attr_destroy(&attributes);
     errno = saved_errno;
     return status == 0;
+}
+
+int32_t os_thread_id(void)
+{
+    return (int32_t)syscall(SYS_gettid);
+}
+
+/* System calls in which a thread waits for what others do. None of them can have another task run in this thread's place
+ * (as vfork does), and none is ever part of this library's own paths but futex, when it waits for the lock. */
+static bool waits_for_event(long number)
+{
+    switch (number) {
+    case SYS_futex:
+    case SYS_clock_nanosleep:
+    case SYS_nanosleep:
+    case SYS_ppoll:
+    case SYS_pselect6:
+    case SYS_epoll_pwait:
+    case SYS_read:
+    case SYS_readv:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_rt_sigtimedwait:
+    case SYS_rt_sigsuspend:
+#ifdef SYS_poll /* what older architectures have besides */
+    case SYS_pause:
+    case SYS_poll:
+    case SYS_select:
+    case SYS_epoll_wait:
+#endif
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
+{
+    char path[48], line[256];
+    int saved_errno = errno;
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread_id);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = file < 0 ? -1 : read(file, line, sizeof line - 1);
+    if (file >= 0)
+        close(file);
+    errno = saved_errno;
+    if (n <= 0)
+        return false;
+    line[n] = 0; /* number, six arguments, stack pointer, program counter; or "running"; or -1 and the last two */
+    char *at;
+    long number = strtol(line, &at, 10);
+    if (at == line || !waits_for_event(number))
+        return false;
+    unsigned long long value = 0;
+    for (unsigned i = 0; i < 7; i++) {
+        char *from = at;
+        value = strtoull(from, &at, 16);
+        if (at == from)
+            return false;
+    }
+    *stack_pointer = (uintptr_t)value;
+    return true;
+}
+
+bool os_peek(uintptr_t address, void *to, size_t len_bytes)
+{
+    int saved_errno = errno;
+    struct iovec local = {to, len_bytes}, remote = {(void *)address, len_bytes};
+    bool done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
+    errno = saved_errno;
+    return done;
 }
 
 void os_yield(void)

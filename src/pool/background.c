@@ -23,6 +23,8 @@
 #define REST_FACTOR 20
 
 static _Atomic uint32_t running;
+static _Atomic size_t cached_bytes; /* in caches of threads */
+static size_t (*caches_tick)(void);
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
 
@@ -31,15 +33,35 @@ static uint32_t tick_ms(void)
     return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
 }
 
+static bool little_is_idle(void)
+{
+    return shared_pool_idle_bytes() + atomic_load_explicit(&cached_bytes, memory_order_relaxed) < BACKGROUND_MIN_BYTES;
+}
+
+/* A number that grows with what ticks do. */
+static uint64_t given_back(void)
+{
+    return stats_read(&stats_counters.purged_bytes) + stats_read(&stats_counters.slabs_released) +
+           stats_read(&stats_counters.superslabs_evicted_total) + stats_read(&stats_counters.caches_emptied);
+}
+
+/* Returns whether there will be more to do. */
+static bool tick(void)
+{
+    size_t waiting_bytes = caches_tick();
+    shared_pool_tick();
+    return waiting_bytes >= BACKGROUND_MIN_BYTES || shared_pool_idle_bytes() != 0;
+}
+
 static void *run(void *unused)
 {
     for (uint32_t took_ms = 0;;) {
         os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         uint32_t from_ms = os_now_ms();
-        uint64_t purged_bytes = stats_read(&stats_counters.purged_bytes);
-        shared_pool_tick();
-        took_ms = stats_read(&stats_counters.purged_bytes) == purged_bytes ? os_now_ms() - from_ms : 0;
-        if (shared_pool_idle_bytes() != 0)
+        uint64_t before = given_back();
+        bool more = tick();
+        took_ms = given_back() == before ? os_now_ms() - from_ms : 0;
+        if (more)
             continue;
         atomic_store(&running, 0);
         /* What became idle before the store found us running, and woke nobody. */
@@ -53,7 +75,7 @@ static void tick_by_caller(uint32_t now_ms)
 {
     uint32_t last = atomic_load(&last_tick_ms);
     if (now_ms - last >= tick_ms() && atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
-        shared_pool_tick();
+        tick();
 }
 
 void background_wake(void)
@@ -66,12 +88,25 @@ void background_wake(void)
         tick_by_caller(now_ms);
         return;
     }
-    if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &no, 1))
+    if (little_is_idle() || !atomic_compare_exchange_strong(&running, &no, 1))
         return;
     if (!os_start_thread(run)) {
         atomic_store(&refused_ms, now_ms | 1);
         atomic_store(&running, 0);
     }
+}
+
+void background_note_cached(int64_t change_bytes)
+{
+    /* relaxed: a number, no more */
+    size_t before = atomic_fetch_add_explicit(&cached_bytes, (size_t)change_bytes, memory_order_relaxed);
+    if (before / BACKGROUND_MIN_BYTES < (before + (size_t)change_bytes) / BACKGROUND_MIN_BYTES)
+        background_wake();
+}
+
+void background_set_caches_tick(size_t (*function)(void))
+{
+    caches_tick = function;
 }
 
 void background_fork_child(void)

@@ -9,6 +9,13 @@
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);
 
+/* What threads keep in their caches, in bytes, has changed by so much. Wakes the thread when it is a lot. */
+void background_note_cached(int64_t change_bytes);
+
+/* Names what empties the caches of threads that no longer use them; called at each tick. It returns how many bytes later
+ * calls may find. */
+void background_set_caches_tick(size_t (*tick)(void));
+
 /* The child of a fork has no such thread. */
 void background_fork_child(void);
 

@@ -12,7 +12,7 @@ struct stats_counters {
     _Atomic uint64_t slabs_released, slot_reuses_other_class;
     _Atomic uint64_t tier_hot_to_draining, tier_draining_to_hot, tier_to_free;
     _Atomic uint64_t superslabs_mapped_total, superslabs_released_total, superslabs_evicted_total;
-    _Atomic uint64_t release_refused_pinned, purged_bytes;
+    _Atomic uint64_t release_refused_pinned, purged_bytes, caches_emptied;
     _Atomic uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES], lock_contended;
     _Atomic uint64_t committed_bytes, peak_committed_bytes;
 };

@@ -1,0 +1,140 @@
+/* sleepers.c - see sleepers.h.
+ * Owns     struct thread's claim, seen and quiet_ticks.     Called by  background.c (ticks), flush.c (trim)
+ * Calls    thread.h, os.h
+ * Threads  any; one claims a record at a time.
+ *
+ * What a thread keeps in its magazines, and the slabs that it owns, are its alone: it touches them without atomic operations,
+ * at any time. Only when it sleeps can another thread take them, and the order of things is this:
+ *   1  claim the record and close its door, under the pool lock, so that the thread cannot exit meanwhile.
+ *      From now on all its calls take the slow path, find the claim, and do without the record.
+ *   2  ask the system whether the thread sleeps in a call that waits. Then it is past whatever it did before step 1, and all
+ *      that it stored is seen; unless a signal handler sleeps that interrupted it
+ *        - on a slow path: then busy is set;
+ *        - on a hit path: then the interrupted instruction's address lies on the stack. All hit paths are in one section.
+ *   3  empty the cache, and end the claim. The thread's next slow call opens the door.
+ * Where an emulator runs the program (valgrind, qemu), the system's stack is not the program's: it lies elsewhere, and the
+ * thread is left alone.
+ */
+#include "front/sleepers.h"
+
+#include "front/hit.h"
+#include "front/thread.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/stats.h"
+
+#define QUIET_TICKS 2 /* so many ticks, half a delay apart, make the delay */
+#define GIVE_UP_TICKS 8
+#define STACK_MAX_BYTES MIB /* of a thread's stack that are looked at; a deeper one is left alone */
+#define PEEK_BYTES 4096
+
+/* The order that the system's answer gives is not one that ThreadSanitizer sees. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_THREAD_SANITIZER 1
+#endif
+#endif
+#ifndef UNDER_THREAD_SANITIZER
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
+/* By the linker. Weak: a unit test may have none of those functions. */
+extern const char __start_hakmem_hits[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_hakmem_hits[] __attribute__((weak, visibility("hidden")));
+
+/* Whether an address inside the hit paths lies on the stack above sp, or cannot be ruled out. */
+static bool may_be_inside_hit(uintptr_t sp)
+{
+    uintptr_t word[PEEK_BYTES / sizeof(uintptr_t)], at = sp & ~(uintptr_t)(sizeof(uintptr_t) - 1);
+    while (at - sp < STACK_MAX_BYTES || at < sp) {
+        size_t len_bytes = PEEK_BYTES - at % PEEK_BYTES; /* to the end of the page */
+        if (!os_peek(at, word, len_bytes))
+            return at <= sp; /* The stack ends here; or it cannot be read at all. */
+        for (size_t i = 0; i < len_bytes / sizeof(uintptr_t); i++)
+            if (word[i] - (uintptr_t)__start_hakmem_hits <= (uintptr_t)(__stop_hakmem_hits - __start_hakmem_hits))
+                return true;
+        at += len_bytes;
+    }
+    return true;
+}
+
+static bool sleeps_outside_of_us(const struct thread *thread)
+{
+    uintptr_t sp;
+    return os_thread_waits(thread->thread_id, &sp) && atomic_load(&thread->busy) == 0 &&
+           (sp < thread->stack ? thread->stack - sp : sp - thread->stack) < STACK_MAX_BYTES && !may_be_inside_hit(sp);
+}
+
+static bool claim(struct thread *thread)
+{
+    if (!pool_lock(HAK_LOCK_METADATA))
+        return false;
+    bool claimed = atomic_load(&thread->in_use) != 0 && thread->tls_slot != &tls_cache &&
+                   atomic_load(&thread->claim) == THREAD_UNCLAIMED;
+    if (claimed) {
+        atomic_store(&thread->claim, THREAD_CLAIMED);
+        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+    }
+    pool_unlock();
+    return claimed;
+}
+
+/* Returns whether the thread's cache is empty now. */
+static bool empty_if_asleep(struct thread *thread)
+{
+    uintptr_t sp;
+    if (!os_thread_waits(thread->thread_id, &sp) || !claim(thread)) /* Most are awake: no need to close their door. */
+        return false;
+    bool asleep = sleeps_outside_of_us(thread);
+    if (asleep) {
+        atomic_store(&thread->claim, THREAD_EMPTYING);
+        thread_empty(thread);
+        stats_add(&stats_counters.caches_emptied, 1);
+    }
+    atomic_store(&thread->claim, THREAD_UNCLAIMED);
+    return asleep;
+}
+
+/* A number that changes when the thread uses its cache; all of it is read beside the thread, as a guess. */
+static uint64_t trace_of(const struct thread *thread, bool *holds_anything)
+{
+    uint64_t trace = thread->refills + thread->flushes;
+    *holds_anything = thread->capacity_bytes != 0;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+        trace = trace * 31 + (uintptr_t)thread->cache.magazine[c].top;
+        *holds_anything |= thread->current[c] != NULL;
+    }
+    return trace;
+}
+
+size_t sleepers_tick(void)
+{
+    size_t waiting_bytes = 0;
+    if (UNDER_THREAD_SANITIZER)
+        return 0;
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        bool holds_anything;
+        uint64_t trace = trace_of(thread, &holds_anything);
+        if (!holds_anything || atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) /* relaxed: a guess */
+            continue;
+        if (trace != thread->seen)
+            thread->quiet_ticks = 0;
+        else if (thread->quiet_ticks < GIVE_UP_TICKS)
+            thread->quiet_ticks++;
+        thread->seen = trace;
+        if (thread->quiet_ticks >= QUIET_TICKS && empty_if_asleep(thread))
+            continue;
+        if (thread->quiet_ticks < GIVE_UP_TICKS) /* else it is busy elsewhere, for how long nobody knows */
+            waiting_bytes += thread->capacity_bytes;
+    }
+    return waiting_bytes;
+}
+
+void sleepers_empty_all(void)
+{
+    for (struct thread *thread = thread_first(); thread != NULL && !UNDER_THREAD_SANITIZER; thread = thread->next)
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: claim() looks again */
+            empty_if_asleep(thread);
+}
