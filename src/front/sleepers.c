@@ -44,35 +44,36 @@
 extern const char __start_hakmem_hits[] __attribute__((weak, visibility("hidden")));
 extern const char __stop_hakmem_hits[] __attribute__((weak, visibility("hidden")));
 
-/* Whether an address inside the hit paths lies on the stack above sp, or cannot be ruled out. */
-static bool may_be_inside_hit(uintptr_t sp)
+/* Whether an address inside the hit paths lies on the stack, or cannot be ruled out. */
+static bool may_be_inside_hit(uintptr_t sp, uintptr_t stack_end)
 {
     uintptr_t word[PEEK_BYTES / sizeof(uintptr_t)], at = sp & ~(uintptr_t)(sizeof(uintptr_t) - 1);
-    while (at - sp < STACK_MAX_BYTES || at < sp) {
+    if (sp > stack_end || stack_end - sp > STACK_MAX_BYTES)
+        return true;
+    while (at < stack_end) {
         size_t len_bytes = PEEK_BYTES - at % PEEK_BYTES; /* to the end of the page */
         if (!os_peek(at, word, len_bytes))
-            return at <= sp; /* The stack ends here; or it cannot be read at all. */
+            return true;
         for (size_t i = 0; i < len_bytes / sizeof(uintptr_t); i++)
             if (word[i] - (uintptr_t)__start_hakmem_hits <= (uintptr_t)(__stop_hakmem_hits - __start_hakmem_hits))
                 return true;
         at += len_bytes;
     }
-    return true;
+    return false;
 }
 
 static bool sleeps_outside_of_us(const struct thread *thread)
 {
     uintptr_t sp;
     return os_thread_waits(thread->thread_id, &sp) && atomic_load(&thread->busy) == 0 &&
-           (sp < thread->stack ? thread->stack - sp : sp - thread->stack) < STACK_MAX_BYTES && !may_be_inside_hit(sp);
+           !may_be_inside_hit(sp, thread->stack_end);
 }
 
 static bool claim(struct thread *thread)
 {
     if (!pool_lock(HAK_LOCK_METADATA))
         return false;
-    bool claimed = atomic_load(&thread->in_use) != 0 && thread->tls_slot != &tls_cache &&
-                   atomic_load(&thread->claim) == THREAD_UNCLAIMED;
+    bool claimed = atomic_load(&thread->in_use) != 0 && atomic_load(&thread->claim) == THREAD_UNCLAIMED;
     if (claimed) {
         atomic_store(&thread->claim, THREAD_CLAIMED);
         __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
@@ -84,8 +85,8 @@ static bool claim(struct thread *thread)
 /* Returns whether the thread's cache is empty now. */
 static bool empty_if_asleep(struct thread *thread)
 {
-    uintptr_t sp;
-    if (!os_thread_waits(thread->thread_id, &sp) || !claim(thread)) /* Most are awake: no need to close their door. */
+    /* The first look: most are awake, and need no closed door. */
+    if (thread == tls_thread || !sleeps_outside_of_us(thread) || !claim(thread))
         return false;
     bool asleep = sleeps_outside_of_us(thread);
     if (asleep) {

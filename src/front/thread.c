@@ -79,9 +79,10 @@ static struct thread *claim_record(void)
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
     if (thread != NULL) {
+        atomic_store(&thread->busy, 1); /* nobody else's until create() is done with it */
         thread->tls_slot = &tls_cache;
         thread->thread_id = os_thread_id();
-        thread->stack = (uintptr_t)__builtin_frame_address(0);
+        thread->stack_end = os_stack_end();
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
         atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);  /* relaxed: a number, no more */
     }
@@ -198,7 +199,6 @@ static struct thread *create(void)
     if (exit_key_made)
         pthread_setspecific(exit_key,
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */
-    atomic_store(&thread->busy, 1);
     thread_close_door();
     tls_thread = thread;
     tls_created = NULL;

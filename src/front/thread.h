@@ -38,7 +38,7 @@ struct thread {
     uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;       /* ticks in a row that found the same `seen`. Written by ticks */
     int32_t thread_id;         /* the system's */
-    uintptr_t stack;           /* an address on its stack */
+    uintptr_t stack_end;       /* no frame of its stack lies above */
     uint64_t seen;             /* at the last tick: changes when the thread uses its cache. Written by ticks */
     void
         *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with: no lock, no memory of its own */

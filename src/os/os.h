@@ -74,6 +74,9 @@ bool os_start_thread(void *(*function)(void *));
 /* The number of the calling thread, as the system counts them. */
 int32_t os_thread_id(void);
 
+/* An address above every frame of the calling thread's stack, but near its end. */
+uintptr_t os_stack_end(void);
+
 /* Whether a thread of this process sleeps in a system call that waits for an event (futex, sleep, poll, read, ...), and
  * where its stack pointer is. False, too, where the system does not tell. A few microseconds. Keeps errno. */
 bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer);
@@ -81,7 +84,12 @@ bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer);
 /* Copies len_bytes from an address that may not be mapped; false when it is not. Within one page. Keeps errno. */
 bool os_peek(uintptr_t address, void *to, size_t len_bytes);
 
-/* Writes to the standard error stream's descriptor, without buffering and without malloc. */
+/* Gives the calling thread a table of file descriptors of its own, which is empty: what it opens from then on never takes a
+ * number that the program counts on, and no file stays open because of it. False: the system cannot (Linux before 5.9). */
+bool os_leave_files(void);
+
+/* Writes to the standard error stream's descriptor (the process's, if the thread has left its files), without buffering and
+ * without malloc. */
 void os_write_stderr(const char *text, size_t len_bytes);
 
 #if defined(HAKMEM_TESTING)

@@ -24,6 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE 2 /* since Linux 5.9 */
+#endif
 #ifndef MADV_COLD
 #define MADV_COLD 20 /* since Linux 5.4 */
 #endif
@@ -242,6 +245,12 @@ int32_t os_thread_id(void)
     return (int32_t)syscall(SYS_gettid);
 }
 
+uintptr_t os_stack_end(void)
+{
+    /* The system puts these bytes above the first thread's frames, and libc's threads have their descriptor there. */
+    return os_thread_id() == getpid() ? (uintptr_t)getauxval(AT_RANDOM) : (uintptr_t)pthread_self();
+}
+
 /* System calls in which a thread waits for what others do. None of them can have another task run in this thread's place
  * (as vfork does), and none is ever part of this library's own paths but futex, when it waits for the lock. */
 static bool waits_for_event(long number)
@@ -317,15 +326,37 @@ void os_yield(void)
     sched_yield();
 }
 
+static __thread bool has_left_files __attribute__((tls_model("initial-exec")));
+
+bool os_leave_files(void)
+{
+    has_left_files = syscall(SYS_close_range, 0u, ~0u, CLOSE_RANGE_UNSHARE) == 0;
+    return has_left_files;
+}
+
+/* The process's standard error stream for a thread that has left it; -1: it cannot be had. */
+static int stderr_of_process(void)
+{
+    int process = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    int file = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, STDERR_FILENO, 0);
+    if (process >= 0)
+        close(process);
+    return file;
+}
+
 void os_write_stderr(const char *text, size_t len_bytes)
 {
-    int saved_errno = errno;
+    int saved_errno = errno, file = STDERR_FILENO;
     while (len_bytes > 0) {
-        ssize_t n = write(STDERR_FILENO, text, len_bytes);
+        ssize_t n = write(file, text, len_bytes);
+        if (n < 0 && errno == EBADF && file == STDERR_FILENO && has_left_files && (file = stderr_of_process()) >= 0)
+            continue;
         if (n <= 0)
             break;
         text += n;
         len_bytes -= (size_t)n;
     }
+    if (file >= 0 && file != STDERR_FILENO)
+        close(file);
     errno = saved_errno;
 }

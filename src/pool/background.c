@@ -46,20 +46,21 @@ static uint64_t given_back(void)
 }
 
 /* Returns whether there will be more to do. */
-static bool tick(void)
+static bool tick(bool with_caches)
 {
-    size_t waiting_bytes = caches_tick();
+    size_t waiting_bytes = with_caches ? caches_tick() : 0;
     shared_pool_tick();
     return waiting_bytes >= BACKGROUND_MIN_BYTES || shared_pool_idle_bytes() != 0;
 }
 
 static void *run(void *unused)
 {
+    bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
     for (uint32_t took_ms = 0;;) {
         os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         uint32_t from_ms = os_now_ms();
         uint64_t before = given_back();
-        bool more = tick();
+        bool more = tick(has_own_files);
         took_ms = given_back() == before ? os_now_ms() - from_ms : 0;
         if (more)
             continue;
@@ -75,7 +76,7 @@ static void tick_by_caller(uint32_t now_ms)
 {
     uint32_t last = atomic_load(&last_tick_ms);
     if (now_ms - last >= tick_ms() && atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
-        tick();
+        tick(true);
 }
 
 void background_wake(void)

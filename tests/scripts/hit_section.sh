@@ -1,0 +1,30 @@
+#!/bin/bash
+# hit_section.sh - every function that a hit path is part of lies in the section by which sleepers.c knows them.
+#
+#   S1  in the objects of src/api, only code in that section looks at a thread's cache
+#   S2  so does the one function of src/front that callers enter with their door open, front_claim_above_small
+# It reads the static library's relocations, so it sees what the compiler inlined.
+set -euo pipefail
+source "$(dirname "$0")/_common.sh"
+
+section=hakmem_hits
+readelf -rW "$HAKMEM_BUILD_DIR/libhakmem.a" | awk '
+    /^File: /              { match($0, /\([^)]*\)/); object = substr($0, RSTART + 1, RLENGTH - 2) }
+    /^Relocation section / { split($0, part, "\047"); section = part[2] }
+    / tls_cache/           { print object, section }' | sort | uniq -c > looks
+
+step "S1: what looks at tls_cache"
+cat looks
+for object in malloc.c.o override.c.o override_cxx.c.o; do
+    grep -q " $object \.rela$section\$" looks || fail "$object has no hit path: the check sees nothing"
+    if grep " $object " looks | grep -qv "\.rela$section\$"; then
+        fail "$object looks at a thread's cache outside of section $section"
+    fi
+done
+if grep -vE ' (malloc|override|override_cxx|refill|flush|thread|sleepers|magazine)\.c\.o ' looks; then
+    fail "another object looks at a thread's cache"
+fi
+
+step "S2: front_claim_above_small"
+objdump -t "$HAKMEM_BUILD_DIR/libhakmem.a" | grep -E "F $section.* front_claim_above_small$" \
+    || fail "front_claim_above_small is not in section $section"
