@@ -4,8 +4,9 @@
 #   make run              the same, then the benchmark bench/run.sh
 #   make test             everything: all compilers, all kinds of build, all tests
 #   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
-#   make bench-latency, make bench-contention
-#                         single calls in cycles; atomic instructions and locks per million operations
+#   make bench-latency, make bench-contention, make bench-memory
+#                         single calls in cycles; atomic instructions and locks per million operations; what memory
+#                         a program keeps after it has let go of it
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
 #   make setup            install every package that any target needs
@@ -14,7 +15,7 @@
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan bench bench-latency bench-contention bench-compare install setup format clean
+.PHONY: build run test test-tsan bench bench-latency bench-contention bench-memory bench-compare install setup format clean
 
 build:
 	@$(SETUP) build
@@ -47,6 +48,10 @@ bench-latency: build
 bench-contention: build
 	@$(SETUP) bench test
 	bench/contention.py
+
+bench-memory: build
+	@$(SETUP) bench
+	bench/memory.py
 
 bench-compare: build
 	@$(SETUP) bench

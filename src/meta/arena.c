@@ -200,8 +200,10 @@ static void mark_taken(struct arena *arena, uint32_t first, uint32_t n)
 {
     for (uint32_t i = first; i < first + n; i++) {
         arena->taken[i / 64] |= (uint64_t)1 << (i % 64);
-        arena->superslabs[i].arena = arena;
-        arena->superslabs[i].index = i;
+        if (arena->superslabs[i].arena == NULL) { /* Others may be reading them: they never change once they are set. */
+            arena->superslabs[i].arena = arena;
+            arena->superslabs[i].index = i;
+        }
         arena->superslabs[i].state = SUPERSLAB_MAPPING;
     }
     if (first == arena->first_free_hint)

@@ -196,6 +196,10 @@ static void a_sleeper_is_emptied_whatever_it_waits_for(void **state)
 {
     (void)state;
     for (enum way way = 0; way < SPINNING; way++) {
+#ifdef ADDRESS_SANITIZED
+        if (way == IN_POLL || way == IN_READ)
+            continue; /* The sanitizer's own functions stand between: old return addresses lie in their large frames. */
+#endif
         pthread_t thread = start_worker(way);
         wait_until_asleep(worker.thread_id);
         struct thread *record = record_of(worker.thread_id);
