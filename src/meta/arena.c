@@ -267,15 +267,12 @@ bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
     return true;
 }
 
-void arena_purge_slab_records(struct superslab *ss)
+void arena_purge_large_bits(struct superslab *ss)
 {
-    size_t slab = (size_t)ss->index * SUPERSLAB_SLABS;
-    size_t bits_bytes = SUPERSLAB_SLABS * SLAB_MAX_WORDS * sizeof(uint64_t);
-    if (ss->has_slab_records && os_page_bytes() <= SUPERSLAB_SLABS * sizeof(struct slab)) {
-        os_purge(&ss->arena->slabs[slab], SUPERSLAB_SLABS * sizeof(struct slab));
-        os_purge((void *)&ss->arena->large_bits[slab * SLAB_MAX_WORDS], bits_bytes);
-    }
-    ss->has_slab_records = 0;
+    size_t len_bytes = SUPERSLAB_SLABS * SLAB_MAX_WORDS * sizeof(uint64_t);
+    if (ss->has_large_bits && os_page_bytes() <= len_bytes)
+        os_purge((void *)&ss->arena->large_bits[(size_t)ss->index * SUPERSLAB_SLABS * SLAB_MAX_WORDS], len_bytes);
+    ss->has_large_bits = 0;
 }
 
 void arena_put(struct superslab *ss, uint32_t n)

@@ -18,10 +18,10 @@ struct superslab *arena_take(uint32_t n, size_t alignment);
 /* Takes the n SuperSlabs right behind ss, if they are free, and makes them writable. Caller holds the pool lock. */
 bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n);
 
-/* Gives back the memory of the records of a SuperSlab's slots, all of which are in state UNUSED, with clean pages: they read
- * as zero then, which says the same. Where pages are larger than the records of one SuperSlab they stay. Caller has it in
- * its hands. */
-void arena_purge_slab_records(struct superslab *ss);
+/* Gives back the memory of the large bit maps of a SuperSlab none of whose slots holds a slab. Where pages are larger than
+ * they, they stay. Caller has the SuperSlab in its hands. Why not the slots' records, too: other threads may still look at one
+ * when the slab has gone. */
+void arena_purge_large_bits(struct superslab *ss);
 
 /* Puts n SuperSlabs back. Caller holds the pool lock. */
 void arena_put(struct superslab *ss, uint32_t n);

@@ -122,7 +122,7 @@ struct superslab {
     _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
     uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
     uint8_t dirty;                     /* enum superslab_dirty, while empty. Pool lock */
-    uint8_t has_slab_records;          /* its slots' records were in use. Pool lock, or the thread that gives it back */
+    _Atomic uint8_t has_large_bits;    /* its large bit maps were in use. Raised by slab_open */
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
     _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
     uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */

@@ -221,7 +221,7 @@ static void give_back(struct superslab *ss, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         superslab_forget_slots(ss + i);
         ss[i].dirty = clean ? DIRTY_NONE : DIRTY_ALL;
-        arena_purge_slab_records(&ss[i]);
+        arena_purge_large_bits(&ss[i]);
         ss[i].committed = committed;
         if (decommitted)
             ss[i].moved = 0;

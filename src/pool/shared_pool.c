@@ -122,7 +122,6 @@ static void relink_superslab(struct superslab *ss)
 void pool_add_superslab(struct superslab *ss)
 {
     ss->state = SUPERSLAB_POOLED;
-    ss->has_slab_records = 1;
     atomic_store(&ss->tier, SS_TIER_HOT);
     atomic_store(&ss->rising, 1);
     ss->unused_slots = UINT32_MAX;

@@ -44,6 +44,9 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     slab->bits = class->n_words <= SLAB_SMALL_WORDS
                      ? slab->small_bits
                      : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
+    if (class->n_words > SLAB_SMALL_WORDS)
+        atomic_store_explicit(&ss->has_large_bits, 1,
+                              memory_order_relaxed); /* relaxed: the slot's state publishes it */
     unsigned full_words = class->n_blocks / 64, rest = class->n_blocks % 64;
     /* relaxed: the release store of ctl below publishes them */
     for (unsigned w = 0; w < full_words; w++)
