@@ -65,6 +65,9 @@ void os_yield(void);
 /* Milliseconds of a clock that never goes back; exact to a few, and wraps after 49 days. No system call. */
 uint32_t os_now_ms(void);
 
+/* Milliseconds that the calling thread has run for. */
+uint32_t os_thread_ms(void);
+
 /* Sleeps for about so long. */
 void os_sleep_ms(uint32_t ms);
 

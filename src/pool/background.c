@@ -58,10 +58,10 @@ static void *run(void *unused)
     bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
     for (uint32_t took_ms = 0;;) {
         os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
-        uint32_t from_ms = os_now_ms();
+        uint32_t from_ms = os_thread_ms();
         uint64_t before = given_back();
         bool more = tick(has_own_files);
-        took_ms = given_back() == before ? os_now_ms() - from_ms : 0;
+        took_ms = given_back() == before ? os_thread_ms() - from_ms : 0;
         if (more)
             continue;
         atomic_store(&running, 0);
