@@ -492,7 +492,10 @@ static void any_instruction_may_be_interrupted(void **state)
         assert_null(pool_check());
         assert_int_equal(read_stats().live_blocks, live);
         assert_true(n_stops > 60);
-        assert_in_range(n_emptied, 1, n_stops - 1); /* outside of the allocator, but not within */
+        assert_true(n_emptied < n_stops); /* not within the allocator */
+#ifndef HAKMEM_DEBUG_BUILD
+        assert_true(n_emptied > 0); /* but outside of it. Unoptimised code leaves old return addresses everywhere. */
+#endif
         if (scenes[i].hits) /* of four calls 15 instructions each, and a few more for the jump to them, are hits */
             assert_true(n_stops - n_emptied >= 4 * 14);
     }
