@@ -40,7 +40,8 @@ void slab_recount(struct slab *slab);
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
 
 /* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that
- * out[0] is the highest of them: an array from whose end they are popped in ascending order.
+ * out[0] is the highest of them: an array from whose end they are popped in ascending order. The first claim from an
+ * empty slab, if it fits into the first page, begins at a place there that depends on the class.
  * Returns how many. Caller owns the slab. */
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
 
