@@ -142,7 +142,7 @@ struct hak_stats {
     uint64_t live_blocks;  /* their number */
     uint64_t cached_bytes; /* in the magazines of threads */
     uint64_t cached_blocks;
-    uint64_t committed_bytes;      /* SuperSlabs in the pool, the LRU cache and runs: memory that may be resident */
+    uint64_t committed_bytes;      /* pages handed out and not given back since: memory that may be resident */
     uint64_t peak_committed_bytes; /* the most that was */
     uint64_t reserved_bytes;       /* address space, most of which costs nothing */
     uint64_t metadata_bytes;       /* committed for records, bitmaps, magazines */
@@ -182,6 +182,7 @@ struct hak_stats {
     uint64_t arenas;
 
     uint64_t caches_emptied; /* of threads that slept, by ticks and trims */
+    uint64_t mapped_bytes;   /* SuperSlabs in the pool, the LRU cache and runs, whatever of them is in memory */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.

@@ -148,6 +148,7 @@ static void collect_stats(struct hak_stats *s)
     s->release_refused_pinned = stats_read(&c->release_refused_pinned);
     s->purged_bytes = stats_read(&c->purged_bytes);
     s->caches_emptied = stats_read(&c->caches_emptied);
+    s->mapped_bytes = stats_read(&c->mapped_bytes);
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
         s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
     s->lock_contended = stats_read(&c->lock_contended);
@@ -179,7 +180,7 @@ struct introspect_totals introspect_totals(void)
         .large_blocks = s.spans + s.runs,
         .committed_bytes = s.committed_bytes,
         .peak_committed_bytes = s.peak_committed_bytes,
-        .free_bytes = s.committed_bytes - s.live_bytes,
+        .free_bytes = s.committed_bytes > s.live_bytes ? s.committed_bytes - s.live_bytes : 0, /* read one by one */
         .free_blocks = s.cached_blocks + s.slots_unused + s.slots_empty,
         .trimmable_bytes = s.slots_empty * SLAB_BYTES + s.superslabs_cached * SUPERSLAB_BYTES,
     };
@@ -248,7 +249,7 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
                     X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
                         X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
                             X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills) X(flushes)          \
-                                X(threads) X(arenas) X(caches_emptied)
+                                X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)
 
 static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
                                                                 "metadata",     "trim",         "fork"};
@@ -293,8 +294,8 @@ void introspect_print_text(void)
     add(&text, "  live        %10llu KiB in %llu blocks\n", kib(s.live_bytes), (ull)s.live_blocks);
     add(&text, "  cached      %10llu KiB in %llu blocks, %llu threads\n", kib(s.cached_bytes), (ull)s.cached_blocks,
         (ull)s.threads);
-    add(&text, "  committed   %10llu KiB, at most %llu; records %llu\n", kib(s.committed_bytes),
-        kib(s.peak_committed_bytes), kib(s.metadata_bytes));
+    add(&text, "  committed   %10llu KiB, at most %llu; mapped %llu, records %llu\n", kib(s.committed_bytes),
+        kib(s.peak_committed_bytes), kib(s.mapped_bytes), kib(s.metadata_bytes));
     add(&text, "  SuperSlabs  %10llu hot, %llu draining, %llu cached; %llu mapped, %llu released, %llu evicted\n",
         (ull)s.superslabs_hot, (ull)s.superslabs_draining, (ull)s.superslabs_cached, (ull)s.superslabs_mapped_total,
         (ull)s.superslabs_released_total, (ull)s.superslabs_evicted_total);

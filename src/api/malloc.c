@@ -111,17 +111,23 @@ static size_t roomy_bytes(size_t old_bytes)
 static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
 {
     int saved_errno = errno;
+    size_t kept_bytes = min_size(old_bytes, size_bytes);
+    bool lends = span && kept_bytes > SPAN_MAX_BYTES; /* between runs, pages move */
+    if (lends)
+        span_lend(block, kept_bytes);
     void *moved = hit_malloc(size_bytes);
     if (unlikely(moved == NULL)) {
+        if (lends)
+            span_take_back(block, kept_bytes);
         if (size_bytes > old_bytes)
             return NULL;
         errno = saved_errno;
         return block;
     }
     if (span && size_bytes > CLASS_MAX_BYTES)
-        span_move(block, moved, min_size(old_bytes, size_bytes));
+        span_move(block, moved, kept_bytes);
     else
-        memcpy(moved, block, min_size(old_bytes, size_bytes));
+        memcpy(moved, block, kept_bytes);
     hit_free(block);
     return moved;
 }

@@ -109,9 +109,6 @@ enum superslab_state {
     SUPERSLAB_LEAVING /* detached, being given back */
 };
 
-/* What an empty SuperSlab's pages may hold. */
-enum superslab_dirty { DIRTY_NONE = 0, DIRTY_BY_SLAB /* as dirty_pages of each slab says */, DIRTY_ALL };
-
 enum superslab_tier { SS_TIER_HOT = 0, SS_TIER_DRAINING, SS_TIER_FREE };
 
 struct superslab {
@@ -121,7 +118,7 @@ struct superslab {
     _Atomic uint8_t tier;              /* enum superslab_tier. Written under the pool lock, read anywhere */
     _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
     uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
-    uint8_t dirty;                     /* enum superslab_dirty, while empty. Pool lock */
+    uint8_t dirty_by_slab;             /* outside the pool: dirty_pages of its slots tell. Pool lock */
     _Atomic uint8_t has_large_bits;    /* its large bit maps were in use. Raised by slab_open */
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
     _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
@@ -135,6 +132,9 @@ struct superslab {
     uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
+    /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
+     * lock, or the thread that has it in its hands */
+    _Atomic uint32_t dirty_prefix_bytes;
 };
 _Static_assert(sizeof(struct superslab) <= 128, "one SuperSlab record stays within two cache lines");
 

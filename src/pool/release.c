@@ -102,14 +102,14 @@ static void push_evicted(struct superslab *ss, uint32_t n)
 }
 
 /* How many SuperSlabs the cache may hold. As time empties it, it may grow with the heap: to a quarter of what is
- * committed, itself included. (bench_workloads large: 63 ms and a peak of 103 MiB with a half, 69 ms and 90 MiB with a
+ * mapped, itself included. (bench_workloads large: 63 ms and a peak of 103 MiB with a half, 69 ms and 90 MiB with a
  * third, 74 ms and 74 MiB with a quarter; glibc 273 ms and 99 MiB.) */
 static size_t lru_most(void)
 {
     if (config.purge_delay_ms == 0)
         return config.lru_superslabs;
-    size_t n_committed = (size_t)(stats_read(&stats_counters.committed_bytes) / SUPERSLAB_BYTES);
-    return max_size(config.lru_superslabs, n_committed / 4);
+    size_t n_mapped = (size_t)(stats_read(&stats_counters.mapped_bytes) / SUPERSLAB_BYTES);
+    return max_size(config.lru_superslabs, n_mapped / 4);
 }
 
 void lru_push(struct superslab *ss, uint32_t n)
@@ -189,18 +189,57 @@ void lru_forget(void)
 
 /* ---- Back to the system ---- */
 
-void superslab_forget_slots(struct superslab *ss)
+bool superslab_is_clean(const struct superslab *ss)
 {
-    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty == DIRTY_BY_SLAB; i++) {
+    return !ss->dirty_by_slab && ss->dirty_prefix_bytes == 0;
+}
+
+size_t superslab_dirty_bytes(const struct superslab *ss)
+{
+    if (ss->state != SUPERSLAB_POOLED && !ss->dirty_by_slab)
+        return ss->dirty_prefix_bytes;
+    size_t sum_bytes = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        sum_bytes += slab_dirty_bytes(superslab_slab(ss, i));
+    return sum_bytes;
+}
+
+void superslab_extend_dirty(struct superslab *ss, size_t len_bytes)
+{
+    if (len_bytes <= ss->dirty_prefix_bytes)
+        return;
+    stats_commit((int64_t)(len_bytes - ss->dirty_prefix_bytes));
+    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
+}
+
+void superslab_cut_dirty(struct superslab *ss, size_t len_bytes)
+{
+    if (len_bytes >= ss->dirty_prefix_bytes)
+        return;
+    stats_commit(-(int64_t)(ss->dirty_prefix_bytes - len_bytes));
+    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
+}
+
+void superslab_forget_slots(struct superslab *ss, bool gone)
+{
+    size_t dirty_bytes = superslab_dirty_bytes(ss), prefix_bytes = ss->dirty_prefix_bytes;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty_by_slab; i++) {
         struct slab *slab = superslab_slab(ss, i);
         if (slab_ctl_read(slab) == 0)
             continue;
+        unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
+        if (dirty != 0)
+            prefix_bytes = i * SLAB_BYTES + (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
         slab->last_class = 0;
         atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
         atomic_store_explicit(&slab->ctl, 0, memory_order_release);
     }
-    if (ss->dirty == DIRTY_BY_SLAB)
-        ss->dirty = DIRTY_ALL;
+    if (gone)
+        prefix_bytes = 0;
+    ss->dirty_by_slab = 0;
+    ss->dirty_prefix_bytes = (uint32_t)prefix_bytes;
+    if (prefix_bytes != dirty_bytes)
+        stats_commit((int64_t)prefix_bytes - (int64_t)dirty_bytes);
 }
 
 static void give_back(struct superslab *ss, uint32_t n)
@@ -219,14 +258,13 @@ static void give_back(struct superslab *ss, uint32_t n)
     if (huge || decommitted)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
-        superslab_forget_slots(ss + i);
-        ss[i].dirty = clean ? DIRTY_NONE : DIRTY_ALL;
+        superslab_forget_slots(ss + i, clean);
         arena_purge_large_bits(&ss[i]);
         ss[i].committed = committed;
         if (decommitted)
             ss[i].moved = 0;
     }
-    stats_commit(-(int64_t)len_bytes);
+    stats_add(&stats_counters.mapped_bytes, -(uint64_t)len_bytes);
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
         return; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
     arena_put(ss, n);
@@ -341,7 +379,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
 {
     if (config.huge_pages != HUGE_PAGES_AUTO)
         return config.huge_pages == HUGE_PAGES_ALWAYS;
-    return stats_read(&stats_counters.committed_bytes) > HUGE_HEAP_BYTES && grows_densely(fresh);
+    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && grows_densely(fresh);
 }
 
 bool huge_pages_for_runs(size_t len_bytes)
@@ -363,14 +401,12 @@ void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)
     /* Small pages would keep the system from using a huge one, and cost more than a huge one does: one by one, they are
      * mostly missing. */
     for (uint32_t i = 0; i < n_huge; i++)
-        if (ss[i].dirty != DIRTY_NONE && !ss[i].huge && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES)) {
-            superslab_forget_slots(ss + i);
-            ss[i].dirty = DIRTY_NONE;
-        }
+        if (!superslab_is_clean(ss + i) && !ss[i].huge && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES))
+            superslab_forget_slots(ss + i, true);
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i;
         bool huge = i < n_huge;
-        while (end < n && ss[end].dirty == DIRTY_NONE && ss[end].huge != huge && huge == (end < n_huge))
+        while (end < n && superslab_is_clean(ss + end) && ss[end].huge != huge && huge == (end < n_huge))
             ss[end++].huge = huge;
         if (end > i)
             os_advise_huge(superslab_memory(ss + i), (size_t)(end - i) << SUPERSLAB_SHIFT, huge);
@@ -397,7 +433,7 @@ struct superslab *superslab_map(uint32_t n, size_t alignment)
     }
     if (ss != NULL) {
         stats_add(&stats_counters.superslabs_mapped_total, n);
-        stats_commit((int64_t)n << SUPERSLAB_SHIFT);
+        stats_add(&stats_counters.mapped_bytes, (uint64_t)n << SUPERSLAB_SHIFT);
     }
     return ss;
 }

@@ -20,9 +20,20 @@ void release_evicted(void);
 /* n SuperSlabs in a row from the cache, state MAPPING; NULL when it has none. Pool lock. */
 struct superslab *lru_take(uint32_t n, size_t alignment);
 
-/* An empty SuperSlab's slot records become those of a fresh one; what its pages hold is then known as a whole
- * (DIRTY_ALL). The caller has it in its hands. */
-void superslab_forget_slots(struct superslab *ss);
+/* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on
+ * known as a prefix, or is nothing when `gone`. The caller has it in its hands. */
+void superslab_forget_slots(struct superslab *ss, bool gone);
+
+/* Notes that the first len_bytes of a SuperSlab outside the pool may be in memory, or that nothing behind them is. The
+ * caller has it in its hands. */
+void superslab_extend_dirty(struct superslab *ss, size_t len_bytes);
+void superslab_cut_dirty(struct superslab *ss, size_t len_bytes);
+
+/* Whether all of a SuperSlab outside the pool reads as zero. */
+bool superslab_is_clean(const struct superslab *ss);
+
+/* What of a SuperSlab may be in memory, by its records. Exact when nobody works on it. */
+size_t superslab_dirty_bytes(const struct superslab *ss);
 
 /* Number of SuperSlabs in the cache. Without the lock: a guess. */
 uint32_t lru_count(void);

@@ -126,17 +126,20 @@ void pool_add_superslab(struct superslab *ss)
     atomic_store(&ss->rising, 1);
     ss->unused_slots = UINT32_MAX;
     ss->empty_slots = 0;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty != DIRTY_NONE; i++) {
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && !superslab_is_clean(ss); i++) {
         struct slab *slab = superslab_slab(ss, i);
-        if (ss->dirty == DIRTY_ALL) /* relaxed: ctl publishes it */
-            atomic_store_explicit(&slab->dirty_pages, (uint16_t)slab_all_pages(), memory_order_relaxed);
+        if (!ss->dirty_by_slab) /* relaxed: ctl publishes it */
+            atomic_store_explicit(&slab->dirty_pages,
+                                  (uint16_t)slab_pages_below(ss->dirty_prefix_bytes, (size_t)i * SLAB_BYTES),
+                                  memory_order_relaxed);
         bool dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != 0;
         atomic_store_explicit(&slab->ctl, SLAB_CTL(dirty ? SLAB_EMPTY : SLAB_UNUSED, 0, 0), memory_order_release);
         if (dirty)
             ss->empty_slots |= 1u << i;
     }
     ss->unused_slots = ~ss->empty_slots;
-    ss->dirty = DIRTY_NONE;
+    ss->dirty_by_slab = 0;
+    ss->dirty_prefix_bytes = 0;
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     link_superslab(ss);
 }
@@ -148,7 +151,7 @@ static void detach_superslab(struct superslab *ss)
     atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots));
     atomic_store(&ss->tier, SS_TIER_FREE);
     ss->state = SUPERSLAB_LEAVING;
-    ss->dirty = ss->empty_slots != 0 ? DIRTY_BY_SLAB : DIRTY_NONE;
+    ss->dirty_by_slab = ss->empty_slots != 0;
     stats_add(&stats_counters.tier_to_free, 1);
     EVENT("superslab empty ss=%p unused=%u empty=%u", superslab_memory(ss), count_bits(ss->unused_slots),
           count_bits(ss->empty_slots));
@@ -449,7 +452,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
                 return NULL;
             stats_add(&stats_counters.stage_os, 1);
         }
-        if (ss->dirty == DIRTY_NONE) /* Old pages are better than new ones, large or small. */
+        if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
             superslab_choose_pages(ss, 1, huge_pages_for_slabs(ss) ? 1 : 0);
         return acquire_from_new(ss, class_id);
     }
@@ -713,8 +716,10 @@ static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock
         struct slab *slab = superslab_slab(ss, i);
         if ((mask >> i & 1) == 0)
             continue;
-        if (purged >> i & 1)
+        if (purged >> i & 1) {
+            stats_commit(-(int64_t)slab_dirty_bytes(slab));
             atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
+        }
         atomic_store_explicit(&slab->ctl, SLAB_CTL(purged >> i & 1 ? SLAB_UNUSED : SLAB_EMPTY, 0, 0),
                               memory_order_release);
     }
@@ -921,7 +926,8 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
         return;
     default: /* MAPPING, LEAVING: in the hands of a thread that is gone, and empty */
         if (!interrupted) {
-            ss->dirty = DIRTY_ALL;
+            superslab_forget_slots(ss, false);
+            superslab_extend_dirty(ss, SUPERSLAB_BYTES);
             arena_put(ss, 1);
         }
         return;
@@ -1015,12 +1021,17 @@ static const char *check_superslab(const struct superslab *ss)
 
 const char *pool_check(void)
 {
+    uint64_t dirty_bytes = 0;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
             const struct superslab *ss = &arena->superslabs[i];
+            if (ss->arena == NULL)
+                continue; /* never used */
             const char *wrong = ss->state == SUPERSLAB_POOLED ? check_superslab(ss) : NULL;
             if (wrong != NULL)
                 return wrong;
+            dirty_bytes += superslab_dirty_bytes(ss);
         }
-    return NULL;
+    return dirty_bytes == stats_read(&stats_counters.committed_bytes) ? NULL
+                                                                      : "pages handed out and committed bytes differ";
 }

@@ -49,21 +49,35 @@ static void set_state(struct slab *slab, enum slab_state state)
 
 /* ---- Spans ------------------------------------------------------------------------------------------------------- */
 
-/* Describes n slots, which the caller has taken, as part of a span from `head` on. Returns whether all were clean. */
-static bool mark_span(struct superslab *ss, unsigned head, unsigned from, unsigned n)
+/* Notes that the pages of a span of len_bytes are handed out. Returns whether all of them were clean. */
+static bool hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes)
 {
+    size_t fresh_bytes = 0;
     bool clean = true;
+    for (unsigned i = head; (i - head) * SLAB_BYTES < len_bytes; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        unsigned needed = slab_pages_below(len_bytes, (size_t)(i - head) * SLAB_BYTES);
+        unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: we hold the slot */
+        clean &= (dirty & needed) == 0;
+        fresh_bytes += count_bits(needed & ~dirty) * slab_page_bytes();
+        atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | needed), memory_order_relaxed);
+    }
+    if (fresh_bytes != 0)
+        stats_commit((int64_t)fresh_bytes);
+    return clean;
+}
+
+/* Describes n slots, which the caller has taken, as part of a span from `head` on. */
+static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsigned n)
+{
     for (unsigned i = from; i < from + n; i++) {
         struct slab *slab = superslab_slab(ss, i);
-        clean &= atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) == 0; /* relaxed: we hold the slot */
-        atomic_store_explicit(&slab->dirty_pages, (uint16_t)slab_all_pages(), memory_order_relaxed);
         slab_place(slab, ss, i);
         slab->last_class = CLASS_SPAN;
         slab->span_slabs = (uint16_t)(i - head);
         set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
     }
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
-    return clean;
 }
 
 /* n slots from the pool; maps a SuperSlab if there is none. Returns with the lock held, or false without it. */
@@ -111,7 +125,8 @@ static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
     struct superslab *ss;
     if (!take_slots_locked(n, align_slots, &ss, &slot))
         return NULL;
-    *zeroed = mark_span(ss, slot, slot, n);
+    mark_span(ss, slot, slot, n);
+    *zeroed = hand_out_pages(ss, slot, len_bytes);
     struct slab *head = superslab_slab(ss, slot);
     head->span_slabs = (uint16_t)n;
     head->span_bytes = len_bytes;
@@ -149,6 +164,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     }
     head->span_slabs = (uint16_t)n_new;
     head->span_bytes = len_bytes;
+    hand_out_pages(ss, slot, len_bytes);
     if (n_new < n_old)
         put_slots_and_unlock(ss, slot + (unsigned)n_new, n_old - (unsigned)n_new);
     else
@@ -158,21 +174,28 @@ static bool resize_span(struct slab *head, size_t len_bytes)
 
 /* ---- Runs -------------------------------------------------------------------------------------------------------- */
 
-static void mark_run(struct superslab *ss, uint32_t from, uint32_t n)
+/* What of a run's SuperSlab number i lies within len_bytes. */
+static size_t part_of_run(size_t len_bytes, uint32_t i)
+{
+    size_t before_bytes = (size_t)i << SUPERSLAB_SHIFT;
+    return len_bytes <= before_bytes ? 0 : min_size(len_bytes - before_bytes, SUPERSLAB_BYTES);
+}
+
+/* SuperSlabs from number `from` on become part of a run of len_bytes. */
+static void mark_run(struct superslab *ss, uint32_t from, uint32_t n, size_t len_bytes)
 {
     for (uint32_t i = from; i < from + n; i++) {
-        superslab_forget_slots(&ss[i]);
+        superslab_forget_slots(&ss[i], false);
+        superslab_extend_dirty(&ss[i], part_of_run(len_bytes, i));
         ss[i].state = i == 0 ? SUPERSLAB_RUN : SUPERSLAB_RUN_BODY;
     }
     arena_set_class_map(ss->arena, (size_t)(ss->index + from) * SUPERSLAB_SLABS, (size_t)n * SUPERSLAB_SLABS,
                         CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
 
-/* What was in a run is no longer in the class map, and is dirty until it is given back. */
+/* What was in a run is no longer in the class map. */
 static void unmark_run(struct superslab *ss, uint32_t from, uint32_t n)
 {
-    for (uint32_t i = from; i < from + n; i++)
-        ss[i].dirty = DIRTY_ALL;
     arena_set_class_map(ss->arena, (size_t)(ss->index + from) * SUPERSLAB_SLABS, (size_t)n * SUPERSLAB_SLABS,
                         CLASS_FOREIGN);
 }
@@ -182,7 +205,7 @@ static bool all_clean(const struct superslab *ss, uint32_t n)
 {
     bool clean = true;
     for (uint32_t i = 0; i < n; i++)
-        clean &= ss[i].dirty == DIRTY_NONE;
+        clean &= superslab_is_clean(&ss[i]);
     return clean;
 }
 
@@ -213,7 +236,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     superslab_choose_pages(ss, n, huge_superslabs(len_bytes));
     if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
         report_broken("the pool lock is held by the thread that has just given it back", ss);
-    mark_run(ss, 0, n);
+    mark_run(ss, 0, n, len_bytes);
     ss->run_superslabs = n;
     ss->run_bytes = len_bytes;
     struct slab *head = superslab_slab(ss, 0);
@@ -234,23 +257,33 @@ static void put_run_and_unlock(struct superslab *ss, uint32_t n)
     background_wake();
 }
 
+/* Takes the free SuperSlabs behind a run of n_old, so that it has n_new. False: they are not free. */
+static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, size_t len_bytes)
+{
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return false;
+    bool taken = arena_take_behind(ss, n_old, n_new - n_old);
+    pool_unlock();
+    if (!taken)
+        return false;
+    uint32_t n_huge = huge_superslabs(len_bytes);
+    stats_add(&stats_counters.mapped_bytes, (uint64_t)(n_new - n_old) << SUPERSLAB_SHIFT);
+    stats_add(&stats_counters.superslabs_mapped_total, n_new - n_old);
+    superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
+    return true;
+}
+
 static bool resize_run(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
-    uint32_t n_new = superslabs_for(len_bytes);
-    if (len_bytes <= SPAN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
+    uint32_t n_new = superslabs_for(len_bytes), n_old = ss->run_superslabs; /* the caller's block: it stays as it is */
+    if (len_bytes <= SPAN_MAX_BYTES || (n_new > n_old && !take_behind(ss, n_old, n_new, len_bytes)) ||
+        !pool_lock(HAK_LOCK_SPAN))
         return false;
-    uint32_t n_old = ss->run_superslabs;
-    if (n_new > n_old) {
-        uint32_t more = n_new - n_old;
-        if (!arena_take_behind(ss, n_old, more)) {
-            pool_unlock();
-            return false;
-        }
-        stats_commit((int64_t)more << SUPERSLAB_SHIFT);
-        stats_add(&stats_counters.superslabs_mapped_total, more);
-        mark_run(ss, n_old, more);
-    }
+    if (n_new > n_old)
+        mark_run(ss, n_old, n_new - n_old, len_bytes);
+    if (n_new >= n_old)
+        superslab_extend_dirty(&ss[n_old - 1], part_of_run(len_bytes, n_old - 1));
     size_t old_bytes = ss->run_bytes, kept_bytes = min_size(old_bytes, (size_t)n_new << SUPERSLAB_SHIFT);
     ss->run_superslabs = n_new;
     ss->run_bytes = len_bytes;
@@ -258,13 +291,10 @@ static bool resize_run(struct slab *head, size_t len_bytes)
         put_run_and_unlock(ss + n_new, n_old - n_new);
     else
         pool_unlock();
-    if (n_new > n_old) {
-        uint32_t n_huge = huge_superslabs(len_bytes);
-        superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
-    }
     if (kept_bytes >= len_bytes + SLAB_BYTES) { /* The tail of the last SuperSlab stays ours, but not in memory. */
         superslab_use_small_pages(&ss[n_new - 1]);
-        os_purge(superslab_memory(ss) + len_bytes, kept_bytes - len_bytes);
+        if (os_purge(superslab_memory(ss) + len_bytes, kept_bytes - len_bytes))
+            superslab_cut_dirty(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
     }
     return true;
 }
@@ -363,15 +393,37 @@ bool span_resize(void *block, size_t size_bytes)
     return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
 }
 
-/* Moves n whole SuperSlabs of one run to another: each lies in one mapping of the system's. */
+/* The SuperSlabs that lie wholly within the first len_bytes of a run; 0 for a span. */
+static uint32_t whole_superslabs(const struct slab *head, size_t len_bytes)
+{
+    return head == NULL || head->span_slabs != 0 ? 0 : (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+}
+
+void span_lend(const void *block, size_t len_bytes)
+{
+    struct slab *head = head_of(block);
+    for (uint32_t i = 0, n = whole_superslabs(head, len_bytes); i < n; i++)
+        superslab_cut_dirty(&head->superslab[i], 0);
+}
+
+void span_take_back(const void *block, size_t len_bytes)
+{
+    struct slab *head = head_of(block);
+    for (uint32_t i = 0, n = whole_superslabs(head, len_bytes); i < n; i++)
+        superslab_extend_dirty(&head->superslab[i], SUPERSLAB_BYTES);
+}
+
+/* Moves n whole SuperSlabs of one run, which were lent, to another: each lies in one mapping of the system's. */
 static void move_superslabs(struct superslab *from, struct superslab *to, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         from[i].moved = to[i].moved = 1;
-        if (os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES))
+        if (os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES)) {
             to[i].huge = from[i].huge; /* advice moves with the mapping */
-        else
+        } else {
+            superslab_extend_dirty(&from[i], SUPERSLAB_BYTES);
             memcpy(superslab_memory(&to[i]), superslab_memory(&from[i]), SUPERSLAB_BYTES);
+        }
     }
 }
 
@@ -380,9 +432,10 @@ void span_move(void *from, void *to, size_t len_bytes)
     struct slab *from_head = head_of(from), *to_head = head_of(to);
     size_t moved_bytes = 0;
     /* Only between runs: pages that move take their mapping with them, and those of a run are replaced on release. */
-    if (from_head != NULL && to_head != NULL && from_head->span_slabs == 0 && to_head->span_slabs == 0) {
-        moved_bytes = len_bytes & ~(SUPERSLAB_BYTES - 1);
-        move_superslabs(from_head->superslab, to_head->superslab, (uint32_t)(moved_bytes >> SUPERSLAB_SHIFT));
+    uint32_t n = min_size(whole_superslabs(from_head, len_bytes), whole_superslabs(to_head, len_bytes));
+    if (n != 0) {
+        moved_bytes = (size_t)n << SUPERSLAB_SHIFT;
+        move_superslabs(from_head->superslab, to_head->superslab, n);
     }
     memcpy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes);
 }

@@ -20,8 +20,13 @@ size_t span_usable_bytes(const void *block);
 /* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. */
 bool span_resize(void *block, size_t size_bytes);
 
-/* Moves the contents of one block to a larger or equal one, by pages where that pays; the old one's contents are
- * lost. */
+/* Before another block is claimed to which span_move will move the first len_bytes: their pages will move too, where that
+ * pays, so they are not counted twice. span_take_back undoes it when there is no such block. */
+void span_lend(const void *block, size_t len_bytes);
+void span_take_back(const void *block, size_t len_bytes);
+
+/* Moves the contents of one block, which were lent, to another one of at least len_bytes, by pages where that pays; the old
+ * one's contents are lost. */
 void span_move(void *from, void *to, size_t len_bytes);
 
 #endif

@@ -14,7 +14,7 @@ struct stats_counters {
     _Atomic uint64_t superslabs_mapped_total, superslabs_released_total, superslabs_evicted_total;
     _Atomic uint64_t release_refused_pinned, purged_bytes, caches_emptied;
     _Atomic uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES], lock_contended;
-    _Atomic uint64_t committed_bytes, peak_committed_bytes;
+    _Atomic uint64_t mapped_bytes, committed_bytes, peak_committed_bytes;
 };
 extern struct stats_counters stats_counters __attribute__((visibility("hidden")));
 
@@ -28,7 +28,8 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Committed memory for blocks went up or down. */
+/* Memory for blocks that may be in memory went up or down: pages handed out, pages given back. Layer by layer, who notes
+ * it: slab.c for the pages of slabs, release.c for SuperSlabs outside the pool, span.c for spans. */
 void stats_commit(int64_t bytes);
 
 #endif

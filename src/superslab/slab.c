@@ -18,6 +18,8 @@
  */
 #include "superslab/slab.h"
 
+#include "service/stats.h"
+
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 {
     if (slab->superslab != NULL)
@@ -64,8 +66,11 @@ static void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byte)
         return;
     size_t page_bytes = slab_page_bytes();
     unsigned first = (unsigned)(from_byte / page_bytes), last = (unsigned)((to_byte - 1) / page_bytes);
-    dirty |= (2u << last) - (1u << first);
-    atomic_store_explicit(&slab->dirty_pages, (uint16_t)dirty, memory_order_relaxed);
+    unsigned fresh = ((2u << last) - (1u << first)) & ~dirty;
+    if (fresh == 0)
+        return;
+    stats_commit((int64_t)(count_bits(fresh) * page_bytes));
+    atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | fresh), memory_order_relaxed);
 }
 
 /* The free blocks of a word that lie below number `end`. */
@@ -308,11 +313,15 @@ static bool all_free(const struct slab *slab, const struct class_info *class, si
     return true;
 }
 
+size_t slab_dirty_bytes(const struct slab *slab)
+{
+    /* relaxed: only who holds the slab writes them */
+    return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * slab_page_bytes();
+}
+
 size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl)
 {
-    /* relaxed: only owners write, and this is a guess */
-    size_t in_memory_bytes =
-        count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * slab_page_bytes();
+    size_t in_memory_bytes = slab_dirty_bytes(slab); /* another thread's, maybe */
     size_t used_bytes = (size_t)CTL_USED(ctl) * class_table[CTL_CLASS(ctl)].bytes;
     return in_memory_bytes > used_bytes ? in_memory_bytes - used_bytes : 0;
 }
@@ -335,6 +344,7 @@ size_t slab_purge_free_pages(struct slab *slab)
         page = end + 1;
     }
     atomic_store_explicit(&slab->dirty_pages, (uint16_t)dirty, memory_order_relaxed);
+    stats_commit(-(int64_t)purged_bytes);
     return purged_bytes;
 }
 

@@ -20,6 +20,15 @@ static inline unsigned slab_all_pages(void)
     return (1u << (SLAB_BYTES / slab_page_bytes())) - 1;
 }
 
+/* The pages of a slab that begin below byte `end` of its SuperSlab, when the slab begins at byte `from` of it. */
+static inline unsigned slab_pages_below(size_t end, size_t from)
+{
+    if (end <= from)
+        return 0;
+    size_t n = (min_size(end - from, SLAB_BYTES) + slab_page_bytes() - 1) / slab_page_bytes();
+    return (1u << n) - 1;
+}
+
 /* What a return brought about; the caller acts on it (shared_pool.c). */
 enum slab_return {
     SLAB_RETURN_NOTHING,
@@ -80,6 +89,9 @@ static inline slab_ctl slab_ctl_read(const struct slab *slab)
 {
     return atomic_load_explicit(&slab->ctl, memory_order_acquire);
 }
+
+/* How much of the slab's memory may be in memory: pages that were handed out and not given back since. */
+size_t slab_dirty_bytes(const struct slab *slab);
 
 /* How much of the slab's memory holds no block in use, but for pages that were given back already. A guess; any thread. */
 size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl);

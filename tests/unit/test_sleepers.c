@@ -494,7 +494,10 @@ static void any_instruction_may_be_interrupted(void **state)
         assert_true(n_stops > 60);
         assert_true(n_emptied < n_stops); /* not within the allocator */
 #ifndef HAKMEM_DEBUG_BUILD
-        assert_true(n_emptied > 0); /* but outside of it. Unoptimised code leaves old return addresses everywhere. */
+        /* But outside of it. Old return addresses may lie anywhere on the stack: of slow paths and of unoptimised code that
+         * is too many to count on a moment without. */
+        if (scenes[i].hits)
+            assert_true(n_emptied > 0);
 #endif
         if (scenes[i].hits) /* of four calls 15 instructions each, and a few more for the jump to them, are hits */
             assert_true(n_stops - n_emptied >= 4 * 14);

@@ -24,14 +24,15 @@
 /* Every 64-bit counter of the struct, in its order. The struct's size proves that none is missing. */
 #define COUNTERS_BEFORE_LOCKS(X)                                                                                       \
     X(live_bytes)                                                                                                      \
-    X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes)       \
-        X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)                  \
-            X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)        \
-                X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list)         \
-                    X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
-                        X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
-                            X(release_refused_pinned) X(purged_bytes)
-#define COUNTERS_AFTER_LOCKS(X) X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied)
+    X(live_blocks)                                                                                                     \
+    X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes)    \
+        X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)         \
+            X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
+                X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
+                    X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
+                        X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
+#define COUNTERS_AFTER_LOCKS(X)                                                                                        \
+    X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)
 #define ONE(name) +1
 enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
 _Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");
@@ -390,8 +391,10 @@ static void assert_sums(void)
     struct hak_stats s = read_stats();
     assert_int_equal(s.slots_unused + s.slots_active + s.slots_empty, SUPERSLAB_SLABS * s.superslabs);
     assert_int_equal(s.superslabs_hot + s.superslabs_draining, s.superslabs);
-    assert_int_equal(s.committed_bytes % SUPERSLAB_BYTES, 0);
-    assert_true(s.committed_bytes >= (s.superslabs + s.superslabs_cached + s.runs) * SUPERSLAB_BYTES);
+    assert_int_equal(s.mapped_bytes % SUPERSLAB_BYTES, 0);
+    assert_true(s.mapped_bytes >= (s.superslabs + s.superslabs_cached + s.runs) * SUPERSLAB_BYTES);
+    assert_true(s.committed_bytes <= s.mapped_bytes); /* nothing was refused by the system */
+    assert_true(s.committed_bytes >= s.live_bytes + s.cached_bytes);
     assert_true(s.peak_committed_bytes >= s.committed_bytes);
     assert_true(s.reserved_bytes >= s.committed_bytes);
     assert_true(s.metadata_bytes > 0);
@@ -399,7 +402,7 @@ static void assert_sums(void)
     assert_true(s.threads >= 1);
     assert_int_equal((s.superslabs_mapped_total - s.superslabs_released_total - s.superslabs_evicted_total) *
                          SUPERSLAB_BYTES,
-                     s.committed_bytes);
+                     s.mapped_bytes);
     assert_null(pool_check());
 }
 
