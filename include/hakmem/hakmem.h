@@ -106,6 +106,37 @@ enum hak_trim_level {
  * Limits     blocks cached by other running threads, and the slabs that these claim from, stay with them. */
 HAK_API size_t hak_trim(int level) HAK_NOEXCEPT;
 
+/* ---- Budget ---------------------------------------------------------------------------------------------------- */
+
+/* How much memory the heap may hold: what counts is committed_bytes of struct hak_stats. Records come on top, less than 1 per
+ * cent; the program's other memory (stacks, code, its own mappings) is not counted. The environment variable HAKMEM_BUDGET
+ * sets the same at the start.
+ *
+ * Above soft_bytes caches shrink, and what is idle goes back at once. At hard_bytes, less a 64th (64 KiB to 4 MiB), requests
+ * fail with ENOMEM, operator new throws; blocks that the program has stay as they are, and what is free inside
+ * slabs in use, or becomes free, serves. Once a request has failed, those of up to 1 KiB may use the 64th that was kept.
+ * A thread passes the line by 64 KiB at most. What is above already when a budget is set stays.
+ * hard_bytes     1 MiB at least, or 0 for no budget (then soft_bytes is 0 too)
+ * soft_bytes     not above hard_bytes, or 0 for seven eighths of it
+ * Returns        0, or -1 with errno EINVAL, and nothing has changed.
+ * Cost           as hak_trim(HAK_TRIM_PAGES), if more than soft_bytes is held. */
+HAK_API int hak_budget_set(size_t soft_bytes, size_t hard_bytes) HAK_NOEXCEPT;
+
+/* The lines in force, 0 and 0 without a budget. Either pointer may be NULL. Async-signal-safe. */
+HAK_API void hak_budget_get(size_t *soft_bytes, size_t *hard_bytes) HAK_NOEXCEPT;
+
+enum hak_pressure {
+    HAK_PRESSURE_SOFT = 1, /* more than soft_bytes is held, or would be, though what was idle went back. Once each time */
+    HAK_PRESSURE_HARD = 2  /* a request is about to fail, by the budget or because the system refuses memory */
+};
+
+/* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts.
+ * It runs in the thread whose request met the line, inside its call of malloc, with no lock of the allocator held. It may
+ * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, must not throw,
+ * and is not called again while it runs, in any thread. After HAK_PRESSURE_HARD the request is tried once more. */
+typedef void (*hak_pressure_function)(enum hak_pressure pressure, void *argument);
+HAK_API void hak_budget_on_pressure(hak_pressure_function function, void *argument) HAK_NOEXCEPT;
+
 /* ---- Routes ---------------------------------------------------------------------------------------------------- */
 
 enum hak_route { HAK_ROUTE_TINY_ONLY = 0, HAK_ROUTE_TINY_FIRST = 1, HAK_ROUTE_POOL_ONLY = 2 };
@@ -183,6 +214,10 @@ struct hak_stats {
 
     uint64_t caches_emptied; /* of threads that slept, by ticks and trims */
     uint64_t mapped_bytes;   /* SuperSlabs in the pool, the LRU cache and runs, whatever of them is in memory */
+
+    uint64_t budget_soft_bytes, budget_hard_bytes; /* 0: no budget */
+    uint64_t budget_refusals; /* times that the budget refused a request, before the program was told or it failed */
+    uint64_t budget_reliefs; /* times that all idle memory was given back because of it */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.

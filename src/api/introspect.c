@@ -14,6 +14,7 @@
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
 
@@ -149,6 +150,12 @@ static void collect_stats(struct hak_stats *s)
     s->purged_bytes = stats_read(&c->purged_bytes);
     s->caches_emptied = stats_read(&c->caches_emptied);
     s->mapped_bytes = stats_read(&c->mapped_bytes);
+    if (budget_is_set()) {
+        s->budget_soft_bytes = atomic_load(&budget.soft_bytes);
+        s->budget_hard_bytes = atomic_load(&budget.hard_bytes);
+    }
+    s->budget_refusals = stats_read(&c->budget_refusals);
+    s->budget_reliefs = stats_read(&c->budget_reliefs);
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
         s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
     s->lock_contended = stats_read(&c->lock_contended);
@@ -249,7 +256,8 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
                     X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released)                           \
                         X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
                             X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills) X(flushes)          \
-                                X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)
+                                X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)              \
+                                    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
 
 static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
                                                                 "metadata",     "trim",         "fork"};

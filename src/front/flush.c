@@ -17,8 +17,6 @@
 
 #include "front/front.h"
 #include "front/route.h"
-#include "front/sleepers.h"
-#include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -273,21 +271,4 @@ void front_return_slow(void *block, const char *call)
     if (locate(block, call, &place))
         return_located(&place, block, call);
     errno = saved_errno;
-}
-
-void front_trim(int level)
-{
-    struct thread *thread = thread_enter();
-    if (thread != NULL)
-        thread_empty(thread);
-    sleepers_empty_all();
-    if (level >= HAK_TRIM_SLABS) {
-        shared_pool_retire_idle();
-        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
-    }
-    if (level >= HAK_TRIM_PAGES)
-        shared_pool_purge_pages();
-    lru_drain();
-    if (thread != NULL)
-        thread_leave(thread);
 }

@@ -6,11 +6,13 @@
  */
 #include "front/flush.h"
 #include "front/hit.h"
+#include "front/pressure.h"
 #include "front/route.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "service/budget.h"
 
 #include <errno.h>
 
@@ -180,24 +182,43 @@ static void *pop_at_hand(struct thread *thread, unsigned class_id)
     return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
 }
 
-void *front_claim_class(unsigned class_id, bool exact)
+static COLD void note_failure(void)
+{
+    budget_open_reserve(); /* of no meaning without a budget */
+    errno = ENOMEM;
+}
+
+/* From slabs: a batch; while the budget has no room for a slab's worth, one block. */
+static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exact)
+{
+    if (unlikely(budget_is_set()) && !pressure_admit(thread, SLAB_BYTES))
+        return pressure_claim_one(thread, class_id);
+    return thread != NULL ? refill(thread, class_id, exact) : claim_from_pool(class_id);
+}
+
+static void *claim_class(unsigned class_id, bool exact)
 {
     struct thread *thread = thread_enter();
-    void *block;
-    if (thread != NULL) {
-        block = pop_at_hand(thread, class_id);
-        if (block == NULL)
-            block = refill(thread, class_id, exact);
-        thread_leave(thread);
-    } else {
-        block = claim_from_pool(class_id);
-    }
+    if (thread == NULL)
+        return claim_from_slabs(NULL, class_id, exact);
+    void *block = pop_at_hand(thread, class_id);
+    if (block == NULL)
+        block = claim_from_slabs(thread, class_id, exact);
+    thread_leave(thread);
+    return block;
+}
+
+void *front_claim_class(unsigned class_id, bool exact)
+{
+    void *block = claim_class(class_id, exact);
+    if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
+        block = claim_class(class_id, exact);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         size_t block_bytes = class_table[class_id].bytes;
         block = emergency_claim(block_bytes, block_bytes & -block_bytes); /* any alignment that the class stands for */
     }
     if (unlikely(block == NULL))
-        errno = ENOMEM;
+        note_failure();
     return block;
 }
 
@@ -216,25 +237,48 @@ void *front_claim_slow(size_t size_bytes)
     return front_claim_class(class_id, false);
 }
 
-void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
     struct thread *thread = thread_enter();
-    void *block = span_claim(size_bytes, alignment, zeroed);
+    size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
+    bool promised = budget_is_set();
+    void *block = NULL;
+    if (likely(!promised) || pressure_promise(thread, len_bytes)) {
+        block = span_claim(size_bytes, alignment, zeroed);
+        if (promised)
+            budget_settle(len_bytes);
+    }
     if (thread != NULL)
         thread_leave(thread);
+    return block;
+}
+
+void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    void *block = claim_span(size_bytes, alignment, zeroed);
+    if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
+        block = claim_span(size_bytes, alignment, zeroed);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         block = emergency_claim(size_bytes, alignment);
         *zeroed = true;
     }
     if (unlikely(block == NULL))
-        errno = ENOMEM;
+        note_failure();
     return block;
 }
 
 bool front_resize_span(void *block, size_t size_bytes)
 {
     struct thread *thread = thread_enter();
-    bool resized = span_resize(block, size_bytes);
+    size_t old_bytes = budget_is_set() ? span_usable_bytes(block) : SIZE_MAX;
+    size_t more_bytes =
+        size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
+    bool resized = false;
+    if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
+        resized = span_resize(block, size_bytes);
+        if (more_bytes != 0)
+            budget_settle(more_bytes);
+    }
     if (thread != NULL)
         thread_leave(thread);
     return resized;

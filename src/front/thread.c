@@ -8,6 +8,7 @@
 #include "front/thread.h"
 
 #include "front/flush.h"
+#include "front/pressure.h"
 #include "front/route.h"
 #include "front/sleepers.h"
 #include "meta/arena.h"
@@ -15,6 +16,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 
 #include <pthread.h>
@@ -92,6 +94,8 @@ static struct thread *claim_record(void)
 
 size_t thread_cache_max_bytes(void)
 {
+    if (budget_presses())
+        return THREAD_CACHE_PRESSED_MAX_BYTES;
     return atomic_load_explicit(&n_threads, memory_order_relaxed) <= FEW_THREADS ? THREAD_CACHE_FEW_MAX_BYTES
                                                                                  : THREAD_CACHE_MAX_BYTES;
 }
@@ -136,6 +140,7 @@ static void on_fork_child(void)
     bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
     background_fork_child();
+    pressure_fork_child(interrupted);
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
      * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
      * leak. */
@@ -174,6 +179,7 @@ void thread_start_process(void)
     config_read();
     tiny_route_set(config.profile);
     arena_set_len_bytes(config.arena_bytes);
+    budget_start("");
     background_set_caches_tick(sleepers_tick);
     exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;
     pthread_atfork(NULL, NULL, on_fork_child);

@@ -19,6 +19,7 @@
 #define THREAD_CACHE_MAX_BYTES MIB
 #define THREAD_CACHE_FEW_MAX_BYTES (2 * MIB)
 #define FEW_THREADS 8
+#define THREAD_CACHE_PRESSED_MAX_BYTES (128 * KIB) /* while the budget presses */
 
 size_t thread_cache_max_bytes(void);
 
@@ -34,6 +35,7 @@ struct thread {
     _Atomic uint32_t in_use;   /* 0: free for the next thread. Written under the pool lock */
     _Atomic uint32_t busy;     /* inside a slow path. Written by the thread */
     _Atomic uint32_t claim;    /* enum thread_claim: another thread is at the record. See sleepers.c */
+    uint32_t relief;           /* the last relief in which it gave up its cache; see pressure.c */
     uint8_t shrink_cursor;     /* class that next gives up capacity */
     uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;       /* ticks in a row that found the same `seen`. Written by ticks */

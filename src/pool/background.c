@@ -10,8 +10,10 @@
  */
 #include "pool/background.h"
 
+#include "os/cgroup.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
 
@@ -21,6 +23,7 @@
 #define RETRY_MS 1000 /* after the system refused a thread */
 /* A tick that took long and found nothing, in a heap of many GiB, is followed by so many times its length of rest. */
 #define REST_FACTOR 20
+#define PRESSURE_MAX 1000 /* hundredths of a per cent of the last ten seconds in which some task waited for memory */
 
 static _Atomic uint32_t running;
 static _Atomic size_t cached_bytes; /* in caches of threads */
@@ -45,6 +48,17 @@ static uint64_t given_back(void)
            stats_read(&stats_counters.superslabs_evicted_total) + stats_read(&stats_counters.caches_emptied);
 }
 
+/* When the system is short of memory, what is idle does not wait. */
+static void look_at_system(void)
+{
+    uint32_t is_short = os_memory_pressure("") > PRESSURE_MAX;
+    atomic_store_explicit(&budget.system_short, is_short, memory_order_relaxed); /* relaxed: a hint */
+    if (is_short) {
+        shared_pool_retire_idle();
+        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    }
+}
+
 /* Returns whether there will be more to do. */
 static bool tick(bool with_caches)
 {
@@ -60,10 +74,13 @@ static void *run(void *unused)
         os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         uint32_t from_ms = os_thread_ms();
         uint64_t before = given_back();
+        if (has_own_files)
+            look_at_system();
         bool more = tick(has_own_files);
         took_ms = given_back() == before ? os_thread_ms() - from_ms : 0;
         if (more)
             continue;
+        atomic_store(&budget.system_short, 0); /* nobody looks from here on */
         atomic_store(&running, 0);
         /* What became idle before the store found us running, and woke nobody. */
         uint32_t no = 0;
@@ -113,4 +130,5 @@ void background_set_caches_tick(size_t (*function)(void))
 void background_fork_child(void)
 {
     atomic_store(&running, 0);
+    atomic_store(&budget.system_short, 0);
 }

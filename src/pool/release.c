@@ -13,6 +13,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"
 #include "service/stats.h"
@@ -106,6 +107,8 @@ static void push_evicted(struct superslab *ss, uint32_t n)
  * third, 74 ms and 74 MiB with a quarter; glibc 273 ms and 99 MiB.) */
 static size_t lru_most(void)
 {
+    if (budget_presses())
+        return 0;
     if (config.purge_delay_ms == 0)
         return config.lru_superslabs;
     size_t n_mapped = (size_t)(stats_read(&stats_counters.mapped_bytes) / SUPERSLAB_BYTES);
@@ -379,13 +382,13 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
 {
     if (config.huge_pages != HUGE_PAGES_AUTO)
         return config.huge_pages == HUGE_PAGES_ALWAYS;
-    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && grows_densely(fresh);
+    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && !budget_presses() && grows_densely(fresh);
 }
 
 bool huge_pages_for_runs(size_t len_bytes)
 {
     return config.huge_pages == HUGE_PAGES_ALWAYS ||
-           (config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES);
+           (config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses());
 }
 
 void superslab_use_small_pages(struct superslab *ss)

@@ -21,6 +21,7 @@
 #include "pool/background.h"
 #include "pool/idle.h"
 #include "pool/release.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"
 #include "service/report.h"
@@ -226,7 +227,7 @@ static bool is_sparse(const struct superslab *ss)
  * Looks without the lock first: most SuperSlabs stay as they are. */
 static void consider_draining(struct superslab *ss)
 {
-    if (config.purge_delay_ms == 0 && is_sparse(ss) && pool_lock(HAK_LOCK_TIER)) {
+    if (budget_purge_delay_ms() == 0 && is_sparse(ss) && pool_lock(HAK_LOCK_TIER)) {
         evaluate_tier(ss);
         pool_unlock();
     }
@@ -323,7 +324,7 @@ struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n
         detach_superslab(ss);
         return ss;
     }
-    if (config.purge_delay_ms == 0)
+    if (budget_purge_delay_ms() == 0)
         evaluate_tier(ss);
     return NULL;
 }
@@ -385,6 +386,21 @@ struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *
         if (slab != NULL && (slab < fresh || slab_maybe_recycled(slab, class_id)) && own_listed(arena, class_id, i)) {
             stats_add(&stats_counters.stage_class_list, 1);
             return slab;
+        }
+    }
+    return NULL;
+}
+
+void *shared_pool_claim_in_memory(unsigned class_id)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        for (size_t i = class_set_find(arena, class_id, 0); i != SIZE_MAX; i = class_set_find(arena, class_id, i + 1)) {
+            if (!own_listed(arena, class_id, i))
+                continue;
+            void *block = slab_claim_in_memory(&arena->slabs[i]);
+            shared_pool_disown_slab(&arena->slabs[i]);
+            if (block != NULL)
+                return block;
         }
     }
     return NULL;
@@ -500,7 +516,7 @@ void shared_pool_retire(struct slab *slab)
  * SuperSlab drains. */
 static void let_wait(struct slab *slab)
 {
-    if (config.purge_delay_ms == 0 || tier_of(slab->superslab) == SS_TIER_DRAINING ||
+    if (budget_purge_delay_ms() == 0 || tier_of(slab->superslab) == SS_TIER_DRAINING ||
         !pool_lock(HAK_LOCK_RELEASE_SLAB)) {
         release_retiring(slab);
         return;
@@ -549,6 +565,7 @@ void shared_pool_disown_slab(struct slab *slab)
 uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask)
 {
     uint64_t doubly;
+    budget_note_freed();
     unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* we hold a block of it: the class cannot change */
     switch (slab_return_blocks(slab, word, mask, &doubly)) {
     case SLAB_RETURN_LISTABLE:
@@ -656,10 +673,11 @@ void shared_pool_unpin(struct superslab *ss)
 
 void shared_pool_slots_emptied(enum hak_lock_cause cause)
 {
-    if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) <= config.empty_slabs)
+    size_t most = budget_presses() ? 0 : config.empty_slabs;
+    if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) <= most)
         return;
-    if (config.purge_delay_ms == 0)
-        shared_pool_purge_empty(config.empty_slabs / 2, cause);
+    if (budget_purge_delay_ms() == 0)
+        shared_pool_purge_empty(most / 2, cause);
     else
         background_wake();
 }
@@ -856,7 +874,7 @@ static void retire_old_slabs(uint32_t now_ms)
     for (;;) {
         if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
             return;
-        struct slab *slab = idle_pop(now_ms, config.purge_delay_ms);
+        struct slab *slab = idle_pop(now_ms, budget_purge_delay_ms());
         pool_unlock();
         if (slab == NULL)
             return;
@@ -880,7 +898,7 @@ void shared_pool_tick(void)
             tick_slots(ss);
         }
     atomic_store_explicit(&pool.waiting_bytes, waiting_bytes, memory_order_relaxed); /* relaxed: a number */
-    lru_expire(now_ms, config.purge_delay_ms);
+    lru_expire(now_ms, budget_purge_delay_ms());
 }
 
 size_t shared_pool_idle_bytes(void)
@@ -907,6 +925,17 @@ void shared_pool_purge_pages(void)
         }
     }
     stats_add(&stats_counters.purged_bytes, purged_bytes);
+}
+
+/* What committed_bytes should be, by the records. */
+static uint64_t count_dirty_bytes(void)
+{
+    uint64_t sum_bytes = 0;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
+            if (arena->superslabs[i].arena != NULL) /* else never used */
+                sum_bytes += superslab_dirty_bytes(&arena->superslabs[i]);
+    return sum_bytes;
 }
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
@@ -980,6 +1009,8 @@ void shared_pool_fork_child(bool interrupted)
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
             rebuild_superslab(&arena->superslabs[i], interrupted);
+    /* Those who counted may have been in the midst of it. */
+    atomic_store_explicit(&stats_counters.committed_bytes, count_dirty_bytes(), memory_order_relaxed);
     pool_unlock();
 }
 
@@ -1021,17 +1052,13 @@ static const char *check_superslab(const struct superslab *ss)
 
 const char *pool_check(void)
 {
-    uint64_t dirty_bytes = 0;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
             const struct superslab *ss = &arena->superslabs[i];
-            if (ss->arena == NULL)
-                continue; /* never used */
             const char *wrong = ss->state == SUPERSLAB_POOLED ? check_superslab(ss) : NULL;
             if (wrong != NULL)
                 return wrong;
-            dirty_bytes += superslab_dirty_bytes(ss);
         }
-    return dirty_bytes == stats_read(&stats_counters.committed_bytes) ? NULL
+    return count_dirty_bytes() == stats_read(&stats_counters.committed_bytes) ? NULL
                                                                       : "pages handed out and committed bytes differ";
 }

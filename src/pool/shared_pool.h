@@ -36,6 +36,10 @@ struct slab *shared_pool_acquire_slab(unsigned class_id);
  * `fresh`. Owned by the caller; NULL: there is none. */
 struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh);
 
+/* A block of the class that commits nothing: from the first listed slab that has one on pages handed out already. NULL:
+ * there is none. Looks at every listed slab of the class: for when memory has run out. */
+void *shared_pool_claim_in_memory(unsigned class_id);
+
 /* The owner lets go of a slab: it is listed, or released if empty. */
 void shared_pool_disown_slab(struct slab *slab);
 

@@ -13,6 +13,7 @@
 #include "pool/emergency.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/report.h"
 #include "service/stats.h"
@@ -303,6 +304,7 @@ static bool resize_run(struct slab *head, size_t len_bytes)
 static void put_block_and_unlock(struct slab *head)
 {
     struct superslab *ss = head->superslab;
+    budget_note_freed();
     if (head->span_slabs == 0) {
         set_state(head, SLAB_UNUSED);
         put_run_and_unlock(ss, ss->run_superslabs);

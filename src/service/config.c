@@ -131,6 +131,45 @@ static bool parse_purge_delay(const char *text)
     return true;
 }
 
+/* A size; up to `end`, where that is not NULL. */
+static bool parse_part(const char *text, const char *end, size_t *out)
+{
+    char part[32];
+    size_t len = end == NULL ? strlen(text) : (size_t)(end - text);
+    if (len >= sizeof part)
+        return false;
+    memcpy(part, text, len);
+    part[len] = 0;
+    return parse_size(part, true, (size_t)1 << 46, out);
+}
+
+static bool parse_budget(const char *text)
+{
+    const char *colon = strchr(text, ':');
+    size_t len = strlen(text), percent, soft_bytes = 0, hard_bytes;
+    if (strcmp(text, "auto") == 0) {
+        config.budget_auto = true;
+        return true;
+    }
+    if (len > 1 && len <= 4 && text[len - 1] == '%') {
+        char digits[4];
+        memcpy(digits, text, len - 1);
+        digits[len - 1] = 0;
+        if (!parse_size(digits, false, 100, &percent) || percent == 0)
+            return false;
+        config.budget_percent = (unsigned)percent;
+        return true;
+    }
+    if (colon != NULL && (!parse_part(text, colon, &soft_bytes) || soft_bytes == 0))
+        return false;
+    if (!parse_part(colon == NULL ? text : colon + 1, NULL, &hard_bytes) || soft_bytes > hard_bytes ||
+        (hard_bytes != 0 && hard_bytes < MIB))
+        return false;
+    config.budget_soft_bytes = soft_bytes;
+    config.budget_hard_bytes = hard_bytes;
+    return true;
+}
+
 static bool parse_background(const char *text)
 {
     static const char *const names[] = {"off", "auto"};
@@ -180,6 +219,10 @@ static const struct {
      parse_background},
     {{"HAKMEM_THP", "never|auto|always", "auto", "transparent huge pages: auto for large blocks and in large heaps"},
      parse_huge_pages},
+    {{"HAKMEM_BUDGET", "0|SIZE|SOFT:SIZE|1%..100%|auto", "0",
+      "most memory that the heap may hold: a size from 1M, a part of the control group's limit, or 90% of it if it has "
+      "one"},
+     parse_budget},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

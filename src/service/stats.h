@@ -14,6 +14,7 @@ struct stats_counters {
     _Atomic uint64_t superslabs_mapped_total, superslabs_released_total, superslabs_evicted_total;
     _Atomic uint64_t release_refused_pinned, purged_bytes, caches_emptied;
     _Atomic uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES], lock_contended;
+    _Atomic uint64_t budget_refusals, budget_reliefs;
     _Atomic uint64_t mapped_bytes, committed_bytes, peak_committed_bytes;
 };
 extern struct stats_counters stats_counters __attribute__((visibility("hidden")));

@@ -176,6 +176,25 @@ uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
     return free;
 }
 
+void *slab_claim_in_memory(struct slab *slab)
+{
+    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes, page_bytes = slab_page_bytes();
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: the owner */
+    for (unsigned word = 0; word < slab->n_words; word++) {
+        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed); /* relaxed: as in free_below */
+        for (; free != 0; free &= free - 1) {
+            size_t offset = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
+            unsigned pages = (2u << ((offset + block_bytes - 1) / page_bytes)) - (1u << (offset / page_bytes));
+            if ((pages & ~dirty) != 0)
+                continue;
+            atomic_fetch_and_explicit(&slab->bits[word], ~(free & -free), memory_order_acquire); /* R1 */
+            atomic_fetch_add_explicit(&slab->ctl, 1, memory_order_relaxed); /* relaxed: as in slab_claim */
+            return slab->memory + offset;
+        }
+    }
+    return NULL;
+}
+
 unsigned slab_fresh_from(const struct slab *slab)
 {
     const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];

@@ -58,6 +58,10 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
  * there are none. Caller owns the slab. */
 uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *word);
 
+/* Claims one block all of whose pages were handed out already, so that nothing is committed; NULL: there is none. Looks at
+ * every free block: for when memory has run out. Caller owns the slab. */
+void *slab_claim_in_memory(struct slab *slab);
+
 /* The number of the first block that begins on memory which the system has yet to supply: no block from there on was
  * handed out since the pages were last given back. Caller owns the slab. */
 unsigned slab_fresh_from(const struct slab *slab);

@@ -32,7 +32,8 @@
                     X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
                         X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
 #define COUNTERS_AFTER_LOCKS(X)                                                                                        \
-    X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)
+    X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)               \
+    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
 #define ONE(name) +1
 enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
 _Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");

@@ -1,0 +1,227 @@
+/* pressure.c - see pressure.h.
+ * Owns     the state of reliefs, the program's function.     Called by  refill.c, thread.c, api/
+ * Calls    budget.h, thread.h, sleepers.h, shared_pool.h, release.h
+ * Threads  any. One relief at a time: who comes meanwhile waits for it, because what it gives back is what he needs. The lock
+ *          for that is taken before the pool lock, never after it.
+ * Signals  a handler that interrupts a relief on its own thread goes without one.
+ */
+#include "front/pressure.h"
+
+#include "front/front.h"
+#include "front/sleepers.h"
+#include "os/lock.h"
+#include "os/os.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+
+/* Above the soft line a relief is due each time that so many parts of the way to the hard line were used up. */
+#define SOFT_STEPS 8
+#define STEP_MIN_BYTES (256 * KIB)
+/* At the hard line a request asks for one where blocks came back to slabs since the last one; and now and then, because of
+ * those that came to caches alone. */
+#define RELIEF_INTERVAL_MS 10
+
+_Atomic uint32_t pressure_soft_news;
+
+static struct lock lock;
+static __thread uint64_t lock_self; /* its address names this thread to the lock */
+
+static struct {
+    _Atomic size_t next_bytes;   /* the next relief is due at so much */
+    _Atomic uint32_t number;     /* of reliefs so far */
+    _Atomic uint32_t above_soft; /* told, and not below since */
+    _Atomic uint32_t last_ms;
+} relief;
+
+static struct {
+    hak_pressure_function function; /* Both under the lock */
+    void *argument;
+    _Atomic uint32_t running;
+} told;
+
+/* ---- Giving back ------------------------------------------------------------------------------------------------- */
+
+static void give_back(struct thread *thread, int level)
+{
+    if (thread != NULL)
+        thread_empty(thread);
+    sleepers_empty_all();
+    if (level >= HAK_TRIM_SLABS) {
+        shared_pool_retire_idle();
+        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    }
+    if (level >= HAK_TRIM_PAGES)
+        shared_pool_purge_pages();
+    lru_drain();
+}
+
+void front_trim(int level)
+{
+    struct thread *thread = thread_enter();
+    give_back(thread, level);
+    if (thread != NULL)
+        thread_leave(thread);
+}
+
+/* Above the soft line each running thread gives up its cache once a relief, when it next comes to a slow path. */
+static void give_up_cache(struct thread *thread)
+{
+    uint32_t number = atomic_load_explicit(&relief.number, memory_order_relaxed); /* relaxed: this time or next time */
+    if (thread == NULL || thread->relief == number)
+        return;
+    thread->relief = number;
+    thread_empty(thread);
+}
+
+static size_t step_bytes(void)
+{
+    return max_size((atomic_load(&budget.hard_bytes) - atomic_load(&budget.soft_bytes)) / SOFT_STEPS, STEP_MIN_BYTES);
+}
+
+static bool is_due(size_t need_bytes)
+{
+    if (budget_used_bytes() + need_bytes > atomic_load(&relief.next_bytes))
+        return true;
+    return !budget_has_room(need_bytes, false) &&
+           (atomic_load(&budget.freed) != 0 || os_now_ms() - atomic_load(&relief.last_ms) >= RELIEF_INTERVAL_MS);
+}
+
+/* Everything idle goes back, if that is due with need_bytes more. */
+static void relieve(struct thread *thread, size_t need_bytes)
+{
+    if (!is_due(need_bytes) || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+        return;
+    if (is_due(need_bytes)) { /* not done by another thread while we waited */
+        uint32_t number = atomic_fetch_add(&relief.number, 1) + 1;
+        if (thread != NULL)
+            thread->relief = number;
+        atomic_store(&budget.freed, 0);
+        give_back(thread, HAK_TRIM_PAGES);
+        stats_add(&stats_counters.budget_reliefs, 1);
+        atomic_store(&relief.last_ms, os_now_ms());
+        atomic_store(&relief.next_bytes,
+                     max_size(budget_used_bytes() + need_bytes, atomic_load(&budget.soft_bytes)) + step_bytes());
+    }
+    lock_drop(&lock);
+}
+
+void pressure_lines_moved(void)
+{
+    atomic_store(&relief.next_bytes, 0);
+    atomic_store(&relief.above_soft, 0);
+    if (budget_presses())
+        front_trim(HAK_TRIM_PAGES);
+}
+
+/* ---- Admission --------------------------------------------------------------------------------------------------- */
+
+/* Less than the soft line is held: what is done and told above it begins anew. */
+static void start_anew(void)
+{
+    if (atomic_load_explicit(&relief.next_bytes, memory_order_relaxed) != 0) { /* relaxed: a hint */
+        atomic_store(&relief.next_bytes, 0);
+        atomic_store(&relief.above_soft, 0);
+    }
+    budget_close_reserve();
+}
+
+/* Does what is due before need_bytes more are committed. Returns whether they stay below the soft line. */
+static bool prepare(struct thread *thread, size_t need_bytes)
+{
+    size_t soft_bytes = atomic_load(&budget.soft_bytes), used_bytes = budget_used_bytes();
+    if (used_bytes + need_bytes <= soft_bytes || used_bytes + step_bytes() <= soft_bytes)
+        start_anew();
+    if (likely(used_bytes + need_bytes <= soft_bytes))
+        return true;
+    give_up_cache(thread);
+    relieve(thread, need_bytes);
+    if (budget_used_bytes() + need_bytes <= soft_bytes)
+        return true;
+    if (atomic_load(&relief.above_soft) == 0 && atomic_exchange(&relief.above_soft, 1) == 0)
+        atomic_store(&pressure_soft_news, 1);
+    return false;
+}
+
+bool pressure_admit(struct thread *thread, size_t need_bytes)
+{
+    return prepare(thread, need_bytes) || budget_has_room(need_bytes, false);
+}
+
+bool pressure_promise(struct thread *thread, size_t need_bytes)
+{
+    prepare(thread, need_bytes);
+    if (budget_promise(need_bytes))
+        return true;
+    stats_add(&stats_counters.budget_refusals, 1);
+    return false;
+}
+
+void *pressure_claim_one(struct thread *thread, unsigned class_id)
+{
+    size_t block_bytes = class_table[class_id].bytes;
+    if (thread != NULL && thread->current[class_id] != NULL) { /* so that it is listed, too */
+        struct slab *slab = thread->current[class_id];
+        thread->current[class_id] = NULL;
+        shared_pool_disown_slab(slab);
+    }
+    void *block = shared_pool_claim_in_memory(class_id);
+    if (block != NULL)
+        return block;
+    size_t need_bytes = round_up(block_bytes, slab_page_bytes()) + slab_page_bytes();
+    if (budget_has_room(need_bytes, block_bytes <= BUDGET_SMALL_BYTES)) {
+        struct slab *slab = shared_pool_acquire_slab(class_id);
+        if (slab != NULL && slab_claim(slab, 1, UINT16_MAX, &block) == 0)
+            block = NULL; /* others were quicker */
+        if (slab != NULL)
+            shared_pool_disown_slab(slab);
+        return block;
+    }
+    stats_add(&stats_counters.budget_refusals, 1);
+    return NULL;
+}
+
+/* ---- Telling ----------------------------------------------------------------------------------------------------- */
+
+void pressure_set_function(hak_pressure_function function, void *argument)
+{
+    if (lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+        return;
+    told.function = function;
+    told.argument = argument;
+    lock_drop(&lock);
+}
+
+bool pressure_tell(bool failed)
+{
+    struct thread *thread = tls_thread;
+    bool inside = pool_lock_is_mine() || (thread != NULL && atomic_load(&thread->busy) != 0); /* a signal handler */
+    if (inside || atomic_exchange(&told.running, 1) != 0)
+        return false;
+    bool news = atomic_exchange(&pressure_soft_news, 0) != 0;
+    hak_pressure_function function = NULL;
+    void *argument = NULL;
+    if (lock_take(&lock, (uintptr_t)&lock_self) != LOCK_SELF) {
+        function = told.function;
+        argument = told.argument;
+        lock_drop(&lock);
+    }
+    if (function != NULL && news)
+        function(HAK_PRESSURE_SOFT, argument);
+    if (function != NULL && failed) {
+        uint32_t closed = RESERVE_CLOSED, for_handler = RESERVE_FOR_HANDLER;
+        atomic_compare_exchange_strong(&budget.reserve, &closed, RESERVE_FOR_HANDLER);
+        function(HAK_PRESSURE_HARD, argument);
+        atomic_compare_exchange_strong(&budget.reserve, &for_handler, RESERVE_CLOSED);
+    }
+    atomic_store(&told.running, 0);
+    return function != NULL && failed;
+}
+
+void pressure_fork_child(bool interrupted)
+{
+    if (!interrupted)
+        atomic_store(&budget.promised_bytes, 0); /* those of threads that are gone */
+    if (lock_owner(&lock) != (uintptr_t)&lock_self)
+        lock_reset(&lock);
+    atomic_store(&told.running, 0);
+}

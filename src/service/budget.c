@@ -1,0 +1,91 @@
+/* budget.c - see budget.h.
+ * Owns     budget.     Called by  front/, pool/, api/budget.c     Calls  os/cgroup.h
+ * Threads  any, no lock: the lines are numbers, and what is counted against them is counted by single additions.
+ * I1  A claim looks first and commits afterwards. Claims of large blocks promise what they will commit, so together they
+ *     pass no line; one of blocks to 32 KiB commits a slab at most, so that each thread passes it by less than that.
+ */
+#include "service/budget.h"
+
+#include "os/cgroup.h"
+#include "os/os.h"
+
+#define AUTO_PERCENT 90 /* of the control group's limit: the rest is for what is not the heap */
+#define RESERVE_MIN_BYTES (64 * KIB)
+#define RESERVE_MAX_BYTES (4 * MIB)
+#define RESERVE_PART 64
+
+struct budget budget = {.soft_bytes = SIZE_MAX, .hard_bytes = SIZE_MAX};
+
+bool budget_set(size_t soft_bytes, size_t hard_bytes)
+{
+    if (hard_bytes == 0 && soft_bytes == 0) {
+        soft_bytes = hard_bytes = SIZE_MAX;
+    } else {
+        if (soft_bytes == 0)
+            soft_bytes = hard_bytes - hard_bytes / 8;
+        if (hard_bytes < BUDGET_MIN_BYTES || soft_bytes > hard_bytes)
+            return false;
+    }
+    atomic_store(&budget.soft_bytes, soft_bytes);
+    atomic_store(&budget.hard_bytes, hard_bytes);
+    budget_close_reserve();
+    return true;
+}
+
+void budget_start(const char *root)
+{
+    size_t hard_bytes = config.budget_hard_bytes;
+    if (config.budget_percent != 0 || config.budget_auto) {
+        size_t limit_bytes = os_cgroup_limit_bytes(root), physical_bytes = os_physical_bytes();
+        bool limited = limit_bytes < physical_bytes || (limit_bytes != SIZE_MAX && physical_bytes == 0);
+        size_t of_bytes = limited ? limit_bytes : config.budget_auto ? 0 : physical_bytes;
+        hard_bytes = of_bytes / 100 * (config.budget_auto ? AUTO_PERCENT : config.budget_percent);
+        if (hard_bytes != 0)
+            hard_bytes = max_size(hard_bytes, BUDGET_MIN_BYTES);
+    }
+    if (hard_bytes != 0)
+        budget_set(config.budget_soft_bytes, hard_bytes); /* config.c has looked at both */
+}
+
+/* What is kept back of the budget until a request was refused. */
+static size_t reserve_bytes(size_t hard_bytes)
+{
+    return min_size(max_size(hard_bytes / RESERVE_PART, RESERVE_MIN_BYTES), RESERVE_MAX_BYTES);
+}
+
+bool budget_has_room(size_t need_bytes, bool small)
+{
+    size_t hard_bytes = atomic_load(&budget.hard_bytes);
+    if (hard_bytes == SIZE_MAX)
+        return true;
+    if (!small || atomic_load(&budget.reserve) == RESERVE_CLOSED)
+        hard_bytes -= reserve_bytes(hard_bytes);
+    size_t used_bytes = budget_used_bytes();
+    return used_bytes <= hard_bytes && need_bytes <= hard_bytes - used_bytes;
+}
+
+bool budget_promise(size_t need_bytes)
+{
+    size_t promised_bytes = atomic_load(&budget.promised_bytes);
+    do {
+        if (!budget_has_room(need_bytes, false))
+            return false;
+    } while (!atomic_compare_exchange_weak(&budget.promised_bytes, &promised_bytes, promised_bytes + need_bytes));
+    return true;
+}
+
+void budget_settle(size_t need_bytes)
+{
+    atomic_fetch_sub(&budget.promised_bytes, need_bytes);
+}
+
+void budget_open_reserve(void)
+{
+    atomic_store(&budget.reserve, RESERVE_FOR_ALL);
+}
+
+void budget_close_reserve(void)
+{
+    if (atomic_load_explicit(&budget.reserve, memory_order_relaxed) != RESERVE_CLOSED) /* relaxed: a hint */
+        atomic_store(&budget.reserve, RESERVE_CLOSED);
+}

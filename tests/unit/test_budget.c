@@ -1,0 +1,561 @@
+/* test_budget.c - the budget: where requests fail, what stays usable, who is told, what counts; the files of control groups.
+ * Checked: committed bytes against the lines at every refusal, contents of all blocks, errno, the order of what is told,
+ *          pool_check (committed bytes agree with the records).
+ * Threads  1 to 8.
+ * ctest: timeout 600
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "hakmem/hakmem.h"
+#include "os/cgroup.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/budget.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define HARD_BYTES (32 * MIB)
+#define SOFT_BYTES (24 * MIB)
+#define RESERVE_BYTES (HARD_BYTES / 64)
+
+static struct hak_stats read_stats(void)
+{
+    struct hak_stats s;
+    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
+    return s;
+}
+
+static int set_lines(void **state)
+{
+    (void)state;
+    hak_budget_set(0, 0);
+    hak_trim(HAK_TRIM_PAGES);
+    return hak_budget_set(SOFT_BYTES, HARD_BYTES);
+}
+
+static int clear_lines(void **state)
+{
+    (void)state;
+    hak_budget_on_pressure(NULL, NULL);
+    return hak_budget_set(0, 0);
+}
+
+/* Blocks in a list; each is filled with its number. */
+struct block {
+    struct block *next;
+    size_t size_bytes, number;
+};
+
+static struct block *claim_until_refused(size_t size_bytes, struct block *list, size_t *n)
+{
+    errno = 0;
+    for (;; ++*n) {
+        struct block *block = hak_malloc(size_bytes);
+        if (block == NULL)
+            break;
+        memset(block, (int)(*n & 0xff), size_bytes);
+        *block = (struct block){list, size_bytes, *n};
+        list = block;
+    }
+    assert_int_equal(errno, ENOMEM);
+    return list;
+}
+
+/* Frees every step'th block, and holds the contents of all against what was written. Returns the others. */
+static struct block *check_and_free(struct block *list, size_t step, size_t *n)
+{
+    struct block *kept = NULL, *next;
+    size_t i = 0;
+    for (; list != NULL; list = next) {
+        next = list->next;
+        const unsigned char *bytes = (const unsigned char *)list;
+        for (size_t k = sizeof *list; k < list->size_bytes; k++)
+            if (bytes[k] != (list->number & 0xff))
+                fail_msg("block %zu of %zu bytes is damaged at %zu", list->number, list->size_bytes, k);
+        if (i++ % step == 0) {
+            hak_free(list);
+            --*n;
+        } else {
+            list->next = kept;
+            kept = list;
+        }
+    }
+    return kept;
+}
+
+/* ---- Lines ------------------------------------------------------------------------------------------------------- */
+
+static void lines_are_looked_at(void **state)
+{
+    (void)state;
+    size_t soft, hard;
+    static const size_t wrong[][2] = {{1, 0}, {MIB, 0}, {0, MIB - 1}, {0, 1}, {3 * MIB, 2 * MIB}, {SIZE_MAX, MIB}};
+    assert_int_equal(hak_budget_set(3 * MIB, 5 * MIB), 0);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        errno = 0;
+        assert_int_equal(hak_budget_set(wrong[i][0], wrong[i][1]), -1);
+        assert_int_equal(errno, EINVAL);
+        hak_budget_get(&soft, &hard);
+        assert_int_equal(soft, 3 * MIB);
+        assert_int_equal(hard, 5 * MIB);
+    }
+    assert_int_equal(hak_budget_set(0, 8 * MIB), 0);
+    hak_budget_get(&soft, NULL);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(soft, 7 * MIB);
+    assert_int_equal(hard, 8 * MIB);
+    struct hak_stats s = read_stats();
+    assert_int_equal(s.budget_soft_bytes, 7 * MIB);
+    assert_int_equal(s.budget_hard_bytes, 8 * MIB);
+    assert_int_equal(hak_budget_set(0, 0), 0);
+    hak_budget_get(&soft, &hard);
+    assert_int_equal(soft, 0);
+    assert_int_equal(hard, 0);
+    assert_int_equal(read_stats().budget_hard_bytes, 0);
+}
+
+/* Up to the hard line and not beyond, for every kind of block; what is held stays; what is freed can be had again. */
+static void requests_fail_at_the_line(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {24,    112,    1000,    1025,    5000,    30000,
+                                   33000, 200000, 1000000, 1200000, 5000000, 15000000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        size_t size_bytes = sizes[i], n = 0, block_bytes = hak_good_size(size_bytes);
+        set_lines(state);
+        uint64_t refusals = read_stats().budget_refusals;
+        struct block *list = claim_until_refused(size_bytes, NULL, &n);
+        struct hak_stats s = read_stats();
+        assert_true(s.committed_bytes <= HARD_BYTES - RESERVE_BYTES);
+        assert_true(s.committed_bytes + block_bytes + 2 * slab_page_bytes() > HARD_BYTES - RESERVE_BYTES);
+        assert_true(s.budget_refusals > refusals);
+        assert_true(n * block_bytes + (block_bytes + MIB) >= HARD_BYTES - RESERVE_BYTES); /* nearly all was to be had */
+        assert_null(pool_check());
+
+        void *small[8]; /* The reserve serves what a program needs to deal with it. */
+        for (size_t k = 0; k < sizeof small / sizeof small[0]; k++)
+            assert_non_null(small[k] = hak_malloc(100 + 50 * k));
+        errno = 0;
+        assert_null(hak_malloc(HARD_BYTES));
+        assert_int_equal(errno, ENOMEM);
+        for (size_t k = 0; k < sizeof small / sizeof small[0]; k++)
+            hak_free(small[k]);
+
+        size_t before = n, again;
+        list = check_and_free(list, 2, &n);
+        again = n;
+        list = claim_until_refused(size_bytes, list, &again);
+        assert_true(again + 1 + MIB / block_bytes >= before); /* as many as were freed, but for the caches' part */
+        assert_true(read_stats().committed_bytes <= HARD_BYTES);
+        n = again;
+        list = check_and_free(list, 1, &n);
+        assert_null(list);
+        assert_int_equal(n, 0);
+        assert_null(pool_check());
+    }
+}
+
+/* What small blocks left behind, page by page, is to be had for large ones, without a delay. */
+static void idle_memory_is_found(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    struct block *list = claim_until_refused(200, NULL, &n);
+    struct block *kept = NULL, *next;
+    for (size_t i = 0; list != NULL; list = next, i++) {
+        next = list->next;
+        if (i % 200 == 0) {
+            list->next = kept;
+            kept = list;
+        } else {
+            hak_free(list);
+        }
+    }
+    void *large[20];
+    for (size_t i = 0; i < 20; i++) {
+        assert_non_null(large[i] = hak_malloc(MIB));
+        memset(large[i], 1, MIB);
+    }
+    assert_true(read_stats().committed_bytes <= HARD_BYTES);
+    for (size_t i = 0; i < 20; i++)
+        hak_free(large[i]);
+    for (; kept != NULL; kept = next) {
+        next = kept->next;
+        hak_free(kept);
+    }
+    assert_null(pool_check());
+}
+
+/* A block that grows beyond half of the budget by moving its pages does not need room for both. */
+static void growth_by_moving_pages_counts_once(void **state)
+{
+    (void)state;
+    char *block = hak_malloc(18 * MIB), *wall = hak_malloc(1);
+    memset(block, 0x5a, 18 * MIB);
+    void *behind = hak_malloc(2 * MIB); /* most likely in its way */
+    char *grown = hak_realloc(block, 26 * MIB);
+    assert_non_null(grown);
+    for (size_t i = 0; i < 18 * MIB; i += 4096)
+        assert_int_equal(grown[i], 0x5a);
+    assert_null(pool_check());
+    errno = 0;
+    assert_null(hak_realloc(grown, 33 * MIB));
+    assert_int_equal(errno, ENOMEM);
+    assert_int_equal(grown[18 * MIB - 1], 0x5a);
+    assert_null(pool_check()); /* what was lent was taken back */
+    hak_free(grown);
+    hak_free(behind);
+    hak_free(wall);
+    /* The same where the system refuses to move pages. */
+    block = hak_malloc(10 * MIB);
+    memset(block, 0x5b, 10 * MIB);
+    behind = hak_malloc(2 * MIB);
+    os_fail_from(1, ULONG_MAX, OS_CALL_MOVE);
+    grown = hak_realloc(block, 13 * MIB);
+    os_fail_from(0, 0, 0);
+    assert_non_null(grown);
+    assert_int_equal(grown[10 * MIB - 1], 0x5b);
+    assert_null(pool_check());
+    hak_free(grown);
+    hak_free(behind);
+}
+
+/* ---- Telling ----------------------------------------------------------------------------------------------------- */
+
+static struct {
+    unsigned n_soft, n_hard;
+    uint64_t soft_at_bytes, hard_at_bytes;
+    struct block *cache; /* the function frees it at the hard line */
+    bool allocates;
+} told;
+
+static void on_pressure(enum hak_pressure pressure, void *argument)
+{
+    assert_ptr_equal(argument, &told);
+    if (pressure == HAK_PRESSURE_SOFT) {
+        told.n_soft++;
+        told.soft_at_bytes = read_stats().committed_bytes;
+        return;
+    }
+    assert_int_equal(pressure, HAK_PRESSURE_HARD);
+    told.n_hard++;
+    told.hard_at_bytes = read_stats().committed_bytes;
+    if (told.allocates) {
+        void *note = hak_malloc(500);
+        assert_non_null(note);
+        hak_free(note);
+        assert_null(hak_malloc(HARD_BYTES)); /* and is not told of that */
+    }
+    while (told.cache != NULL) {
+        struct block *next = told.cache->next;
+        hak_free(told.cache);
+        told.cache = next;
+    }
+}
+
+static void the_program_is_told_and_can_help(void **state)
+{
+    (void)state;
+    memset(&told, 0, sizeof told);
+    told.allocates = true;
+    hak_budget_on_pressure(on_pressure, &told);
+    for (size_t i = 0; i < 26 * MIB / 2000; i++) {
+        struct block *block = hak_malloc(2000);
+        assert_non_null(block);
+        block->next = told.cache;
+        told.cache = block;
+    }
+    assert_int_equal(told.n_soft, 1);
+    assert_int_equal(told.n_hard, 0);
+    assert_true(told.soft_at_bytes > SOFT_BYTES - 2 * SLAB_BYTES && told.soft_at_bytes <= SOFT_BYTES + 2 * SLAB_BYTES);
+    void *large = hak_malloc(20 * MIB); /* fits once the function has freed the cache */
+    assert_non_null(large);
+    assert_int_equal(told.n_hard, 1);
+    assert_null(told.cache);
+    told.allocates = false;
+    assert_null(hak_malloc(20 * MIB));
+    assert_int_equal(told.n_soft, 2);
+    assert_int_equal(told.n_hard, 2);
+    hak_free(large);
+    assert_non_null(large = hak_malloc(25 * MIB)); /* above the soft line anew */
+    assert_int_equal(told.n_soft, 3);
+    hak_budget_on_pressure(NULL, NULL);
+    assert_null(hak_malloc(20 * MIB));
+    assert_int_equal(told.n_hard, 2);
+    hak_free(large);
+}
+
+/* The function is told, too, when there is no budget and the system refuses. */
+static void the_system_s_refusal_is_told(void **state)
+{
+    (void)state;
+    hak_budget_set(0, 0);
+    memset(&told, 0, sizeof told);
+    hak_budget_on_pressure(on_pressure, &told);
+    os_fail_from(1, ULONG_MAX, OS_CALL_COMMIT | OS_CALL_RESERVE);
+    void *block = hak_malloc(500 * MIB);
+    os_fail_from(0, 0, 0);
+    assert_null(block);
+    assert_int_equal(told.n_hard, 1);
+    assert_int_equal(told.n_soft, 0);
+}
+
+/* ---- Moving the lines -------------------------------------------------------------------------------------------- */
+
+static void a_lower_line_leaves_what_is_held(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    struct block *list = claim_until_refused(3000, NULL, &n);
+    assert_int_equal(hak_budget_set(0, 4 * MIB), 0);
+    errno = 0;
+    assert_null(hak_malloc(100000));
+    assert_int_equal(errno, ENOMEM);
+    list = check_and_free(list, 3, &n);
+    assert_null(hak_malloc(100000)); /* still above */
+    list = check_and_free(list, 1, &n);
+    assert_null(list);
+    void *block = hak_malloc(100000);
+    assert_non_null(block);
+    hak_free(block);
+    assert_true(read_stats().committed_bytes <= 4 * MIB);
+}
+
+/* ---- Threads ----------------------------------------------------------------------------------------------------- */
+
+#define N_THREADS 8
+static _Atomic size_t n_failures;
+
+static void *churn(void *seed)
+{
+    uint64_t random = (uintptr_t)seed * 0x9e3779b97f4a7c15u + 1;
+    enum { N = 3000 };
+    unsigned char **block = calloc(N, sizeof *block);
+    size_t *size = calloc(N, sizeof *size);
+    for (unsigned i = 0; i < 60000; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        unsigned k = (unsigned)(random >> 33) % N;
+        if (block[k] != NULL) {
+            if (block[k][0] != (k & 0xff) || block[k][size[k] - 1] != (k & 0xff))
+                abort();
+            hak_free(block[k]);
+        }
+        size_t range = (random >> 20 & 63) == 0 ? 3000000 : (random >> 20 & 7) == 0 ? 60000 : 3000;
+        size[k] = (size_t)(random >> 8 & 0xfffffff) % range + 1;
+        block[k] = hak_malloc(size[k]);
+        if (block[k] == NULL)
+            atomic_fetch_add(&n_failures, 1);
+        else
+            memset(block[k], (int)(k & 0xff), size[k]);
+    }
+    for (unsigned k = 0; k < N; k++)
+        hak_free(block[k]);
+    free(block);
+    free(size);
+    return NULL;
+}
+
+/* Committed bytes never pass the line by more than a SuperSlab a thread: by the highest value that was ever counted. */
+static void threads_keep_to_the_line(void **state)
+{
+    (void)state;
+    pthread_t thread[N_THREADS];
+    atomic_store(&stats_counters.peak_committed_bytes, 0);
+    atomic_store(&n_failures, 0);
+    for (uintptr_t i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, churn, (void *)(i + 1)), 0);
+    for (unsigned i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+    struct hak_stats s = read_stats();
+    assert_true(atomic_load(&n_failures) > 0);
+    assert_true(s.peak_committed_bytes > HARD_BYTES - RESERVE_BYTES - 3 * MIB);
+    if (s.peak_committed_bytes > HARD_BYTES + N_THREADS * SUPERSLAB_BYTES)
+        fail_msg("%llu bytes at the peak", (unsigned long long)s.peak_committed_bytes);
+    assert_int_equal(atomic_load(&budget.promised_bytes), 0);
+    assert_null(pool_check());
+    hak_trim(HAK_TRIM_PAGES);
+    assert_true(read_stats().committed_bytes < MIB);
+}
+
+static void a_child_of_fork_keeps_the_budget(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    struct block *list = claim_until_refused(700, NULL, &n);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        int status = hak_malloc(MIB) != NULL ? 1 : 0;
+        list = check_and_free(list, 1, &n);
+        void *block = hak_malloc(MIB);
+        _exit(status != 0 ? status : block == NULL ? 2 : pool_check() != NULL ? 3 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_null(check_and_free(list, 1, &n));
+}
+
+/* ---- The system's files ------------------------------------------------------------------------------------------ */
+
+static char root[64];
+
+static void put(const char *path, const char *text)
+{
+    char full[512];
+    snprintf(full, sizeof full, "%s%s", root, path);
+    for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')) != NULL; at++) {
+        *at = 0;
+        mkdir(full, 0755);
+        *at = '/';
+    }
+    FILE *file = fopen(full, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static int make_root(void **state)
+{
+    (void)state;
+    snprintf(root, sizeof root, "/tmp/hakmem-budget.XXXXXX");
+    return mkdtemp(root) == NULL ? -1 : 0;
+}
+
+static int remove_root(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    return system(command);
+}
+
+static void limits_of_version_2(void **state)
+{
+    (void)state;
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX); /* no file at all */
+    put("/proc/self/cgroup", "0::/a/b/c\n");
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+    put("/sys/fs/cgroup/a/b/c/memory.max", "max\n");
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+    put("/sys/fs/cgroup/a/b/memory.max", "536870912\n");
+    assert_int_equal(os_cgroup_limit_bytes(root), 512 * MIB); /* of a group around it */
+    put("/sys/fs/cgroup/a/b/c/memory.max", "1073741824\n");
+    assert_int_equal(os_cgroup_limit_bytes(root), 512 * MIB);
+    put("/sys/fs/cgroup/a/memory.max", "1048576\n");
+    assert_int_equal(os_cgroup_limit_bytes(root), MIB);
+    put("/proc/self/cgroup", "0::/of/the/host\n"); /* in a container without a name space of its own */
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+    put("/sys/fs/cgroup/memory.max", "268435456\n");
+    assert_int_equal(os_cgroup_limit_bytes(root), 256 * MIB);
+    put("/proc/self/cgroup", "0::/\n");
+    assert_int_equal(os_cgroup_limit_bytes(root), 256 * MIB);
+    put("/sys/fs/cgroup/memory.max", "nonsense\n");
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+    put("/sys/fs/cgroup/memory.max", "99999999999999999999999\n");
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+}
+
+static void limits_of_version_1(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "12:cpu,cpuacct:/x\n5:hugetlb,memory:/docker/1\n0::/x\n");
+    put("/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "104857600\n");
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    assert_int_equal(os_cgroup_limit_bytes(root), 100 * MIB);
+    put("/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+    put("/sys/fs/cgroup/unified/x/memory.max", "52428800\n"); /* both at once */
+    assert_int_equal(os_cgroup_limit_bytes(root), 50 * MIB);
+    put("/proc/self/cgroup", "4:memoryless:/docker/1\nnonsense\n:\n::\n3:memory\n"); /* no group of ours */
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
+}
+
+static void budget_by_the_group_s_limit(void **state)
+{
+    (void)state;
+    struct config before = config;
+    size_t soft, hard;
+    put("/proc/self/cgroup", "0::/g\n");
+    put("/sys/fs/cgroup/g/memory.max", "104857600\n");
+    config.budget_percent = 80;
+    budget_start(root);
+    hak_budget_get(&soft, &hard);
+    assert_int_equal(hard, 80 * MIB);
+    assert_int_equal(soft, 70 * MIB);
+    config.budget_percent = 0;
+    config.budget_auto = true;
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, 90 * MIB);
+    put("/sys/fs/cgroup/g/memory.max",
+        "max\n"); /* nothing to be a part of: no budget, but by percentage of the machine */
+    hak_budget_set(0, 0);
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, 0);
+    config.budget_auto = false;
+    config.budget_percent = 50;
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, os_physical_bytes() / 100 * 50);
+    config = before;
+}
+
+static void pressure_of_the_system(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int pressure;
+    } cases[] = {{"some avg10=0.00 avg60=9.99 avg300=0 total=0\nfull avg10=50.00\n", 0},
+                 {"some avg10=12.34 avg60=0.00\n", 1234},
+                 {"some avg10=100.00 avg60=0.00\n", 10000},
+                 {"some avg10=7\n", 700},
+                 {"some avg10=7.5\n", 750},
+                 {"some avg10=x\n", -1},
+                 {"full avg10=50.00\n", -1},
+                 {"", -1}};
+    assert_int_equal(os_memory_pressure(root), -1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put("/proc/pressure/memory", cases[i].text);
+        assert_int_equal(os_memory_pressure(root), cases[i].pressure);
+    }
+    put("/proc/self/cgroup", "0::/g\n");
+    put("/sys/fs/cgroup/g/memory.pressure", "some avg10=1.00 avg60=0.00\n");
+    put("/proc/pressure/memory", "some avg10=2.00 avg60=0.00\n");
+    assert_int_equal(os_memory_pressure(root), 100); /* the group's own counts */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(lines_are_looked_at, NULL, clear_lines),
+        cmocka_unit_test_setup_teardown(requests_fail_at_the_line, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(idle_memory_is_found, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(growth_by_moving_pages_counts_once, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(the_program_is_told_and_can_help, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(the_system_s_refusal_is_told, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_lower_line_leaves_what_is_held, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(threads_keep_to_the_line, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(budget_by_the_group_s_limit, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(pressure_of_the_system, make_root, remove_root),
+    };
+    return cmocka_run_group_tests(tests, NULL, clear_lines);
+}
