@@ -11,6 +11,7 @@
 #include "front/thread.h"
 #include "meta/metapool.h"
 #include "os/os.h"
+#include "os/resident.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
@@ -174,6 +175,25 @@ int hak_stats_get(struct hak_stats *out, size_t size_bytes)
     return 0;
 }
 
+static bool overlaps_arena(uintptr_t from, uintptr_t to)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        if (from < (uintptr_t)arena->base + arena->len_bytes && to > (uintptr_t)arena->base)
+            return true;
+    return false;
+}
+
+int hak_resident_get(struct hak_resident *out)
+{
+    struct os_resident sum;
+    if (!os_resident(overlaps_arena, &sum)) {
+        errno = ENOSYS;
+        return -1;
+    }
+    *out = (struct hak_resident){sum.resident_bytes, sum.huge_bytes};
+    return 0;
+}
+
 struct introspect_totals introspect_totals(void)
 {
     struct hak_stats s;
@@ -270,6 +290,10 @@ size_t hak_stats_json(char *buffer, size_t size_bytes)
     add(&text, "{\"version\":%u,\"profile\":\"%s\"", s.version, hak_profile_name());
 #define ADD_FIELD(name) add(&text, ",\"" #name "\":%llu", (unsigned long long)s.name);
     FIELDS(ADD_FIELD)
+    struct os_resident now;
+    if (os_resident(overlaps_arena, &now))
+        add(&text, ",\"resident_bytes\":%llu,\"huge_bytes\":%llu", (unsigned long long)now.resident_bytes,
+            (unsigned long long)now.huge_bytes);
     add(&text, ",\"lock_acquisitions\":{");
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
         add(&text, "%s\"%s\":%llu", i == 0 ? "" : ",", lock_cause_names[i], (unsigned long long)s.lock_acquisitions[i]);
@@ -304,6 +328,9 @@ void introspect_print_text(void)
         (ull)s.threads);
     add(&text, "  committed   %10llu KiB, at most %llu; mapped %llu, records %llu\n", kib(s.committed_bytes),
         kib(s.peak_committed_bytes), kib(s.mapped_bytes), kib(s.metadata_bytes));
+    struct os_resident now;
+    if (os_resident(overlaps_arena, &now))
+        add(&text, "  in memory   %10llu KiB, %llu of them in huge pages\n", kib(now.resident_bytes), kib(now.huge_bytes));
     add(&text, "  SuperSlabs  %10llu hot, %llu draining, %llu cached; %llu mapped, %llu released, %llu evicted\n",
         (ull)s.superslabs_hot, (ull)s.superslabs_draining, (ull)s.superslabs_cached, (ull)s.superslabs_mapped_total,
         (ull)s.superslabs_released_total, (ull)s.superslabs_evicted_total);

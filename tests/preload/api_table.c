@@ -69,6 +69,7 @@ static void test_names(void)
         "__libc_memalign", "__libc_valloc", "__libc_pvalloc", "__libc_cfree", "__posix_memalign", "hak_malloc",
         "hak_calloc", "hak_realloc", "hak_aligned_alloc", "hak_free", "hak_free_sized", "hak_usable_size",
         "hak_good_size", "hak_trim", "hak_route_get", "hak_profile_name", "hak_stats_get", "hak_stats_json",
+        "hak_resident_get", "hak_budget_set", "hak_budget_get", "hak_budget_on_pressure",
         "_Znwm", "_Znam", "_ZdlPv", "_ZdaPv", "_ZdlPvm", "_ZdaPvm", "_ZnwmSt11align_val_t",
         "_ZdlPvSt11align_val_t", "_ZnwmRKSt9nothrow_t"};
     /* clang-format on */
@@ -648,8 +649,8 @@ static void test_beside_larger(void)
             if ((WEXITSTATUS(status) & WRONG_ALIGNMENT) != 0 && n_astray++ == 0)
                 astray = n;
         }
-    CHECK_THAT(n_different == 0, "in %u cases, first for %zu bytes, blocks have not the size of malloc_good_size", n_different,
-               different);
+    CHECK_THAT(n_different == 0, "in %u cases, first for %zu bytes, blocks have not the size of malloc_good_size",
+               n_different, different);
     CHECK_THAT(n_astray == 0, "in %u cases, first for %zu bytes on %zu, blocks are not aligned", n_astray, astray,
                astray);
 }

@@ -10,6 +10,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -40,6 +41,47 @@ static size_t resident_bytes(const void *address, size_t len_bytes)
     for (size_t i = 0; i < n_pages; i++)
         n += in_memory[i] & 1;
     return n * os_page_bytes();
+}
+
+/* Huge pages of the whole process, by the system's own sum. */
+static size_t huge_bytes_of_process(void)
+{
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen("/proc/self/smaps_rollup", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL && sscanf(line, "AnonHugePages: %lu kB", &kib) != 1)
+        continue;
+    fclose(file);
+    return kib * KIB;
+}
+
+/* What the system has in memory is what is counted as committed, and huge pages are told where there are some. */
+static void the_system_s_figures(void **state)
+{
+    (void)state;
+    struct hak_resident before, now;
+    config.huge_pages = HUGE_PAGES_NEVER;
+    size_t process_before_bytes = huge_bytes_of_process();
+    assert_int_equal(hak_resident_get(&before), 0);
+    unsigned char *block = hak_malloc(48 * MIB);
+    memset(block, 1, 48 * MIB);
+    assert_int_equal(hak_resident_get(&now), 0);
+    assert_int_equal(now.resident_bytes - before.resident_bytes, 48 * MIB);
+    assert_int_equal(now.huge_bytes, before.huge_bytes);
+    assert_true(now.resident_bytes <= stats_read(&stats_counters.committed_bytes));
+    hak_free(block);
+    hak_trim(HAK_TRIM_PAGES);
+    config.huge_pages = HUGE_PAGES_ALWAYS;
+    block = hak_malloc(48 * MIB);
+    memset(block, 1, 48 * MIB);
+    assert_int_equal(hak_resident_get(&now), 0);
+    assert_true(now.huge_bytes <= now.resident_bytes); /* how many were to be had depends on the machine */
+    assert_int_equal(now.huge_bytes - before.huge_bytes, huge_bytes_of_process() - process_before_bytes);
+    hak_free(block);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(hak_resident_get(&now), 0);
+    assert_true(now.resident_bytes <= before.resident_bytes + MIB);
 }
 
 static void whole_superslabs_of_a_large_block(void **state)
@@ -158,6 +200,7 @@ static void zeroed_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(the_system_s_figures, start),
         cmocka_unit_test_setup(whole_superslabs_of_a_large_block, start),
         cmocka_unit_test_setup(a_block_that_grows_and_shrinks, start),
         cmocka_unit_test_setup(moved_pages_keep_their_advice, start),

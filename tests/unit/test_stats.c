@@ -25,15 +25,17 @@
 #define COUNTERS_BEFORE_LOCKS(X)                                                                                       \
     X(live_bytes)                                                                                                      \
     X(live_blocks)                                                                                                     \
-    X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes)    \
-        X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)         \
+    X(cached_bytes)                                                                                                    \
+    X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes) X(superslabs)      \
+        X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)                       \
             X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
                 X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
                     X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
                         X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
 #define COUNTERS_AFTER_LOCKS(X)                                                                                        \
-    X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)               \
-    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
+    X(lock_contended)                                                                                                  \
+    X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes)                  \
+        X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
 #define ONE(name) +1
 enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
 _Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");
@@ -237,7 +239,11 @@ static void json_has_every_field(void **state)
     assert_non_null(profile);
     assert_false(profile->number);
     assert_string_equal(profile->text, hak_profile_name());
-    assert_int_equal(json.n_values, N_COUNTERS + HAK_LOCK_N_CAUSES + 2); /* and nothing else */
+    struct hak_resident resident;
+    assert_int_equal(hak_resident_get(&resident), 0);
+    assert_number(&json, "resident_bytes", resident.resident_bytes);
+    assert_number(&json, "huge_bytes", resident.huge_bytes);
+    assert_int_equal(json.n_values, N_COUNTERS + HAK_LOCK_N_CAUSES + 2 + 2); /* and nothing else */
     hak_free(small);
     hak_free(span);
     hak_free(run);
