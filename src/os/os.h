@@ -106,7 +106,8 @@ enum os_call {
     OS_CALL_PURGE = 8,
     OS_CALL_MOVE = 16,
     OS_CALL_THREAD = 32,
-    OS_CALL_ALL = 63
+    OS_CALL_LOOK = 64, /* at other threads: os_thread_waits, os_peek */
+    OS_CALL_ALL = 127
 };
 unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask);
 /* Reservations above this size fail, as under vm.overcommit_memory=2 or valgrind. SIZE_MAX ends it. */

@@ -294,6 +294,8 @@ static bool waits_for_event(long number)
 bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
 {
     char path[48], line[256];
+    if (FAULT(OS_CALL_LOOK, 0))
+        return false;
     int saved_errno = errno;
     snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread_id);
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -321,6 +323,8 @@ bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
 
 bool os_peek(uintptr_t address, void *to, size_t len_bytes)
 {
+    if (FAULT(OS_CALL_LOOK, len_bytes))
+        return false;
     int saved_errno = errno;
     struct iovec local = {to, len_bytes}, remote = {(void *)address, len_bytes};
     bool done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;

@@ -14,11 +14,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "front/sleepers.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "service/config.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -49,16 +51,16 @@ enum { K_STEP = 1 };
 /* What a child tells its parent; in shared memory. */
 static struct report {
     char wrong[256];
-    unsigned long n_calls;  /* to the system that the script made, of the kinds that may fail */
+    unsigned long n_calls;   /* to the system that the script made, of the kinds that may fail */
     unsigned long n_refused; /* requests that got NULL */
-} *report;
+} * report;
 
-#define EXPECT(condition)                                                                                               \
-    do {                                                                                                                \
-        if (!(condition)) {                                                                                             \
-            snprintf(report->wrong, sizeof report->wrong, "line %d: %s", __LINE__, #condition);                         \
-            _exit(1);                                                                                                   \
-        }                                                                                                               \
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            snprintf(report->wrong, sizeof report->wrong, "line %d: %s", __LINE__, #condition);                        \
+            _exit(1);                                                                                                  \
+        }                                                                                                              \
     } while (0)
 
 /* ---- Blocks that know what they hold ------------------------------------------------------------------------------- */
@@ -228,11 +230,42 @@ static void *run_thread(void *unused)
     return NULL;
 }
 
+static void *run_sleeper(void *barrier)
+{
+    run_thread(NULL);
+    pthread_barrier_wait(barrier);
+    pthread_barrier_wait(barrier); /* asleep until the ticks are over */
+    return NULL;
+}
+
 static void a_thread_comes_and_goes(void)
 {
     pthread_t thread;
     EXPECT(pthread_create(&thread, NULL, run_thread, NULL) == 0);
     EXPECT(pthread_join(thread, NULL) == 0);
+}
+
+/* Whether the script has a part in which time passes beside a thread that sleeps; how many calls that takes differs. */
+static bool time_passes;
+
+/* A thread that holds a cache and sleeps; what a tick finds idle. Three make the delay. */
+static void tick_beside_a_sleeper(void)
+{
+    if (!time_passes)
+        return;
+    pthread_t thread;
+    pthread_barrier_t barrier;
+    EXPECT(pthread_barrier_init(&barrier, NULL, 2) == 0);
+    EXPECT(pthread_create(&thread, NULL, run_sleeper, &barrier) == 0);
+    pthread_barrier_wait(&barrier);
+    for (unsigned i = 0; i < 3; i++) {
+        sleepers_tick();
+        shared_pool_tick();
+    }
+    sleepers_empty_all();
+    pthread_barrier_wait(&barrier);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    pthread_barrier_destroy(&barrier);
 }
 
 static void script(void)
@@ -244,6 +277,8 @@ static void script(void)
     resizes();
     check_held();
     free_every(2);
+    tick_beside_a_sleeper();
+    check_held();
     hak_trim(HAK_TRIM_PAGES);
     check_held();
     spans_and_runs(ZEROED);
@@ -318,17 +353,43 @@ static void run_faulty_script(unsigned long first, unsigned long n, unsigned mas
     os_fail_from(first, n, mask);
     script();
     report->n_calls = os_fail_from(0, 0, 0);
+    const char *wrong = pool_check(); /* committed bytes agree with the records, too */
+    if (wrong != NULL)
+        snprintf(report->wrong, sizeof report->wrong, "pool_check after the faults: %s", wrong);
+    EXPECT(wrong == NULL);
     unsigned long n_refused = report->n_refused;
     everything_works();
     report->n_refused = n_refused;
 }
 
+/* Nothing goes back at once: ticks and trims find it all. */
+static void run_faulty_script_with_ticks(unsigned long first, unsigned long n, unsigned mask)
+{
+    config.purge_delay_ms = -1;
+    time_passes = true;
+    run_faulty_script(first, n, mask);
+}
+
+/* Above the soft line throughout: reliefs, no refusal. */
+static void run_faulty_script_with_budget(unsigned long first, unsigned long n, unsigned mask)
+{
+    EXPECT(hak_budget_set(MIB, GIB) == 0);
+    config.purge_delay_ms = -1;
+    time_passes = true;
+    run_faulty_script(first, n, mask);
+    struct hak_stats s;
+    EXPECT(hak_stats_get(&s, sizeof s) == 0);
+    EXPECT(s.budget_reliefs > 0);
+    EXPECT(s.budget_refusals == 0);
+}
+
 /* For every k: returns how many calls the script makes when none fails. */
-static unsigned long fail_each(unsigned long n, unsigned mask, unsigned long *n_refused)
+static unsigned long fail_each_in(void (*body)(unsigned long, unsigned long, unsigned), unsigned long step,
+                                  unsigned long n, unsigned mask, unsigned long *n_refused)
 {
     *n_refused = 0;
-    for (unsigned long k = 1;; k += K_STEP) {
-        in_child(run_faulty_script, k, n, mask);
+    for (unsigned long k = 1;; k += step) {
+        in_child(body, k, n, mask);
         *n_refused += report->n_refused;
         if (report->n_calls < k) {
             assert_int_equal(report->n_refused, 0);
@@ -336,6 +397,11 @@ static unsigned long fail_each(unsigned long n, unsigned mask, unsigned long *n_
         }
         assert_true(k < 100000);
     }
+}
+
+static unsigned long fail_each(unsigned long n, unsigned mask, unsigned long *n_refused)
+{
+    return fail_each_in(run_faulty_script, K_STEP, n, mask, n_refused);
 }
 
 static void fail_kind(unsigned mask, bool refuses)
@@ -386,6 +452,38 @@ static void moves_fail(void **state)
 {
     (void)state;
     fail_kind(OS_CALL_MOVE, false);
+}
+
+static void looks_at_threads_fail(void **state)
+{
+    (void)state;
+    unsigned long refused;
+    assert_true(fail_each_in(run_faulty_script_with_ticks, K_STEP * 9, 1, OS_CALL_LOOK, &refused) >= 1);
+    assert_int_equal(refused, 0);
+}
+
+/* The same where time and budget give back, instead of the calls that free. How many calls there are depends on what
+ * threads do meanwhile, so they are not compared. */
+static void calls_fail_while_ticks_give_back(void **state)
+{
+    (void)state;
+    unsigned long refused;
+    fail_each_in(run_faulty_script_with_ticks, K_STEP * 9, 1, OS_CALL_ALL, &refused);
+    fail_each_in(run_faulty_script_with_ticks, K_STEP * 9, 1, OS_CALL_PURGE, &refused);
+    assert_int_equal(refused, 0);
+    fail_each_in(run_faulty_script_with_ticks, K_STEP * 9, ULONG_MAX / 2,
+                 OS_CALL_PURGE | OS_CALL_DECOMMIT | OS_CALL_MOVE, &refused);
+    assert_int_equal(refused, 0);
+}
+
+static void calls_fail_under_a_budget(void **state)
+{
+    (void)state;
+    unsigned long refused;
+    fail_each_in(run_faulty_script_with_budget, K_STEP * 9, 1, OS_CALL_ALL, &refused);
+    fail_each_in(run_faulty_script_with_budget, K_STEP * 9, ULONG_MAX / 2,
+                 OS_CALL_PURGE | OS_CALL_DECOMMIT | OS_CALL_MOVE, &refused);
+    assert_int_equal(refused, 0);
 }
 
 /* ---- Small reservations -------------------------------------------------------------------------------------------- */
@@ -552,6 +650,9 @@ int main(void)
         cmocka_unit_test(decommits_fail),
         cmocka_unit_test(purges_fail),
         cmocka_unit_test(moves_fail),
+        cmocka_unit_test(looks_at_threads_fail),
+        cmocka_unit_test(calls_fail_while_ticks_give_back),
+        cmocka_unit_test(calls_fail_under_a_budget),
         cmocka_unit_test(small_reservations_make_many_arenas),
         cmocka_unit_test(an_impossible_first_request_spoils_nothing),
         cmocka_unit_test(growth_is_roomy_where_memory_allows),
