@@ -58,19 +58,23 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_OWNED, class_id, 0), memory_order_release); /* R4 */
 }
 
+/* Counts pages that are handed out for the first time. Owner. */
+static NOINLINE void hand_out_pages(struct slab *slab, unsigned fresh)
+{
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    stats_commit((int64_t)(count_bits(fresh) * slab_page_bytes()));
+    atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | fresh), memory_order_relaxed);
+}
+
 /* Notes that the pages of [from, to) may now hold data. Owner. */
-static void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byte)
+static inline void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byte)
 {
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
     if (dirty == slab_all_pages())
         return;
-    size_t page_bytes = slab_page_bytes();
-    unsigned first = (unsigned)(from_byte / page_bytes), last = (unsigned)((to_byte - 1) / page_bytes);
-    unsigned fresh = ((2u << last) - (1u << first)) & ~dirty;
-    if (fresh == 0)
-        return;
-    stats_commit((int64_t)(count_bits(fresh) * page_bytes));
-    atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | fresh), memory_order_relaxed);
+    unsigned fresh = ((2u << slab_page_of(to_byte - 1)) - (1u << slab_page_of(from_byte))) & ~dirty;
+    if (fresh != 0)
+        hand_out_pages(slab, fresh);
 }
 
 /* The free blocks of a word that lie below number `end`. */
@@ -107,8 +111,9 @@ static unsigned count_available(const struct slab *slab, unsigned n, unsigned en
  * (bench_workloads bignum: 4 to 13 % less time). No memory is lost: what is skipped comes next. */
 static unsigned colour_block(unsigned class_id, unsigned n, unsigned end)
 {
-    unsigned block_bytes = class_table[class_id].bytes, block = class_id * 7 % 16 * 256 / block_bytes;
-    return block + n <= end && (size_t)(block + n) * block_bytes <= slab_page_bytes() ? block : 0;
+    const struct class_info *class = &class_table[class_id];
+    unsigned block = class_block_index(class, class_id * 7 % 16 * 256);
+    return block + n <= end && (size_t)(block + n) * class->bytes <= slab_page_bytes() ? block : 0;
 }
 
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
@@ -178,13 +183,13 @@ uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
 
 void *slab_claim_in_memory(struct slab *slab)
 {
-    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes, page_bytes = slab_page_bytes();
+    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: the owner */
     for (unsigned word = 0; word < slab->n_words; word++) {
         uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed); /* relaxed: as in free_below */
         for (; free != 0; free &= free - 1) {
             size_t offset = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
-            unsigned pages = (2u << ((offset + block_bytes - 1) / page_bytes)) - (1u << (offset / page_bytes));
+            unsigned pages = (2u << slab_page_of(offset + block_bytes - 1)) - (1u << slab_page_of(offset));
             if ((pages & ~dirty) != 0)
                 continue;
             atomic_fetch_and_explicit(&slab->bits[word], ~(free & -free), memory_order_acquire); /* R1 */

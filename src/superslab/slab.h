@@ -15,6 +15,12 @@ static inline size_t slab_page_bytes(void)
     return max_size(os_page_bytes(), 4096);
 }
 
+/* The page in which a byte of the slab lies. By a shift: the size of a page is known at run time alone. */
+static inline unsigned slab_page_of(size_t byte)
+{
+    return (unsigned)(byte >> __builtin_ctzll(slab_page_bytes()));
+}
+
 static inline unsigned slab_all_pages(void)
 {
     return (1u << (SLAB_BYTES / slab_page_bytes())) - 1;
