@@ -1,12 +1,14 @@
 /* magazine.c - the capacity of magazines: they open small, double while that saves misses, and give up what they no longer
  * need, within a bound per thread.
  * Owns     struct thread's capacity_bytes and shrink_cursor, a magazine's array.
- * Called by  refill.c, flush.c, thread.c     Calls  metapool.h, flush.h
+ * Called by  refill.c, flush.c, thread.c     Calls  os.h, flush.h
  * Threads  each on its own record, between thread_enter and thread_leave.
+ * Arrays of up to 8 blocks are part of the record, larger ones lie behind it, cut from the thread's own space: no lock is
+ * taken, and when the cache is emptied the space is as good as new.
  */
 #include "front/flush.h"
 #include "front/route.h"
-#include "meta/metapool.h"
+#include "os/os.h"
 #include "pool/background.h"
 #include "pool/shared_pool.h"
 
@@ -51,25 +53,70 @@ static void shrink_another(struct thread *thread, unsigned class_id)
     }
 }
 
-/* An array for `new` blocks with what the old one holds, which is given up. Sets top; NULL: there is no memory. */
-static void **claim_larger_array(struct thread *thread, unsigned class_id, uint32_t new)
+/* ---- Arrays ------------------------------------------------------------------------------------------------------ */
+
+/* Which list of free arrays has those of so many slots: 16, 32, ... 256. */
+static unsigned array_kind(uint32_t slots)
+{
+    return slots <= ARRAY_MIN_SLOTS ? 0 : 32 - (unsigned)__builtin_clz((slots - 1) / ARRAY_MIN_SLOTS);
+}
+
+/* NULL: the thread's space is full. */
+static void **claim_array(struct thread *thread, unsigned kind)
+{
+    void **array = thread->free_array[kind];
+    size_t slots = (size_t)ARRAY_MIN_SLOTS << kind;
+    if (array != NULL) {
+        thread->free_array[kind] = (void **)array[0];
+        return array;
+    }
+    if (THREAD_ARRAY_SLOTS - thread->array_slots_used < slots)
+        return NULL;
+    array = thread_array_space(thread) + thread->array_slots_used;
+    thread->array_slots_used += (uint32_t)slots;
+    thread->array_pages_used = true;
+    return array;
+}
+
+static void return_array(struct thread *thread, void **array, unsigned kind)
+{
+    array[0] = (void *)thread->free_array[kind];
+    thread->free_array[kind] = array;
+}
+
+void magazine_forget_arrays(struct thread *thread)
+{
+    memset(thread->free_array, 0, sizeof thread->free_array);
+    thread->array_slots_used = 0;
+}
+
+void magazine_purge_arrays(struct thread *thread)
+{
+    size_t page_bytes = os_page_bytes();
+    uintptr_t from = round_up((uintptr_t)thread_array_space(thread), page_bytes), to = (uintptr_t)thread + THREAD_BYTES;
+    if (thread->array_pages_used && thread->array_slots_used == 0 && from < to)
+        thread->array_pages_used = !os_purge((void *)from, to - from); /* NOLINT: an address of our own */
+}
+
+/* An array for `new` blocks with what the old one holds, which is given up. False: there is no room. */
+static bool exchange_array(struct thread *thread, unsigned class_id, uint32_t new)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
-    if (!pool_lock(HAK_LOCK_METADATA))
-        return NULL;
-    void **slots = metapool_claim(new * sizeof(void *)), **old_slots = magazine->base;
-    if (slots != NULL) {
-        uint32_t n = magazine_count(magazine);
-        memcpy(slots, old_slots, n * sizeof(void *));
-        magazine->base = slots;
-        magazine->top = slots + n;
-        /* The array keeps its size when capacity shrinks, so what it was claimed with is not known by the capacity. */
-        if (old_slots != thread->first_array[class_id])
-            metapool_return(old_slots, magazine->array_slots * sizeof(void *));
-    }
-    pool_unlock();
-    return slots;
+    unsigned kind = array_kind(new);
+    void **old_slots = magazine->base, **slots = claim_array(thread, kind);
+    if (slots == NULL)
+        return false;
+    uint32_t n = magazine_count(magazine);
+    memcpy(slots, old_slots, n * sizeof(void *));
+    magazine->base = slots;
+    magazine->top = slots + n;
+    if (old_slots != thread->first_array[class_id])
+        return_array(thread, old_slots, array_kind(magazine->array_slots));
+    magazine->array_slots = (uint16_t)(ARRAY_MIN_SLOTS << kind);
+    return true;
 }
+
+/* ---- Growth ------------------------------------------------------------------------------------------------------ */
 
 bool magazine_grow(struct thread *thread, unsigned class_id)
 {
@@ -88,26 +135,14 @@ bool magazine_grow(struct thread *thread, unsigned class_id)
         if (old != 0 && thread->capacity_bytes + more_bytes > max_bytes)
             return false;
     }
-    void **slots = thread->first_array[class_id];
-    if (old == 0)
-        magazine->top = slots;
-    else if ((slots = claim_larger_array(thread, class_id, new)) == NULL)
+    if (old == 0) {
+        magazine->base = magazine->top = thread->first_array[class_id];
+        magazine->array_slots = MAGAZINE_FIRST_CAPACITY;
+    } else if (new > magazine->array_slots && !exchange_array(thread, class_id, new)) {
         return false;
-    magazine->base = slots;
-    magazine->limit = slots + new;
-    magazine->array_slots = (uint16_t) new;
+    }
+    magazine->limit = magazine->base + new;
     thread->capacity_bytes += more_bytes;
     background_note_cached((int64_t)more_bytes);
     return true;
-}
-
-void magazine_close(struct thread *thread, unsigned class_id)
-{
-    struct magazine *magazine = &thread->cache.magazine[class_id];
-    void **slots = magazine->base;
-    magazine->base = magazine->top = magazine->limit = NULL;
-    if (slots != NULL && slots != thread->first_array[class_id] && pool_lock(HAK_LOCK_METADATA)) {
-        metapool_return(slots, magazine->array_slots * sizeof(void *));
-        pool_unlock();
-    }
 }

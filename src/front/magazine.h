@@ -31,7 +31,7 @@ struct magazine {
     uint16_t max;         /* largest capacity it may grow to; 0: no magazine (POOL_ONLY) */
     uint16_t refilled;    /* MAGAZINE_REFILLED, less one for each flush since the last refill */
     uint16_t misses;      /* refills and flushes since another class of the thread last grew; tells who is in use */
-    uint16_t array_slots; /* room in the array, which outlives a shrunk capacity */
+    uint16_t array_slots; /* room in the array, which outlives a shrunk capacity; a power of two */
 };
 _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offset times 8 is a magazine's distance");
 

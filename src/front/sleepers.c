@@ -19,6 +19,8 @@
 
 #include "front/hit.h"
 #include "front/thread.h"
+#include "meta/arena.h"
+#include "meta/registry.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/stats.h"
@@ -82,6 +84,31 @@ static bool claim(struct thread *thread)
     return claimed;
 }
 
+/* What comes back now, comes by our doing: no sign that the program uses its slabs. */
+static void discount(struct thread *thread)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+        struct magazine *magazine = &thread->cache.magazine[c];
+        if (thread->current[c] != NULL)
+            shared_pool_note_quiet(thread->current[c]);
+        for (void **at = magazine->base; at != magazine->top; at++) {
+            struct arena *arena = registry_arena(*at);
+            if (arena != NULL && arena->class_map != NULL)
+                shared_pool_discount(&arena->slabs[arena_slab_index(arena, *at)]);
+        }
+    }
+}
+
+/* A record that has no thread now keeps no arrays. */
+static void purge_free_record(struct thread *thread)
+{
+    if (!thread->array_pages_used || !pool_lock(HAK_LOCK_METADATA))
+        return;
+    if (atomic_load(&thread->in_use) == 0)
+        magazine_purge_arrays(thread);
+    pool_unlock();
+}
+
 /* Returns whether the thread's cache is empty now. */
 static bool empty_if_asleep(struct thread *thread)
 {
@@ -91,7 +118,9 @@ static bool empty_if_asleep(struct thread *thread)
     bool asleep = sleeps_outside_of_us(thread);
     if (asleep) {
         atomic_store(&thread->claim, THREAD_EMPTYING);
+        discount(thread);
         thread_empty(thread);
+        magazine_purge_arrays(thread);
         stats_add(&stats_counters.caches_emptied, 1);
     }
     atomic_store(&thread->claim, THREAD_UNCLAIMED);
@@ -118,7 +147,14 @@ size_t sleepers_tick(void)
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         bool holds_anything;
         uint64_t trace = trace_of(thread, &holds_anything);
-        if (!holds_anything || atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) /* relaxed: a guess */
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) { /* relaxed: a guess */
+            if (thread->quiet_ticks < QUIET_TICKS)
+                thread->quiet_ticks++;
+            else
+                purge_free_record(thread);
+            continue;
+        }
+        if (!holds_anything)
             continue;
         if (trace != thread->seen)
             thread->quiet_ticks = 0;
@@ -138,4 +174,6 @@ void sleepers_empty_all(void)
     for (struct thread *thread = thread_first(); thread != NULL && !UNDER_THREAD_SANITIZER; thread = thread->next)
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: claim() looks again */
             empty_if_asleep(thread);
+        else
+            purge_free_record(thread);
 }

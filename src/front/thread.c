@@ -52,7 +52,7 @@ void thread_empty(struct thread *thread)
         struct magazine *magazine = &thread->cache.magazine[c];
         if (magazine->base != NULL) {
             flush_oldest(thread, c, magazine_count(magazine));
-            magazine_close(thread, c);
+            magazine->base = magazine->top = magazine->limit = NULL;
         }
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             flush_open_word(&thread->open_word[c], c);
@@ -61,6 +61,7 @@ void thread_empty(struct thread *thread)
         if (slab != NULL)
             shared_pool_disown_slab(slab);
     }
+    magazine_forget_arrays(thread);
     background_note_cached(-(int64_t)thread->capacity_bytes);
     thread->capacity_bytes = 0;
 }
@@ -74,7 +75,7 @@ static struct thread *claim_record(void)
     struct thread *thread = free_threads;
     if (thread != NULL) {
         free_threads = thread->next_free;
-    } else if ((thread = metapool_claim(sizeof *thread)) != NULL) {
+    } else if ((thread = metapool_claim()) != NULL) {
         memcpy(thread->cache.small_class_offset, closed_cache.small_class_offset,
                sizeof closed_cache.small_class_offset);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
@@ -129,6 +130,7 @@ static void on_thread_exit(void *record)
 static void mend(struct thread *thread)
 {
     memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
+    magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)
             slab_recount(thread->current[c]);

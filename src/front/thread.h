@@ -12,6 +12,7 @@
 
 #include "front/magazine.h"
 #include "front/open_word.h"
+#include "meta/metapool.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. Few threads may
  * hold more each. (Geometric mean of 15 workloads of `make bench`: with 512 KiB 1.13 times the time of 1 MiB, 256 KiB 1.33,
@@ -23,29 +24,44 @@
 
 size_t thread_cache_max_bytes(void);
 
+#define ARRAY_MIN_SLOTS 16
+#define N_ARRAY_KINDS 5
+
 struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
-    struct cache **tls_slot;   /* the thread's tls_cache: storing the closed cache there closes its door */
-    size_t capacity_bytes;     /* sum of magazine capacities times block size */
-    uint64_t refills, flushes; /* written by the thread, read by anyone */
-    struct thread *next;       /* all records ever made; constant */
-    struct thread *next_free;  /* while free. Pool lock */
-    _Atomic uint32_t in_use;   /* 0: free for the next thread. Written under the pool lock */
-    _Atomic uint32_t busy;     /* inside a slow path. Written by the thread */
-    _Atomic uint32_t claim;    /* enum thread_claim: another thread is at the record. See sleepers.c */
-    uint32_t relief;           /* the last relief in which it gave up its cache; see pressure.c */
-    uint8_t shrink_cursor;     /* class that next gives up capacity */
-    uint8_t crowded;           /* wishes to grow at the bound so far, modulo 256; see magazine.c */
-    uint8_t quiet_ticks;       /* ticks in a row that found the same `seen`. Written by ticks */
-    int32_t thread_id;         /* the system's */
-    uintptr_t stack_end;       /* no frame of its stack lies above */
-    uint64_t seen;             /* at the last tick: changes when the thread uses its cache. Written by ticks */
-    void
-        *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with: no lock, no memory of its own */
+    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
+    size_t capacity_bytes;            /* sum of magazine capacities times block size */
+    uint64_t refills, flushes;        /* written by the thread, read by anyone */
+    struct thread *next;              /* all records ever made; constant */
+    struct thread *next_free;         /* while free. Pool lock */
+    _Atomic uint32_t in_use;          /* 0: free for the next thread. Written under the pool lock */
+    _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
+    _Atomic uint32_t claim;           /* enum thread_claim: another thread is at the record. See sleepers.c */
+    uint32_t relief;                  /* the last relief in which it gave up its cache; see pressure.c */
+    uint8_t shrink_cursor;            /* class that next gives up capacity */
+    uint8_t crowded;                  /* wishes to grow at the bound so far, modulo 256; see magazine.c */
+    uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
+    int32_t thread_id;                /* the system's */
+    uintptr_t stack_end;              /* no frame of its stack lies above */
+    uint64_t seen;                    /* at the last tick: changes when the thread uses its cache. Written by ticks */
+    bool array_pages_used;            /* some of the array space may be in memory */
+    uint32_t array_slots_used;        /* of the array space, from its beginning */
+    void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 256 slots */
+    void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
 };
-_Static_assert(sizeof(struct thread) <= 8192, "a record takes a piece of 8 KiB");
+
+/* A record and, behind it, the space for its magazines' larger arrays; together a piece of metapool.h. */
+#define THREAD_BYTES METAPOOL_PIECE_BYTES
+#define THREAD_RECORD_BYTES ((size_t)8192)
+#define THREAD_ARRAY_SLOTS ((THREAD_BYTES - THREAD_RECORD_BYTES) / sizeof(void *))
+_Static_assert(sizeof(struct thread) <= THREAD_RECORD_BYTES, "the array space begins behind the record");
+
+static inline void **thread_array_space(struct thread *thread)
+{
+    return (void **)(void *)((char *)thread + THREAD_RECORD_BYTES);
+}
 
 /* CLAIMED: somebody looks whether the thread sleeps; EMPTYING: it does, and its cache is being emptied. */
 enum thread_claim { THREAD_UNCLAIMED = 0, THREAD_CLAIMED, THREAD_EMPTYING };
@@ -127,8 +143,11 @@ uint32_t magazine_max(const struct class_info *class);
  * Between thread_enter and thread_leave. */
 bool magazine_grow(struct thread *thread, unsigned class_id);
 
-/* magazine.c: ends a magazine that was emptied. Between thread_enter and thread_leave, or the record's thread is gone. */
-void magazine_close(struct thread *thread, unsigned class_id);
+/* magazine.c: all magazines are closed, or forgotten: the array space is free. The caller has the record as thread_empty. */
+void magazine_forget_arrays(struct thread *thread);
+
+/* magazine.c: gives back the pages of an array space that is free. Likewise. */
+void magazine_purge_arrays(struct thread *thread);
 
 /* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, is
  * gone, or sleeps and has its door closed and its record claimed. */

@@ -1,4 +1,4 @@
-/* metapool.h - memory for the allocator's own small records: thread records and magazine arrays.
+/* metapool.h - memory for the allocator's own records of threads.
  * Out of band: none of it lies near users' blocks, and none of it is ever given to them.
  */
 #ifndef HAKMEM_META_METAPOOL_H
@@ -6,15 +6,11 @@
 
 #include "base/base.h"
 
-#define METAPOOL_MIN_BYTES 64
-#define METAPOOL_MAX_BYTES ((size_t)32 * KIB)
+#define METAPOOL_PIECE_BYTES ((size_t)64 * KIB) /* a multiple of any system page */
 
-/* A zeroed piece of at least size_bytes (64 to 32768, rounded up to a power of two, aligned to min(size, 4096)); NULL
- * when there is no memory. Caller holds the pool lock. */
-void *metapool_claim(size_t size_bytes);
-
-/* Gives a piece back for reuse. Caller holds the pool lock. */
-void metapool_return(void *piece, size_t size_bytes);
+/* A zeroed piece of METAPOOL_PIECE_BYTES, on a multiple of as many; NULL when there is no memory. Nobody gives one back: threads
+ * use each other's, one after another. Caller holds the pool lock. */
+void *metapool_claim(void);
 
 /* Bytes committed so far. */
 size_t metapool_committed_bytes(void);

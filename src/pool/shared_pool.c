@@ -843,6 +843,18 @@ static bool slab_is_quiet(struct slab *slab, slab_ctl ctl, size_t *waiting_bytes
     return false;
 }
 
+void shared_pool_note_quiet(struct slab *slab)
+{
+    /* relaxed, all three: hints */
+    atomic_store_explicit(&slab->seen_used, (uint16_t)CTL_USED(slab_ctl_read(slab)), memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, QUIET_TICKS, memory_order_relaxed);
+}
+
+void shared_pool_discount(struct slab *slab)
+{
+    atomic_fetch_sub_explicit(&slab->seen_used, 1, memory_order_relaxed);
+}
+
 /* A tick gives back the free pages of slabs that the last QUIET_TICKS ticks found with the same number of blocks in use.
  * A huge page is not broken up for less than HUGE_WORTH_BYTES. Returns the bytes that later ticks may give back. */
 static size_t tick_slabs(struct superslab *ss)

@@ -109,6 +109,11 @@ void shared_pool_slots_emptied(enum hak_lock_cause cause);
  * half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
 void shared_pool_tick(void);
 
+/* A tick is about to let go of a slab that its owner has left alone for the delay, or to return one of its blocks: neither is
+ * a sign that the slab is in use. Whoever calls acts for the owner, or holds the block. */
+void shared_pool_note_quiet(struct slab *slab);
+void shared_pool_discount(struct slab *slab);
+
 /* Memory that shared_pool_tick may give back in time. Any thread, no lock: a guess. */
 size_t shared_pool_idle_bytes(void);
 
