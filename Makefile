@@ -6,7 +6,7 @@
 #   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
 #   make bench-latency, make bench-contention, make bench-memory
 #                         single calls in cycles; atomic instructions and locks per million operations; what memory
-#                         a program keeps after it has let go of it
+#                         a program keeps after it has let go of it, and what a server has over a long life
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
 #   make setup            install every package that any target needs
@@ -35,8 +35,8 @@ test-tsan:
 	@$(SETUP) build test
 	@tests/run.sh tsan
 
-# PEERS="name=/path/lib.so ...", ONLY="pattern ...", ROUNDS=n and OUT=dir reach it by the environment.
-export PEERS ONLY ROUNDS OUT SIDES
+# PEERS="name=/path/lib.so ...", ONLY="pattern ...", ROUNDS=n, SECONDS=n and OUT=dir reach it by the environment.
+export PEERS ONLY ROUNDS OUT SIDES SECONDS
 bench: build
 	@$(SETUP) bench
 	bench/bench.py
@@ -52,6 +52,7 @@ bench-contention: build
 bench-memory: build
 	@$(SETUP) bench
 	bench/memory.py
+	bench/longlife.py
 
 bench-compare: build
 	@$(SETUP) bench

@@ -17,6 +17,7 @@
 
 #include "front/front.h"
 #include "front/route.h"
+#include "meta/arena.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -29,9 +30,11 @@
 static void report_double_free(const struct slab *slab, unsigned class_id, unsigned word, uint64_t doubly)
 {
     size_t block_bytes = class_table[class_id].bytes;
+    const struct superslab *ss = arena_superslab_of(slab); /* which may have gone */
+    const char *memory = superslab_memory(ss) + (size_t)(slab - superslab_slab(ss, 0)) * SLAB_BYTES;
     for (; doubly != 0; doubly &= doubly - 1) {
         size_t index = word * 64 + (size_t)__builtin_ctzll(doubly);
-        report_misuse("free", "block freed twice", slab->memory + index * block_bytes, "class of bytes", block_bytes);
+        report_misuse("free", "block freed twice", memory + index * block_bytes, "class of bytes", block_bytes);
     }
 }
 

@@ -99,10 +99,10 @@ static void discount(struct thread *thread)
     }
 }
 
-/* A record that has no thread now keeps no arrays. */
+/* A record that has no thread now keeps no arrays. (The lock's holder may be stopped, in a handler that waits for us.) */
 static void purge_free_record(struct thread *thread)
 {
-    if (!thread->array_pages_used || !pool_lock(HAK_LOCK_METADATA))
+    if (!thread->array_pages_used || !pool_try_lock(HAK_LOCK_METADATA))
         return;
     if (atomic_load(&thread->in_use) == 0)
         magazine_purge_arrays(thread);

@@ -267,12 +267,30 @@ bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
     return true;
 }
 
-void arena_purge_large_bits(struct superslab *ss)
+void arena_purge_records(struct superslab *ss, uint32_t n)
 {
-    size_t len_bytes = SUPERSLAB_SLABS * SLAB_MAX_WORDS * sizeof(uint64_t);
-    if (ss->has_large_bits && os_page_bytes() <= len_bytes)
-        os_purge((void *)&ss->arena->large_bits[(size_t)ss->index * SUPERSLAB_SLABS * SLAB_MAX_WORDS], len_bytes);
-    ss->has_large_bits = 0;
+    const size_t bits_bytes = SUPERSLAB_SLABS * SLAB_MAX_WORDS * sizeof(uint64_t);
+    const size_t slabs_bytes = SUPERSLAB_SLABS * sizeof(struct slab);
+    for (uint32_t i = 0; i < n; i++)
+        if (ss[i].has_large_bits && os_page_bytes() <= bits_bytes) {
+            os_purge((void *)&ss->arena->large_bits[(size_t)ss[i].index * SUPERSLAB_SLABS * SLAB_MAX_WORDS],
+                     bits_bytes);
+            ss[i].has_large_bits = 0;
+        }
+    if (os_page_bytes() <= slabs_bytes)
+        os_purge(&ss->arena->slabs[(size_t)ss->index * SUPERSLAB_SLABS], n * slabs_bytes);
+}
+
+struct superslab *arena_superslab_of(const struct slab *slab)
+{
+    /* relaxed: it is what it always was, or not there */
+    struct superslab *ss = atomic_load_explicit(&slab->superslab, memory_order_relaxed);
+    if (likely(ss != NULL))
+        return ss;
+    struct arena *arena = arena_first();
+    while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->n_superslabs * SUPERSLAB_SLABS)
+        arena = arena_next(arena);
+    return &arena->superslabs[(size_t)(slab - arena->slabs) / SUPERSLAB_SLABS];
 }
 
 void arena_put(struct superslab *ss, uint32_t n)

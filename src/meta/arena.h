@@ -18,10 +18,13 @@ struct superslab *arena_take(uint32_t n, size_t alignment);
 /* Takes the n SuperSlabs right behind ss, if they are free, and makes them writable. Caller holds the pool lock. */
 bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n);
 
-/* Gives back the memory of the large bit maps of a SuperSlab none of whose slots holds a slab. Where pages are larger than
- * they, they stay. Caller has the SuperSlab in its hands. Why not the slots' records, too: other threads may still look at one
- * when the slab has gone. */
-void arena_purge_large_bits(struct superslab *ss);
+/* Gives back the memory of the slots' records and large bit maps of n SuperSlabs in a row, none of whose slots holds a slab:
+ * they read as zero, as if never used. Where pages are larger than they, they stay. Caller has the SuperSlabs in its hands. */
+void arena_purge_records(struct superslab *ss, uint32_t n);
+
+/* The SuperSlab of a slab for who holds neither the slab nor a block of it: that may have gone with all its SuperSlab, and its
+ * record read as zero; then the record's place tells. */
+struct superslab *arena_superslab_of(const struct slab *slab);
 
 /* Puts n SuperSlabs back. Caller holds the pool lock. */
 void arena_put(struct superslab *ss, uint32_t n);

@@ -81,7 +81,7 @@ struct slab {
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
-    struct superslab *superslab;  /* Set on the first acquire, constant afterwards */
+    struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
     char *memory;                 /* the slab's 64 KiB. Likewise */
     _Atomic uint64_t *bits;       /* small_bits or the large map. Set on acquire */
     union {

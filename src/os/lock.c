@@ -48,6 +48,13 @@ enum lock_result lock_take(struct lock *lock, uintptr_t self)
     }
 }
 
+bool lock_try(struct lock *lock, uintptr_t self)
+{
+    uint64_t seen = 0;
+    return atomic_compare_exchange_strong_explicit(&lock->word, &seen, self, memory_order_acquire,
+                                                   memory_order_relaxed); /* L1; relaxed: nothing was taken */
+}
+
 void lock_drop(struct lock *lock)
 {
     uint64_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release); /* L1 */

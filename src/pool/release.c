@@ -262,11 +262,11 @@ static void give_back(struct superslab *ss, uint32_t n)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
         superslab_forget_slots(ss + i, clean);
-        arena_purge_large_bits(&ss[i]);
         ss[i].committed = committed;
         if (decommitted)
             ss[i].moved = 0;
     }
+    arena_purge_records(ss, n);
     stats_add(&stats_counters.mapped_bytes, -(uint64_t)len_bytes);
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
         return; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */

@@ -60,6 +60,14 @@ bool pool_lock(enum hak_lock_cause cause)
     return true;
 }
 
+bool pool_try_lock(enum hak_lock_cause cause)
+{
+    if (!lock_try(&lock, (uintptr_t)&lock_self))
+        return false;
+    stats_add(&stats_counters.lock_acquisitions[cause], 1);
+    return true;
+}
+
 bool pool_lock_is_mine(void)
 {
     return lock_owner(&lock) == (uintptr_t)&lock_self;
@@ -476,9 +484,10 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
 
 /* ---- Return and release ------------------------------------------------------------------------------------------ */
 
+/* The slab is PARTIAL, and may be anybody's by now: what is asked of it must not depend on its record. */
 static void list_slab(struct slab *slab, unsigned class_id)
 {
-    struct superslab *ss = slab->superslab;
+    struct superslab *ss = arena_superslab_of(slab);
     if (tier_of(ss) != SS_TIER_DRAINING)
         class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
 }
@@ -552,13 +561,13 @@ void shared_pool_disown_slab(struct slab *slab)
         list_slab(slab, class_id);
         /* While its slabs are each more than a quarter full, so is the SuperSlab. */
         if (CTL_USED(ctl) * 4 <= class_table[class_id].n_blocks)
-            consider_draining(slab->superslab);
+            consider_draining(arena_superslab_of(slab));
         break;
     case SLAB_RETURN_RETIRING:
         let_wait(slab);
         break;
     default:
-        consider_risen(slab->superslab);
+        consider_risen(arena_superslab_of(slab));
     }
 }
 
@@ -571,10 +580,10 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
     case SLAB_RETURN_LISTABLE:
         list_slab(slab, class_id);
         if (count_bits(mask) * 4 >= class_table[class_id].n_blocks * 3u) /* from full to a quarter in one step */
-            consider_draining(slab->superslab);
+            consider_draining(arena_superslab_of(slab));
         break;
     case SLAB_RETURN_SPARSER:
-        consider_draining(slab->superslab);
+        consider_draining(arena_superslab_of(slab));
         if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY ==
             0) /* relaxed: a number */
             background_wake();
@@ -932,7 +941,7 @@ void shared_pool_purge_pages(void)
             slab_ctl ctl = slab_ctl_read(slab);
             if (CTL_STATE(ctl) != SLAB_PARTIAL || slab_free_bytes_in_memory(slab, ctl) < slab_page_bytes())
                 continue;
-            superslab_use_small_pages(slab->superslab);
+            superslab_use_small_pages(arena_superslab_of(slab));
             purged_bytes += purge_slab(slab, CTL_CLASS(ctl));
         }
     }

@@ -24,6 +24,9 @@
 bool pool_lock(enum hak_lock_cause cause);
 void pool_unlock(void);
 
+/* The same without waiting: for what may as well be done another time. */
+bool pool_try_lock(enum hak_lock_cause cause);
+
 /* Whether this thread holds it: then a signal handler interrupted the holder. */
 bool pool_lock_is_mine(void);
 

@@ -22,9 +22,10 @@
 
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 {
-    if (slab->superslab != NULL)
-        return; /* Others may be reading it: it never changes once it is set. */
-    slab->superslab = ss;
+    /* relaxed, both: whoever may use the slab learns of it afterwards */
+    if (atomic_load_explicit(&slab->superslab, memory_order_relaxed) != NULL)
+        return; /* from an earlier use */
+    atomic_store_explicit(&slab->superslab, ss, memory_order_relaxed);
     slab->memory = superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
