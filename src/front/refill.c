@@ -53,9 +53,10 @@ static void *borrow(struct thread *thread, unsigned class_id)
     return magazine_pop(magazine, &block) ? block : NULL;
 }
 
-/* The slab to claim from next, acquired if need be, and the number of the block that a claim must stay below; NULL: no
- * memory. Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays
- * small. *fresh tells that only fresh ones are left, of which a claim takes fresh_batch at most. */
+/* The slab to claim from next, acquired if need be, and below which block number a claim must stay; NULL: no memory.
+ * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small,
+ * whether those pages are the first of a slab or what a purge has left of it. *fresh tells that only fresh ones are left, of
+ * which a claim takes fresh_batch at most. */
 static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsigned *end, bool *fresh)
 {
     struct slab *slab = current_slab(thread, class_id);
@@ -66,19 +67,19 @@ static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsign
         thread->current[class_id] = slab;
     }
     *fresh = false;
-    *end = slab_fresh_from(slab);
-    if (*end >= class_table[class_id].n_blocks || slab_lowest_free(slab) < *end)
+    *end = SLAB_RECYCLED;
+    if (slab_is_all_dirty(slab) || slab_has_recycled(slab))
         return slab;
     struct slab *recycled = shared_pool_acquire_recycled(class_id, slab);
     if (recycled != NULL) {
         thread->current[class_id] = recycled;
         shared_pool_disown_slab(slab);
         slab = recycled;
-        *end = slab_fresh_from(slab);
+        if (slab_is_all_dirty(slab) || slab_has_recycled(slab))
+            return slab;
     }
-    *fresh = slab_lowest_free(slab) >= *end;
-    if (*fresh)
-        *end += fresh_batch(class_id);
+    *fresh = true;
+    *end = slab_lowest_free(slab) + fresh_batch(class_id);
     return slab;
 }
 

@@ -40,11 +40,12 @@ static __thread uint64_t lock_self; /* its address names this thread to the lock
 static struct {
     struct superslab *bucket[N_BUCKETS];
     struct superslab *draining;
-    uint64_t bucket_bits;         /* bit k: bucket k is not empty */
-    size_t n_active_slots;        /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
-    _Atomic size_t n_empty_slots; /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
-    _Atomic size_t n_sparser;     /* slabs that became sparser since the last tick */
-    _Atomic size_t waiting_bytes; /* inside slabs in use, that the last tick left to a later one */
+    uint64_t bucket_bits;              /* bit k: bucket k is not empty */
+    size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
+    _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+    _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs */
+    _Atomic size_t n_sparser;          /* slabs that became sparser since the last tick */
+    _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
 } pool;
 
 /* ---- The lock --------------------------------------------------------------------------------------------------- */
@@ -197,6 +198,13 @@ struct tier_use superslab_use(const struct superslab *ss)
     return use;
 }
 
+static void note_draining(unsigned class_id)
+{
+    uint64_t bit = (uint64_t)1 << class_id;
+    if ((atomic_load_explicit(&pool.draining_classes, memory_order_relaxed) & bit) == 0) /* relaxed, both: a hint */
+        atomic_fetch_or_explicit(&pool.draining_classes, bit, memory_order_relaxed);
+}
+
 /* Enters or hides the PARTIAL slabs of a SuperSlab whose tier has just changed. */
 static void list_slabs(struct superslab *ss, bool enter)
 {
@@ -204,8 +212,11 @@ static void list_slabs(struct superslab *ss, bool enter)
         struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = atomic_load(&slab->ctl);
         size_t index = (size_t)(slab - ss->arena->slabs);
-        if (CTL_STATE(ctl) == SLAB_PARTIAL)
-            (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
+        if (CTL_STATE(ctl) != SLAB_PARTIAL)
+            continue;
+        (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
+        if (!enter)
+            note_draining(CTL_CLASS(ctl));
     }
 }
 
@@ -386,7 +397,30 @@ static struct slab *acquire_from_class_list(unsigned class_id)
     return NULL;
 }
 
-struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh)
+/* Reopens a DRAINING SuperSlab that has recycled blocks of the class. */
+static bool reopen_recycled(unsigned class_id)
+{
+    uint64_t bit = (uint64_t)1 << class_id;
+    unsigned tries = 0;
+    struct superslab *ss;
+    /* relaxed, both: a hint, and the lock decides */
+    if ((atomic_load_explicit(&pool.draining_classes, memory_order_relaxed) & bit) == 0 || !pool_lock(HAK_LOCK_TIER))
+        return false;
+    atomic_fetch_and_explicit(&pool.draining_classes, ~bit, memory_order_relaxed);
+    for (ss = pool.draining; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++)
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+            if (slab_maybe_recycled(superslab_slab(ss, i), class_id)) {
+                note_draining(class_id); /* there may be more */
+                reopen(ss);
+                pool_unlock();
+                stats_add(&stats_counters.stage_reopen, 1);
+                return true;
+            }
+    pool_unlock();
+    return false;
+}
+
+static struct slab *find_recycled(unsigned class_id, const struct slab *fresh)
 {
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
         size_t i = class_set_find(arena, class_id, 0);
@@ -397,6 +431,12 @@ struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *
         }
     }
     return NULL;
+}
+
+struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh)
+{
+    struct slab *slab = find_recycled(class_id, fresh);
+    return slab == NULL && reopen_recycled(class_id) ? find_recycled(class_id, fresh) : slab;
 }
 
 void *shared_pool_claim_in_memory(unsigned class_id)
@@ -490,6 +530,8 @@ static void list_slab(struct slab *slab, unsigned class_id)
     struct superslab *ss = arena_superslab_of(slab);
     if (tier_of(ss) != SS_TIER_DRAINING)
         class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
+    else
+        note_draining(class_id);
 }
 
 static void release_retiring(struct slab *slab)
@@ -1080,6 +1122,7 @@ const char *pool_check(void)
             if (wrong != NULL)
                 return wrong;
         }
-    return count_dirty_bytes() == stats_read(&stats_counters.committed_bytes) ? NULL
-                                                                      : "pages handed out and committed bytes differ";
+    return count_dirty_bytes() == stats_read(&stats_counters.committed_bytes)
+               ? NULL
+               : "pages handed out and committed bytes differ";
 }

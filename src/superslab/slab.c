@@ -78,11 +78,45 @@ static inline void mark_dirty(struct slab *slab, size_t from_byte, size_t to_byt
         hand_out_pages(slab, fresh);
 }
 
-/* The free blocks of a word that lie below number `end`. */
-static uint64_t free_below(const struct slab *slab, unsigned word, unsigned end)
+/* SLAB_RECYCLED as a block number, where one says as much: unless there are holes, pages that were given back before others. */
+static unsigned end_of_claim(const struct slab *slab, unsigned end)
+{
+    if (end != SLAB_RECYCLED)
+        return end;
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    if (dirty == slab_all_pages())
+        return UINT16_MAX;
+    if ((dirty & (dirty + 1)) != 0)
+        return SLAB_RECYCLED;
+    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
+    return class_block_index(class, count_bits(dirty) * slab_page_bytes()); /* blocks that end there */
+}
+
+/* The blocks of a word all of whose pages were handed out, where there are holes. Owner. */
+static NOINLINE uint64_t between_holes(const struct slab *slab, unsigned word)
+{
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
+    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
+    size_t from = (size_t)word * 64 * class->bytes, page_bytes = slab_page_bytes();
+    size_t to = min_size(from + (size_t)64 * class->bytes, (size_t) class->n_blocks * class->bytes);
+    uint64_t blocks = UINT64_MAX;
+    for (unsigned page = slab_page_of(from); page <= slab_page_of(to - 1); page++) {
+        if (dirty >> page & 1)
+            continue;
+        unsigned first = class_block_index(class, max_size(from, page * page_bytes)) % 64;
+        unsigned last = class_block_index(class, min_size(to, (page + 1) * page_bytes) - 1) % 64;
+        blocks &= ~(((uint64_t)2 << last) - ((uint64_t)1 << first));
+    }
+    return blocks;
+}
+
+/* The free blocks of a word that lie below number `end`, or are recycled. */
+static ALWAYS_INLINE uint64_t free_below(const struct slab *slab, unsigned word, unsigned end)
 {
     /* relaxed: bits only appear meanwhile, and slab_claim acquires those it takes */
     uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
+    if (unlikely(end == SLAB_RECYCLED) && free != 0)
+        return free & between_holes(slab, word);
     if (likely(end >= word * 64 + 64))
         return free;
     return end <= word * 64 ? 0 : free & (((uint64_t)1 << (end - word * 64)) - 1);
@@ -119,6 +153,8 @@ static unsigned colour_block(unsigned class_id, unsigned n, unsigned end)
 
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
 {
+    bool recycled = end == SLAB_RECYCLED;
+    end = end_of_claim(slab, end);
     unsigned word = 0, n_claimed = count_available(slab, n, end, &word), at = n_claimed;
     if (n_claimed == 0)
         return 0;
@@ -143,7 +179,8 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
             out[--at] = slab->memory + last_offset;
         }
         atomic_fetch_and_explicit(&slab->bits[word], ~(free & ~rest), memory_order_acquire); /* R1 */
-        mark_dirty(slab, first_offset, last_offset + block_bytes);
+        if (!recycled)
+            mark_dirty(slab, first_offset, last_offset + block_bytes);
         if (at == 0)
             break;
     }
@@ -158,6 +195,8 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
 uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
 {
     unsigned n_words = slab->n_words;
+    bool recycled = end == SLAB_RECYCLED;
+    end = end_of_claim(slab, end);
     unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); /* relaxed: a hint */
     uint64_t free = 0;
     for (unsigned seen = 0; seen <= n_words; seen++, word++) {
@@ -169,8 +208,9 @@ uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
     }
     if (free == 0)
         return 0;
-    atomic_fetch_and_explicit(&slab->bits[word], ~free, memory_order_acquire);                /* R1 */
-    if (atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != slab_all_pages()) { /* relaxed: the owner */
+    atomic_fetch_and_explicit(&slab->bits[word], ~free, memory_order_acquire); /* R1 */
+    if (!recycled &&
+        atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != slab_all_pages()) { /* relaxed: the owner */
         size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
         size_t from_byte = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
         mark_dirty(slab, from_byte, (word * 64 + 64 - (size_t)__builtin_clzll(free)) * block_bytes);
@@ -201,16 +241,16 @@ void *slab_claim_in_memory(struct slab *slab)
     return NULL;
 }
 
-unsigned slab_fresh_from(const struct slab *slab)
+bool slab_has_recycled(const struct slab *slab)
 {
-    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
-    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
-    if (dirty == slab_all_pages())
-        return class->n_blocks;
-    if (dirty == 0)
-        return 0;
-    size_t dirty_end = (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
-    return class_block_index(class, dirty_end - 1) + 1;
+    unsigned n_words = slab->n_words, end = end_of_claim(slab, SLAB_RECYCLED);
+    if (end < SLAB_RECYCLED)
+        return slab_lowest_free(slab) < min_size(end, class_table[CTL_CLASS(slab_ctl_read(slab))].n_blocks);
+    /* relaxed: a hint */
+    for (unsigned word = atomic_load_explicit(&slab->cursor, memory_order_relaxed); word < n_words; word++)
+        if (free_below(slab, word, SLAB_RECYCLED) != 0)
+            return true;
+    return false;
 }
 
 unsigned slab_lowest_free(const struct slab *slab)

@@ -54,13 +54,16 @@ void slab_recount(struct slab *slab);
  * slot, see layout.h). Ends in state OWNED. */
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id);
 
-/* Claims up to n of the blocks below number `end`, in ascending order of address, and writes them to out so that
+/* Instead of an end: blocks all of whose pages were handed out already, and not given back since. They cost no memory. */
+#define SLAB_RECYCLED 0x10000u
+
+/* Claims up to n of the blocks below number `end`, or of the recycled ones, in ascending order of address, and writes them to out so that
  * out[0] is the highest of them: an array from whose end they are popped in ascending order. The first claim from an
  * empty slab, if it fits into the first page, begins at a place there that depends on the class.
  * Returns how many. Caller owns the slab. */
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out);
 
-/* Claims the free blocks below number `end` of one bit map word, whose number goes to *word. Returns their bits; 0 when
+/* Claims the free blocks below number `end`, or the recycled ones, of one bit map word, whose number goes to *word. Returns their bits; 0 when
  * there are none. Caller owns the slab. */
 uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *word);
 
@@ -68,9 +71,9 @@ uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *word);
  * every free block: for when memory has run out. Caller owns the slab. */
 void *slab_claim_in_memory(struct slab *slab);
 
-/* The number of the first block that begins on memory which the system has yet to supply: no block from there on was
- * handed out since the pages were last given back. Caller owns the slab. */
-unsigned slab_fresh_from(const struct slab *slab);
+/* Whether the slab has free blocks all of whose pages were handed out, as far as the search from its cursor sees. Caller owns
+ * the slab. */
+bool slab_has_recycled(const struct slab *slab);
 
 /* The number of the lowest free block; n_blocks when there is none. Caller owns the slab. */
 unsigned slab_lowest_free(const struct slab *slab);
@@ -98,6 +101,12 @@ void slab_unretire(struct slab *slab);
 static inline slab_ctl slab_ctl_read(const struct slab *slab)
 {
     return atomic_load_explicit(&slab->ctl, memory_order_acquire);
+}
+
+/* Whether all of its pages were handed out: then every free block is recycled. */
+static inline bool slab_is_all_dirty(const struct slab *slab)
+{
+    return atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) == slab_all_pages(); /* relaxed: the owner */
 }
 
 /* How much of the slab's memory may be in memory: pages that were handed out and not given back since. */

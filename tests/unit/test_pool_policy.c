@@ -376,6 +376,37 @@ static void draining_gets_nothing_while_there_is_room(void **state)
             give_blocks(slabs[i], 0);
 }
 
+/* Blocks of a DRAINING SuperSlab on pages that are in memory come before pages that are not; slabs whose free pages were all
+ * given back do not. */
+static void draining_reopens_before_fresh_pages(void **state)
+{
+    (void)state;
+    unsigned a = class_of(2048), b = class_of(4096);
+    for (unsigned purged = 0; purged < 2; purged++) {
+        struct superslab *ss = make_draining(a, 2);
+        struct slab *fresh = acquire_full(b); /* a HOT SuperSlab with room */
+        assert_ptr_not_equal(fresh->superslab, ss);
+        if (purged)
+            shared_pool_purge_pages();
+        struct hak_stats before = read_stats();
+        assert_null(shared_pool_acquire_recycled(b, slabs[0])); /* of another class there is nothing */
+        assert_int_equal(tier_of(ss), SS_TIER_DRAINING);
+        struct slab *slab = shared_pool_acquire_recycled(a, slabs[0]);
+        if (slab != NULL) {
+            assert_ptr_equal(slab->superslab, ss);
+            assert_int_equal(tier_of(ss), SS_TIER_HOT);
+            assert_true(slab_has_recycled(slab));
+            assert_stages(&before, (struct stages){.class_list = 1, .reopen = 1});
+            shared_pool_disown_slab(slab);
+        }
+        assert_true((slab != NULL) == (!purged || slab_page_bytes() > 4096)); /* two blocks fill a page of 4096 */
+        give_blocks(fresh, 0);
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+            give_blocks(slabs[i], 0);
+        hak_trim(HAK_TRIM_PAGES);
+    }
+}
+
 /* A span of a DRAINING SuperSlab does not grow into the free slot behind it. */
 static void a_draining_span_does_not_grow(void **state)
 {
@@ -1086,6 +1117,7 @@ int main(void)
         EMPTY_AFTERWARDS(a_large_return_drains_too),
         EMPTY_AFTERWARDS(draining_reopens_before_new_memory),
         EMPTY_AFTERWARDS(draining_gets_nothing_while_there_is_room),
+        EMPTY_AFTERWARDS(draining_reopens_before_fresh_pages),
         EMPTY_AFTERWARDS(a_draining_span_does_not_grow),
         EMPTY_AFTERWARDS(a_thread_leaves_its_draining_slab),
         EMPTY_AFTERWARDS(the_fullest_superslab_comes_first),

@@ -262,39 +262,110 @@ static void a_word_is_claimed_at_once(void **state)
 
 /* ---- What the pages are ---- */
 
-static void fresh_begins_behind_the_pages_in_use(void **state)
+/* Whether all pages of a block were handed out, byte by byte at its page borders. */
+static bool is_handed_out(struct slab *slab, unsigned block)
+{
+    size_t from = (size_t)block * class_of_slab(slab)->bytes, to = from + class_of_slab(slab)->bytes;
+    for (size_t at = from; at < to; at = (at / slab_page_bytes() + 1) * slab_page_bytes())
+        if ((atomic_load(&slab->dirty_pages) >> (at / slab_page_bytes()) & 1) == 0)
+            return false;
+    return true;
+}
+
+static unsigned count_recycled(struct slab *slab)
+{
+    unsigned n = 0;
+    for (unsigned b = 0; b < class_of_slab(slab)->n_blocks; b++)
+        n += !out[b] && is_handed_out(slab, b);
+    return n;
+}
+
+static unsigned lowest_of_model(struct slab *slab)
+{
+    unsigned b = 0;
+    while (b < class_of_slab(slab)->n_blocks && out[b])
+        b++;
+    return b;
+}
+
+/* Recycled blocks are those on pages that were handed out, whether these are the first pages of a slab or any; claims of them
+ * commit nothing, and find all of them. */
+static void recycled_blocks_commit_nothing(void **state)
 {
     (void)state;
     hak_trim(HAK_TRIM_PAGES); /* so that the slot is UNUSED */
-    unsigned sizes[] = {8, 48, 112, 1024, 1280, 4672, 21840, 32768};
-    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
-        struct slab *slab = acquire(class_of(sizes[k]));
-        const struct class_info *class = class_of_slab(slab);
+    uint64_t random_state = 5;
+    for (unsigned id = CLASS_FIRST; id < CLASS_END; id++) {
+        struct slab *slab = acquire(id);
+        unsigned n_blocks = class_of_slab(slab)->n_blocks;
         assert_int_equal(atomic_load(&slab->dirty_pages), 0);
-        assert_int_equal(slab_fresh_from(slab), 0);
-        assert_int_equal(slab_lowest_free(slab), 0);
-        for (unsigned n = 1; n <= class->n_blocks; n++) {
-            assert_int_equal(claim(slab, 1, UINT16_MAX), 1);
-            /* The first block that begins on a page without blocks so far. */
-            size_t touched_end = round_up((size_t)n * class->bytes, slab_page_bytes());
-            unsigned fresh = (unsigned)((touched_end + class->bytes - 1) / class->bytes);
-            if (atomic_load(&slab->dirty_pages) == slab_all_pages() || fresh > class->n_blocks)
-                fresh = class->n_blocks;
-            assert_int_equal(slab_fresh_from(slab), fresh);
-            unsigned lowest = 0;
-            while (lowest < class->n_blocks && out[lowest])
-                lowest++;
-            assert_int_equal(slab_lowest_free(slab), lowest);
+        assert_false(slab_has_recycled(slab));
+        assert_int_equal(slab_claim(slab, 1, SLAB_RECYCLED, claimed), 0);
+        for (unsigned round = 0; round < 40; round++) {
+            random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+            unsigned k = (unsigned)(random_state >> 40);
+            if (k % 4 == 0) { /* pages go, wherever no block is */
+                slab_purge_free_pages(slab);
+            } else if (k % 4 == 1) { /* fresh ones, not beyond a half of the slab, so that there are holes */
+                unsigned upto = (unsigned)(random_state >> 33) % (n_blocks / 2 + 1);
+                if (slab_lowest_free(slab) == lowest_of_model(slab) && lowest_of_model(slab) < upto)
+                    claim(slab, 1 + k / 4 % 50, upto);
+            } else if (k % 4 == 2) { /* most of them back */
+                for (unsigned b = 0; b < n_blocks; b++)
+                    if (out[b] && (random_state >> (b % 40) & 7) != 0)
+                        give_one(slab, b);
+            } else { /* one far away, which the last words' search must find */
+                unsigned n_free = n_blocks - used_of(slab);
+                if (n_free > 1)
+                    claim(slab, n_free / 2, UINT16_MAX);
+            }
+            unsigned n_recycled = count_recycled(slab), dirty = atomic_load(&slab->dirty_pages), n = 0;
+            atomic_store(&slab->cursor, 0); /* from there the search sees all */
+            assert_int_equal(slab_has_recycled(slab), n_recycled != 0);
+            for (unsigned n_claimed; (n_claimed = slab_claim(slab, 7, SLAB_RECYCLED, claimed)) != 0; n += n_claimed)
+                for (unsigned i = 0; i < n_claimed; i++) {
+                    unsigned b = block_index(slab, claimed[i]);
+                    assert_false(out[b]);
+                    assert_true(is_handed_out(slab, b));
+                    out[b] = true;
+                }
+            assert_int_equal(n, n_recycled);
+            assert_int_equal(atomic_load(&slab->dirty_pages), dirty);
+            assert_true(slab_check(slab));
         }
         give_all(slab);
-        assert_int_equal(slab_lowest_free(slab), 0);
-        assert_true(slab_fresh_from(slab) > 0); /* returns do not clean */
-        assert_true(slab_purge_free_pages(slab) > 0);
-        assert_int_equal(slab_fresh_from(slab), 0);
-        assert_int_equal(atomic_load(&slab->dirty_pages), 0);
         finish(slab);
         hak_trim(HAK_TRIM_PAGES);
     }
+}
+
+/* The same for a word at a time. */
+static void recycled_words_commit_nothing(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES);
+    unsigned id = class_of(48), n_blocks = class_table[id].n_blocks, word;
+    struct slab *slab = acquire(id);
+    assert_int_equal(slab_claim_word(slab, SLAB_RECYCLED, &word), 0);
+    assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
+    for (unsigned b = 0; b < n_blocks; b++)
+        if (b % 300 > 20)
+            give_one(slab, b);
+    slab_purge_free_pages(slab);
+    unsigned n_recycled = count_recycled(slab), dirty = atomic_load(&slab->dirty_pages), n = 0;
+    if (slab_page_bytes() == 4096)
+        assert_true(n_recycled > 0 && n_recycled < n_blocks - used_of(slab));
+    for (uint64_t bits; (bits = slab_claim_word(slab, SLAB_RECYCLED, &word)) != 0; n += count_bits(bits))
+        for (unsigned i = 0; i < 64; i++)
+            if (bits >> i & 1) {
+                assert_false(out[word * 64 + i]);
+                assert_true(is_handed_out(slab, word * 64 + i));
+                out[word * 64 + i] = true;
+            }
+    assert_int_equal(n, n_recycled);
+    assert_int_equal(atomic_load(&slab->dirty_pages), dirty);
+    give_all(slab);
+    finish(slab);
 }
 
 /* Pages without a block go back and read as zero; those with one keep it. */
@@ -361,7 +432,7 @@ static void nobodys_slab_tells_each_change_once(void **state)
             if (result != expected)
                 fail_msg("class of %u, %u of %u left: %d instead of %d", class_table[id].bytes, left, n_blocks, result,
                          expected);
-            assert_int_equal(state_of(slab), left == 0                            ? SLAB_RETIRING
+            assert_int_equal(state_of(slab), left == 0                         ? SLAB_RETIRING
                                              : n_blocks - left > n_blocks / 32 ? SLAB_PARTIAL
                                                                                : SLAB_FULL);
             assert_int_equal(used_of(slab), left);
@@ -389,7 +460,8 @@ static void a_large_return_tells_the_most_important_change(void **state)
     give(slab, 0, (uint64_t)3 << 62);
     assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING); /* two of 64 free: counts as full */
     assert_int_equal(give_one(slab, 61), SLAB_RETURN_LISTABLE);
-    assert_int_equal(give(slab, 0, UINT64_MAX >> 3 & ~(uint64_t)0xf), SLAB_RETURN_SPARSER); /* 61 to 4, past both lines */
+    assert_int_equal(give(slab, 0, UINT64_MAX >> 3 & ~(uint64_t)0xf),
+                     SLAB_RETURN_SPARSER); /* 61 to 4, past both lines */
     assert_int_equal(give(slab, 0, 7), SLAB_RETURN_NOTHING);
     assert_int_equal(give_one(slab, 3), SLAB_RETURN_RETIRING);
     release_by_hand(slab);
@@ -504,7 +576,7 @@ static void random_steps_keep_the_counts(void **state)
                 unsigned end = r >> 8 & 1 ? UINT16_MAX : 1 + (r >> 9) % n_blocks;
                 n_out += claim(slab, 1 + (r >> 4) % 40, end);
             } else if (owned && r % 16 == 1) {
-                enum slab_return expected = n_out == 0             ? SLAB_RETURN_RETIRING
+                enum slab_return expected = n_out == 0        ? SLAB_RETURN_RETIRING
                                             : n_out >= n_full ? SLAB_RETURN_NOTHING
                                                               : SLAB_RETURN_LISTABLE;
                 assert_int_equal(slab_disown(slab), expected);
@@ -554,7 +626,8 @@ int main(void)
         cmocka_unit_test(claims_respect_the_end),
         cmocka_unit_test(claims_find_every_free_block),
         cmocka_unit_test(a_word_is_claimed_at_once),
-        cmocka_unit_test(fresh_begins_behind_the_pages_in_use),
+        cmocka_unit_test(recycled_blocks_commit_nothing),
+        cmocka_unit_test(recycled_words_commit_nothing),
         cmocka_unit_test(purge_spares_blocks_in_use),
         cmocka_unit_test(owned_slab_only_counts),
         cmocka_unit_test(nobodys_slab_tells_each_change_once),
