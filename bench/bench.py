@@ -122,7 +122,7 @@ DEBIAN_PEERS = {  # the libraries that have to be there; the last one is preload
 @dataclasses.dataclass
 class Side:
     name: str
-    library: str  # empty for glibc: nothing is preloaded
+    preload: str  # empty for glibc: nothing is preloaded
 
 
 @dataclasses.dataclass
@@ -344,7 +344,7 @@ class Runner:
         """Time in seconds, peak in KiB and output of a row of the kind line or whole."""
         for path in self.report, self.places["product"]:
             path.unlink(missing_ok=True)
-        preload = ["-e", f"LD_PRELOAD={side.library}"] if side.library else []
+        preload = ["-e", f"LD_PRELOAD={side.preload}"] if side.preload else []
         command = [self.settings.build / "measure", "-o", self.report, *preload, "--", *row.words(self.places)]
         stdin = row.stdin.format_map(self.places) or os.devnull
         with open(stdin, "rb") as source, open(self.stdout, "wb") as out, open(self.stderr, "wb") as errors, \
@@ -398,8 +398,8 @@ class Runner:
 
 def redis_preload(side):
     """Debian links redis-server with jemalloc; for glibc, the C library is put before it."""
-    if side.library:
-        return side.library
+    if side.preload:
+        return side.preload
     with open("/proc/self/maps") as maps:
         return next((line.split()[-1] for line in maps if line.rstrip().endswith("/libc.so.6")), "")
 
@@ -434,7 +434,7 @@ def check_server(status):
 
 
 def check_mapped(server, side):
-    if side.library and os.path.realpath(side.library) not in pathlib.Path(f"/proc/{server.pid}/maps").read_text():
+    if side.preload and os.path.realpath(side.preload) not in pathlib.Path(f"/proc/{server.pid}/maps").read_text():
         raise Failed("not loaded")
 
 
@@ -700,7 +700,7 @@ def text_of(results):
     document = results.document
     machine = document["machine"]
     yield f"{machine['cpu']}, {machine['n_cpus']} CPUs, Linux {machine['kernel']}, {machine['date']}"
-    yield from aligned([[side["name"], "", side["library"] or "nothing preloaded"] for side in document["sides"]]
+    yield from aligned([[side["name"], "", side["preload"] or "nothing preloaded"] for side in document["sides"]]
                        + [[name, "", f"missing: {why}"] for name, why in document["missing_sides"].items()])
     yield ""
     rounds = f"{document['rounds']} rounds in turns"
@@ -853,11 +853,18 @@ def draw(script, size, path):
             print(f"bench.py: {path}.{ending}: gnuplot: {done.stderr.strip()}", file=sys.stderr)
 
 
+def ready_to_draw(out, family):
+    """Removes the family's pictures of an earlier run, which would pass for those of this one; False: nothing draws."""
+    for old in [*out.glob(f"{family}-*.svg"), *out.glob(f"{family}-*.png")]:
+        old.unlink()
+    if shutil.which("gnuplot"):
+        return True
+    print(f"{family}.py: no pictures: install the package gnuplot-nox", file=sys.stderr)
+    return False
+
+
 def draw_all(results, out):
-    for old in [*out.glob("bench-*.svg"), *out.glob("bench-*.png")]:
-        old.unlink()  # a picture of an earlier run would pass for one of this
-    if not shutil.which("gnuplot"):
-        print("bench.py: no pictures: install the package gnuplot-nox", file=sys.stderr)
+    if not ready_to_draw(out, "bench"):
         return
     for quantity in QUANTITIES:
         if picture_rows(results, quantity):

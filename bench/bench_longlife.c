@@ -32,6 +32,8 @@
  *         included; and at the end the processor time and the page faults.
  */
 #define _GNU_SOURCE
+#include "bench.h"
+
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <math.h>
@@ -74,19 +76,6 @@
 static double run_s = 60;
 
 /* ---- Tools ------------------------------------------------------------------------------------------------------- */
-
-static _Noreturn void die(const char *what)
-{
-    fprintf(stderr, "bench_longlife: %s\n", what);
-    exit(1);
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static void sleep_until(double when_s)
 {
@@ -464,6 +453,16 @@ static void replace(struct store *store, struct block *chain)
     store->chain[i] = chain;
 }
 
+/* The end of a step's chains: one in `one_in`, at random, stays in the store in another's place. */
+static void release_most(struct block **chain, int n, uint32_t one_in, struct store *store)
+{
+    for (int i = 0; i < n; i++)
+        if (below(one_in) == 0)
+            replace(store, chain[i]);
+        else
+            free_chain(chain[i]);
+}
+
 static struct block *small_block(uint32_t min_bytes, uint32_t max_bytes, struct block *next)
 {
     struct block *block = claim(skewed(min_bytes, max_bytes), next);
@@ -544,11 +543,7 @@ static void parse(int step)
             document[i] = make_document();
         return;
     }
-    for (int i = 0; i < DOCUMENTS_PER_STEP * N_STEPS; i++)
-        if (below(40) == 0)
-            replace(&server->documents, server->document[i]);
-        else
-            free_chain(server->document[i]);
+    release_most(server->document, DOCUMENTS_PER_STEP * N_STEPS, 40, &server->documents);
 }
 
 static void build_index(int step)
@@ -567,11 +562,7 @@ static void build_index(int step)
         }
         return;
     }
-    for (int i = 0; i < SEGMENTS_PER_STEP * N_STEPS; i++)
-        if (below(32) == 0)
-            replace(&server->segments, server->segment[i]);
-        else
-            free_chain(server->segment[i]);
+    release_most(server->segment, SEGMENTS_PER_STEP * N_STEPS, 32, &server->segments);
     for (int i = 0; i < N_VECTORS; i++)
         if (i % 32 == 0) /* not at random: they are few, and what is live would vary */
             replace(&server->vectors, server->vector[i]);

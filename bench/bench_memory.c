@@ -13,6 +13,8 @@
  *            free_s    seconds that freeing took; work_s: seconds of allocating, writing and freeing
  *            faults    page faults of the process
  */
+#include "bench.h"
+
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,19 +28,6 @@
 #define KEEP_EVERY 1000
 #define MAX_THREADS 4096
 #define STACK_BYTES ((size_t)128 << 10)
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench_memory: %s\n", what);
-    exit(1);
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static long resident_kib(void)
 {

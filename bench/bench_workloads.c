@@ -8,6 +8,8 @@
  * Called by bench.py, which takes the time from here and the peak memory from measure.
  */
 #define _GNU_SOURCE
+#include "bench.h"
+
 #include <pthread.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -28,12 +30,6 @@ static unsigned scale_percent = 100;
 static _Atomic uint64_t total_ops, total_check;
 
 /* ---- Tools ------------------------------------------------------------------------------------------------------- */
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench_workloads: %s\n", what);
-    _exit(1);
-}
 
 static uint64_t next_random(uint64_t *state) /* xorshift64* */
 {
@@ -918,13 +914,6 @@ static const struct {
     {"latency", latency},
 };
 #define N_WORKLOADS (sizeof workloads / sizeof workloads[0])
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static int usage(void)
 {

@@ -22,8 +22,8 @@ COLUMNS = [f"{call}_{part}" for call in ("malloc", "free") for part in ("p50", "
 
 def one_run(program, side):
     environment = bench.program_environment()
-    if side.library:
-        environment["LD_PRELOAD"] = side.library
+    if side.preload:
+        environment["LD_PRELOAD"] = side.preload
     run = subprocess.run([program, "latency"], env=environment, capture_output=True, text=True, check=False)
     if run.returncode != 0 or "cannot be preloaded" in run.stderr:
         sys.exit(f"latency.py: {side.name} failed: {run.stderr.strip() or run.returncode}")

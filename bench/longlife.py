@@ -62,7 +62,7 @@ COLUMNS = ["t_ms", "live_bytes", "rss_bytes", "label", "needed_bytes"]
 def run_program(build, side, scene, seconds, scratch):
     stderr = scratch / "stderr"
     with open(stderr, "wb") as errors, \
-            bench.started([build / "bench_longlife", scene, str(seconds)], env={"LD_PRELOAD": side.library},
+            bench.started([build / "bench_longlife", scene, str(seconds)], env={"LD_PRELOAD": side.preload},
                           stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         try:
             output, _ = process.communicate(timeout=4 * seconds + 60)
@@ -291,10 +291,7 @@ def tiers_script(run):
 
 
 def draw_all(document, out):
-    for old in [*out.glob("longlife-*.svg"), *out.glob("longlife-*.png")]:
-        old.unlink()  # a picture of an earlier run would pass for one of this
-    if not shutil.which("gnuplot"):
-        print("longlife.py: no pictures: install the package gnuplot-nox", file=sys.stderr)
+    if not bench.ready_to_draw(out, "longlife"):
         return
     for scene, sides in document["runs"].items():
         good = {side: run for side, run in sides.items() if "failure" not in run}

@@ -40,8 +40,8 @@ OFF = "no purging"
 
 def one_run(build, side, arguments):
     environment = bench.program_environment()
-    if side.library:
-        environment["LD_PRELOAD"] = side.library
+    if side.preload:
+        environment["LD_PRELOAD"] = side.preload
     if side.name == OFF:
         environment["HAKMEM_PURGE_DELAY_MS"] = "-1"
     run = subprocess.run([build / "bench_memory", *arguments.split()], env=environment, capture_output=True, text=True,
@@ -73,7 +73,7 @@ def main():
     rounds = bench.number_from("ROUNDS", "5")
     peers, missing = bench.find_sides(build)
     ours = [side for side in peers if side.name == "hakmem"]
-    off = [bench.Side(OFF, side.library) for side in ours]
+    off = [bench.Side(OFF, side.preload) for side in ours]
     lines, everything = [], {"return": {}, "sawtooth": {}}
 
     def say(line=""):

@@ -32,10 +32,9 @@
 
 /* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
-static void add_slab(struct hak_stats *s, const struct slab *slab, slab_ctl ctl)
+static void add_slab(struct hak_stats *s, slab_ctl ctl)
 {
     const struct class_info *class = &class_table[CTL_CLASS(ctl)];
-    (void)slab;
     s->slots_active++;
     s->live_blocks += CTL_USED(ctl); /* the caches' share is taken off below */
     s->live_bytes += (uint64_t)CTL_USED(ctl) * class->bytes;
@@ -70,7 +69,7 @@ static void add_superslab(struct hak_stats *s, const struct superslab *ss)
             s->slots_active++;
             break;
         default:
-            add_slab(s, slab, ctl);
+            add_slab(s, ctl);
         }
     }
 }

@@ -9,6 +9,8 @@
  */
 #include "os/cgroup.h"
 
+#include "base/decimal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -35,15 +37,8 @@ static bool read_text(const char *path, char *text, size_t size_bytes)
 /* A decimal number of bytes at the beginning of the text; SIZE_MAX for "max" and what else is none. */
 static size_t parse_limit(const char *text)
 {
-    size_t n = 0;
-    if (*text < '0' || *text > '9')
-        return SIZE_MAX;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (n > (SIZE_MAX - 9) / 10)
-            return SIZE_MAX;
-        n = n * 10 + (size_t)(*text - '0');
-    }
-    return n;
+    size_t n;
+    return read_decimal(text, &n) == NULL ? SIZE_MAX : n;
 }
 
 /* The least number in files of this name in the group's directory and those above it, up to the mount point. */

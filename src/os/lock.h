@@ -23,10 +23,11 @@ enum lock_result { LOCK_SELF = 0, LOCK_TAKEN = 1, LOCK_TAKEN_AFTER_WAIT = 2 };
 
 /* Takes the lock for `self` (even, not 0). LOCK_SELF: this thread holds it already and nothing was changed. */
 enum lock_result lock_take(struct lock *lock, uintptr_t self);
-void lock_drop(struct lock *lock);
 
 /* The same without waiting; false: somebody holds it. */
 bool lock_try(struct lock *lock, uintptr_t self);
+
+void lock_drop(struct lock *lock);
 
 /* Who holds the lock: 0 when it is free. */
 uintptr_t lock_owner(const struct lock *lock);

@@ -1,5 +1,5 @@
 /* class_set.c - see class_set.h.
- * Owns     the arenas' set0, set1, set2.     Called by  shared_pool.c     Calls  slab.h (to look at ctl)
+ * Owns     the arenas' set0, set1, set2.     Called by  slots.c, shared_pool.c     Calls  slab.h (to look at ctl)
  * Threads  any, no lock.
  * I1  A bit above is set while the word below it is not 0, except for a moment in class_set_enter.
  * The race that matters: A empties a word and clears the bit above, while B sets a bit in that word and finds the one

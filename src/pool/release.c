@@ -1,6 +1,6 @@
 /* release.c - see release.h.
  * Owns     the LRU cache of empty SuperSlabs.
- * Called by  shared_pool.c, span.c, trim.     Calls  arena.h, os.h
+ * Called by  shared_pool.c, purge.c, span.c, trim.     Calls  arena.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache, a run.

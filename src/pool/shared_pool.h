@@ -108,8 +108,8 @@ void shared_pool_purge_pages(void);
 void shared_pool_slots_emptied(enum hak_lock_cause cause);
 
 /* What has been idle for the purge delay goes back: slabs that wait are released, slots that were EMPTY at the last tick
- * are purged, and so are free pages of slabs in which nothing has changed; SuperSlabs that were sparse at the last tick drain, old rows in the LRU cache are given back. Called every
- * half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
+ * are purged, and so are free pages of slabs in which nothing has changed; SuperSlabs that were sparse at the last tick
+ * drain, old rows in the LRU cache are given back. Called every half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
 void shared_pool_tick(void);
 
 /* A tick is about to let go of a slab that its owner has left alone for the delay, or to return one of its blocks: neither is

@@ -5,6 +5,7 @@
  */
 #include "service/config.h"
 
+#include "base/decimal.h"
 #include "service/event.h"
 #include "service/report.h"
 
@@ -85,14 +86,10 @@ static bool parse_debug(const char *text)
 /* A decimal number, with K, M, G or T for powers of 1024 where units are allowed; at most max. */
 static bool parse_size(const char *text, bool units, size_t max, size_t *out)
 {
-    size_t n = 0;
-    if (*text < '0' || *text > '9')
+    size_t n;
+    text = read_decimal(text, &n);
+    if (text == NULL)
         return false;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (n > (SIZE_MAX - 9) / 10)
-            return false;
-        n = n * 10 + (size_t)(*text - '0');
-    }
     static const char unit_letters[] = "KMGT";
     const char *unit = units && *text != 0 ? strchr(unit_letters, *text) : NULL;
     if (unit != NULL) {

@@ -16,6 +16,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
+#include "look.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -30,13 +31,6 @@
 #define HARD_BYTES (32 * MIB)
 #define SOFT_BYTES (24 * MIB)
 #define RESERVE_BYTES (HARD_BYTES / 64)
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static int set_lines(void **state)
 {

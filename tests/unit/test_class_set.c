@@ -56,12 +56,43 @@ static void set_ctl(size_t slab, enum slab_state state, unsigned class_id)
 }
 
 /* First and last slabs of words, rows, chunks and topmost words, and some between. */
-static const size_t places[] = {
-    0, 1, 31, 62, 63, 64, 65, 127, 128, 64 * 63, 64 * 64 - 1, 64 * 64, 64 * 64 + 1, 64 * 65 - 1, 64 * 65, 5000,
-    2 * CHUNK_SLABS - 1, 2 * CHUNK_SLABS, 2 * CHUNK_SLABS + 64, 7 * CHUNK_SLABS + 77, TOP_SLABS - CHUNK_SLABS - 1,
-    TOP_SLABS - CHUNK_SLABS, TOP_SLABS - 65, TOP_SLABS - 64, TOP_SLABS - 1, TOP_SLABS, TOP_SLABS + 1, TOP_SLABS + 63,
-    TOP_SLABS + 64, TOP_SLABS + CHUNK_SLABS, 2 * TOP_SLABS - 1, 2 * TOP_SLABS, 2 * TOP_SLABS + CHUNK_SLABS,
-    N_SLABS - 65, N_SLABS - 64, N_SLABS - 2, N_SLABS - 1};
+static const size_t places[] = {0,
+                                1,
+                                31,
+                                62,
+                                63,
+                                64,
+                                65,
+                                127,
+                                128,
+                                64 * 63,
+                                64 * 64 - 1,
+                                64 * 64,
+                                64 * 64 + 1,
+                                64 * 65 - 1,
+                                64 * 65,
+                                5000,
+                                2 * CHUNK_SLABS - 1,
+                                2 * CHUNK_SLABS,
+                                2 * CHUNK_SLABS + 64,
+                                7 * CHUNK_SLABS + 77,
+                                TOP_SLABS - CHUNK_SLABS - 1,
+                                TOP_SLABS - CHUNK_SLABS,
+                                TOP_SLABS - 65,
+                                TOP_SLABS - 64,
+                                TOP_SLABS - 1,
+                                TOP_SLABS,
+                                TOP_SLABS + 1,
+                                TOP_SLABS + 63,
+                                TOP_SLABS + 64,
+                                TOP_SLABS + CHUNK_SLABS,
+                                2 * TOP_SLABS - 1,
+                                2 * TOP_SLABS,
+                                2 * TOP_SLABS + CHUNK_SLABS,
+                                N_SLABS - 65,
+                                N_SLABS - 64,
+                                N_SLABS - 2,
+                                N_SLABS - 1};
 #define N_PLACES (sizeof places / sizeof places[0])
 
 static bool entered[N_PLACES];

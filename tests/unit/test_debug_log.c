@@ -77,7 +77,7 @@ static void play(const char *name, const char *debug)
     }
     close(ends[1]);
     size_t len = 0;
-    for (ssize_t n = 1; n > 0 && len < sizeof text - 1; len += n > 0 ? (size_t)n : 0)
+    for (ssize_t n = 1; n > 0 && len<sizeof text - 1; len += n> 0 ? (size_t)n : 0)
         n = read(ends[0], text + len, sizeof text - 1 - len);
     text[len] = 0;
     close(ends[0]);
@@ -235,8 +235,8 @@ static void a_pin_is_logged_as_the_reason_to_skip(void **state)
     (void)state;
     only_in_debug_builds();
     play("release_pinned", "1");
-    const char *at = assert_line(text, EVENT_MARK "slab skip, pinned ss=%p slab=%u class=%u", scene->superslab, scene->slot,
-                                 scene->class_id);
+    const char *at = assert_line(text, EVENT_MARK "slab skip, pinned ss=%p slab=%u class=%u", scene->superslab,
+                                 scene->slot, scene->class_id);
     assert_int_equal(count_lines(EVENT_MARK "slab skip, pinned "), 1);
     assert_int_equal(count_lines(EVENT_MARK "slab release "), 1); /* behind it, by unpin */
     at = assert_line(at, EVENT_MARK "slab release ss=%p slab=%u class=%u empty=%u", scene->superslab, scene->slot,

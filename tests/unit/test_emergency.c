@@ -18,21 +18,33 @@
 #include "pool/emergency.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "look.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
 
-static const size_t sizes_bytes[] = {1, 2, 15, 16, 63, 64, 65, 1024, 4095, 4096, 4097, 32768, 65536, 1 << 20,
-                                     (2 << 20) - 65, (2 << 20) - 64, (2 << 20) - 63, 2 << 20, 3 << 20, 8 << 20};
+static const size_t sizes_bytes[] = {1,
+                                     2,
+                                     15,
+                                     16,
+                                     63,
+                                     64,
+                                     65,
+                                     1024,
+                                     4095,
+                                     4096,
+                                     4097,
+                                     32768,
+                                     65536,
+                                     1 << 20,
+                                     (2 << 20) - 65,
+                                     (2 << 20) - 64,
+                                     (2 << 20) - 63,
+                                     2 << 20,
+                                     3 << 20,
+                                     8 << 20};
 #define N_SIZES (sizeof sizes_bytes / sizeof sizes_bytes[0])
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 /* A block that has no slab behind it. */
 static bool is_emergency_block(const void *block)
@@ -120,8 +132,8 @@ static void other_blocks_are_none(void **state)
     (void)state;
     int on_stack = 0;
     void *small = hak_malloc(100), *span = hak_malloc(100 * KIB), *run = hak_malloc(5 * MIB);
-    void *foreign[] = {NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << 47), (void *)UINTPTR_MAX,
-                       small, span, run};
+    void *foreign[] = {NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << 47), (void *)UINTPTR_MAX, small,
+                       span, run};
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         assert_false(emergency_return(foreign[i]));
         assert_int_equal(emergency_usable_bytes(foreign[i]), 0);

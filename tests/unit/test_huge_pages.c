@@ -7,6 +7,7 @@
 #include "pool/release.h"
 #include "service/config.h"
 #include "service/stats.h"
+#include "look.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,12 +17,6 @@
 #include <sys/mman.h>
 
 #include <cmocka.h>
-
-static struct superslab *superslab_of(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
-}
 
 static int start(void **state)
 {

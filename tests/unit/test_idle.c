@@ -18,6 +18,7 @@
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -35,14 +36,6 @@
 #define N_BLOCKS ((size_t)64 * MIB / BLOCK_BYTES)
 
 static void *blocks[N_BLOCKS];
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    if (hak_stats_get(&s, sizeof s) != 0)
-        abort();
-    return s;
-}
 
 static unsigned count_threads(void)
 {

@@ -6,6 +6,7 @@
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,19 +14,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static struct superslab *superslab_of(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
-}
-
-static struct hak_stats stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static int drain(void **state)
 {
@@ -48,13 +36,13 @@ static void bounded_and_oldest_out_first(void **state)
         assert_non_null(run[i]);
         ss[i] = superslab_of(run[i]);
     }
-    uint64_t evicted = stats().superslabs_evicted_total;
+    uint64_t evicted = read_stats().superslabs_evicted_total;
     for (unsigned i = 0; i < N; i++) {
         hak_free(run[i]);
         assert_true(lru_count() <= 4);
     }
     assert_int_equal(lru_count(), 4);
-    assert_int_equal(stats().superslabs_evicted_total, evicted + 3);
+    assert_int_equal(read_stats().superslabs_evicted_total, evicted + 3);
     for (unsigned i = 0; i < N; i++)
         assert_int_equal(ss[i]->state, i < 3 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
     for (unsigned i = 0; i < N; i++)

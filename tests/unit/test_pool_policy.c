@@ -20,6 +20,7 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -32,13 +33,6 @@
 
 static void *claimed[MAX_BLOCKS];
 static struct slab *slabs[3 * SUPERSLAB_SLABS];
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static int start(void **state)
 {
@@ -802,13 +796,6 @@ static void a_pinned_superslab_stays_beside_other_threads(void **state)
 }
 
 /* ---- The LRU cache ----------------------------------------------------------------------------------------------- */
-
-static struct superslab *superslab_of(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    assert_non_null(arena);
-    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
-}
 
 static void a_cache_of_none_keeps_nothing(void **state)
 {

@@ -18,6 +18,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,13 +64,6 @@ static const struct profile_row *row_in_force(void)
         if (strcmp(profile_rows[i].name, hak_profile_name()) == 0)
             return &profile_rows[i];
     return NULL;
-}
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    CHECK(hak_stats_get(&s, sizeof s) == 0);
-    return s;
 }
 
 /* The table is the named profile's, and constant. argument: the profile's name. */

@@ -18,6 +18,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "look.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -52,13 +53,6 @@ enum { N_ROUNDS = 20 };
 #define MAX_BYTES 1039
 
 static unsigned char **blocks; /* mapped, so that the books are no part of any heap */
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static size_t rss_bytes(void)
 {
@@ -286,7 +280,8 @@ static void thousands_of_superslabs_again_and_again(void **state)
             if (arena == NULL || !lies_in(arena, blocks[i], BIG_MIN_BYTES))
                 fail_msg("round %u: block %zu at %p is not found", round, i, (void *)blocks[i]);
             if (i % 64 == 0)
-                assert_true(hak_usable_size(blocks[i]) >= BIG_MIN_BYTES + i * 7919 % (BIG_MAX_BYTES - BIG_MIN_BYTES + 1));
+                assert_true(hak_usable_size(blocks[i]) >=
+                            BIG_MIN_BYTES + i * 7919 % (BIG_MAX_BYTES - BIG_MIN_BYTES + 1));
         }
         free_all(round);
         assert_int_equal(read_stats().live_blocks, before.live_blocks);
@@ -316,9 +311,9 @@ static unsigned char *claim_in_further_arena(size_t size_bytes, size_t *n_others
 static void every_call_takes_a_block_of_a_further_arena(void **state)
 {
     (void)state;
-    static const size_t sizes_bytes[] = {8,      16,         100,          1024,    1025,   5000,
-                                         32768,  32769,      100 * KIB,    MIB,     MIB + 1, 3 * MIB,
-                                         7 * MIB, 20 * MIB + 5 /* longer than an arena: gets one of its own */};
+    static const size_t sizes_bytes[] = {
+        8,     16,        100, 1024,    1025,    5000,    32768,
+        32769, 100 * KIB, MIB, MIB + 1, 3 * MIB, 7 * MIB, 20 * MIB + 5 /* longer than an arena: gets one of its own */};
     for (size_t i = 0; i < sizeof sizes_bytes / sizeof sizes_bytes[0]; i++) {
         size_t size_bytes = sizes_bytes[i], n_others;
         unsigned char *block = claim_in_further_arena(size_bytes, &n_others);
@@ -413,7 +408,8 @@ int main(void)
 {
     thread_start_process(); /* reads the environment, which may ask for another size */
     arena_set_len_bytes(ARENA_BYTES);
-    blocks = mmap(NULL, N_BLOCKS * sizeof *blocks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    blocks = mmap(NULL, N_BLOCKS * sizeof *blocks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+                  -1, 0);
     if (blocks == MAP_FAILED)
         return 77;
     hak_free(hak_malloc(1));

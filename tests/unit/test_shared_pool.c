@@ -6,6 +6,7 @@
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/stats.h"
+#include "look.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -14,13 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static struct hak_stats stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static unsigned slot_of(const struct slab *slab)
 {
@@ -51,14 +45,15 @@ static void stages_in_order(void **state)
     hak_free(hak_malloc(1)); /* the process has started */
     hak_trim(HAK_TRIM_PAGES);
 
-    struct hak_stats s0 = stats();
-    struct slab *first = shared_pool_acquire_slab(class_id); /* empty pool: from the system, or a slot of what is there */
+    struct hak_stats s0 = read_stats();
+    struct slab *first =
+        shared_pool_acquire_slab(class_id); /* empty pool: from the system, or a slot of what is there */
     assert_non_null(first);
-    struct hak_stats s1 = stats();
+    struct hak_stats s1 = read_stats();
     assert_int_equal(s1.stage_os + s1.stage_slot + s1.stage_lru, s0.stage_os + s0.stage_slot + s0.stage_lru + 1);
 
     struct slab *second = shared_pool_acquire_slab(class_id); /* the SuperSlab has slots now */
-    struct hak_stats s2 = stats();
+    struct hak_stats s2 = read_stats();
     assert_int_equal(s2.stage_slot, s1.stage_slot + 1);
     assert_ptr_equal(second->superslab, first->superslab);
 
@@ -66,16 +61,16 @@ static void stages_in_order(void **state)
     shared_pool_disown_slab(second);
     struct slab *third = shared_pool_acquire_slab(class_id);
     assert_ptr_equal(third, second);
-    assert_int_equal(stats().stage_class_list, s2.stage_class_list + 1);
+    assert_int_equal(read_stats().stage_class_list, s2.stage_class_list + 1);
     return_block(third, block[0]);
 
     shared_pool_disown_slab(third); /* empty: released */
     assert_int_equal(CTL_STATE(slab_ctl_read(third)), SLAB_EMPTY);
-    uint64_t reuses = stats().slot_reuses_other_class;
+    uint64_t reuses = read_stats().slot_reuses_other_class;
     unsigned other_class = class_of(100);
     struct slab *reused = shared_pool_acquire_slab(other_class);
     assert_ptr_equal(reused, third); /* an EMPTY slot comes before an UNUSED one */
-    assert_int_equal(stats().slot_reuses_other_class, reuses + 1);
+    assert_int_equal(read_stats().slot_reuses_other_class, reuses + 1);
     assert_int_equal(CTL_CLASS(slab_ctl_read(reused)), other_class);
     shared_pool_disown_slab(reused);
     shared_pool_disown_slab(first);
@@ -87,12 +82,13 @@ static void stage_lru(void **state)
     (void)state;
     lru_drain();
     void *span = hak_malloc(100000); /* its SuperSlab waits in the cache when it is empty */
-    struct superslab *ss = &registry_primary.arena->superslabs[arena_slab_index(registry_primary.arena, span) / SUPERSLAB_SLABS];
+    struct superslab *ss =
+        &registry_primary.arena->superslabs[arena_slab_index(registry_primary.arena, span) / SUPERSLAB_SLABS];
     hak_free(span);
     assert_int_equal(ss->state, SUPERSLAB_CACHED);
-    uint64_t before = stats().stage_lru;
+    uint64_t before = read_stats().stage_lru;
     struct slab *slab = shared_pool_acquire_slab(class_of(64));
-    assert_int_equal(stats().stage_lru, before + 1);
+    assert_int_equal(read_stats().stage_lru, before + 1);
     assert_ptr_equal(slab->superslab, ss);
     shared_pool_disown_slab(slab);
 }
@@ -124,9 +120,9 @@ static void refusals(void **state)
 
     /* Pinned: the slab stays, and goes when the pin does. */
     assert_true(shared_pool_pin(ss));
-    uint64_t refused = stats().release_refused_pinned;
+    uint64_t refused = read_stats().release_refused_pinned;
     return_block(slab, mine);
-    assert_int_equal(stats().release_refused_pinned, refused + 1);
+    assert_int_equal(read_stats().release_refused_pinned, refused + 1);
     assert_int_equal(CTL_STATE(slab_ctl_read(slab)), SLAB_PARTIAL);
     assert_int_equal(CTL_USED(slab_ctl_read(slab)), 0);
     shared_pool_unpin(ss);
@@ -197,7 +193,7 @@ static void a_pinned_superslab_stays_while_threads_churn(void **state)
     assert_true(n_pinned > N_PINS / 2);
     hak_trim(HAK_TRIM_PAGES);
     assert_null(pool_check());
-    assert_int_equal(stats().live_blocks, 0);
+    assert_int_equal(read_stats().live_blocks, 0);
 }
 
 /* ---- One owner ---- */

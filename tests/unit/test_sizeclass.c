@@ -41,7 +41,7 @@ static void classes_ascend_and_fill_a_slab(void **state)
         assert_int_equal(class->n_words, (class->n_blocks + 63) / 64);
         assert_true(class->n_words <= SLAB_MAX_WORDS);
         assert_int_equal(class->bytes % (class->bytes <= 8 ? 8 : 16), 0);
-        assert_true(SLAB_BYTES - (size_t)class->n_blocks * class->bytes <= SLAB_BYTES / 8); /* the tail of a slab */
+        assert_true(SLAB_BYTES - (size_t) class->n_blocks * class->bytes <= SLAB_BYTES / 8); /* the tail of a slab */
     }
     assert_int_equal(class_table[CLASS_END - 1].bytes, CLASS_MAX_BYTES);
     assert_int_equal(class_table[CLASS_FOREIGN].bytes, 0);
@@ -101,7 +101,8 @@ static void aligned_class_fits_and_is_a_multiple(void **state)
     for (size_t alignment = 1; alignment <= CLASS_MAX_BYTES; alignment *= 2) {
         unsigned expected = 0;
         for (size_t n = 0; n <= CLASS_MAX_BYTES; n++) {
-            if (n == 0 || (expected != 0 && class_table[expected].bytes < n)) /* else the same class is still the smallest */
+            if (n == 0 ||
+                (expected != 0 && class_table[expected].bytes < n)) /* else the same class is still the smallest */
                 expected = search_aligned(n, alignment);
             unsigned id = class_of_aligned(n, alignment);
             if (id != expected || id == 0 || class_table[id].bytes < n || class_table[id].bytes % alignment != 0)
@@ -149,7 +150,8 @@ static void every_request_gets_a_fitting_block(void **state)
     static unsigned char *alive[N_ALIVE];
     static size_t usable[N_ALIVE];
     for (size_t n = 0; n <= LAST_REQUEST + N_ALIVE; n++) {
-        unsigned char **place = &alive[n % N_ALIVE], mark = (unsigned char)(n / N_ALIVE), old_mark = (unsigned char)(mark - 1);
+        unsigned char **place = &alive[n % N_ALIVE], mark = (unsigned char)(n / N_ALIVE),
+                      old_mark = (unsigned char)(mark - 1);
         size_t *place_usable = &usable[n % N_ALIVE];
         if (*place != NULL) {
             assert_int_equal(hak_usable_size(*place), *place_usable); /* constant over the block's life */
@@ -199,14 +201,10 @@ static void aligned_blocks_are_aligned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(classes_ascend_and_fill_a_slab),
-        cmocka_unit_test(ranges_end_at_powers_of_two),
-        cmocka_unit_test(every_request_has_the_smallest_class),
-        cmocka_unit_test(block_index_is_exact),
-        cmocka_unit_test(aligned_class_fits_and_is_a_multiple),
-        cmocka_unit_test(good_size_fits_and_is_monotone),
-        cmocka_unit_test(every_request_gets_a_fitting_block),
-        cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(classes_ascend_and_fill_a_slab),       cmocka_unit_test(ranges_end_at_powers_of_two),
+        cmocka_unit_test(every_request_has_the_smallest_class), cmocka_unit_test(block_index_is_exact),
+        cmocka_unit_test(aligned_class_fits_and_is_a_multiple), cmocka_unit_test(good_size_fits_and_is_monotone),
+        cmocka_unit_test(every_request_gets_a_fitting_block),   cmocka_unit_test(aligned_blocks_are_aligned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -45,14 +46,6 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define ADDRESS_SANITIZED 1
 #endif
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    if (hak_stats_get(&s, sizeof s) != 0)
-        abort();
-    return s;
-}
 
 static void set_word(_Atomic uint32_t *word, uint32_t value)
 {

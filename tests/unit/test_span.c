@@ -17,6 +17,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "look.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,17 +44,10 @@ enum { RSS_IS_OURS = true, TRAFFIC_STEPS = 8000 };
 #define CLASS_LIMIT_BYTES (32 * KIB) /* the largest class; a longer block is a span */
 
 static const size_t sizes_bytes[] = {
-    32 * KIB + 1, 36 * KIB, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 100 * KIB, 128 * KIB, 200000, 512 * KIB, 1000000,
-    MIB - 4096, MIB - 1, MIB, MIB + 1, MIB + 4096, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 3 * MIB + 5, 4 * MIB, 7654321,
-    16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 64 * MIB};
+    32 * KIB + 1, 36 * KIB,   64 * KIB - 1, 64 * KIB, 64 * KIB + 1,    100 * KIB,     128 * KIB,   200000,  512 * KIB,
+    1000000,      MIB - 4096, MIB - 1,      MIB,      MIB + 1,         MIB + 4096,    2 * MIB - 1, 2 * MIB, 2 * MIB + 1,
+    3 * MIB + 5,  4 * MIB,    7654321,      16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 64 * MIB};
 #define N_SIZES (sizeof sizes_bytes / sizeof sizes_bytes[0])
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 static size_t rss_bytes(void)
 {
@@ -208,9 +202,8 @@ static void every_alignment_is_kept(void **state)
 static void contents_survive_every_resize(void **state)
 {
     (void)state;
-    static const size_t ladder_bytes[] = {1000,       32 * KIB,    32 * KIB + 1, 64 * KIB,     64 * KIB + 1, 300000,
-                                          MIB,        MIB + 1,     2 * MIB,      2 * MIB + 1,  5 * MIB + 77, 8 * MIB,
-                                          20 * MIB + 9};
+    static const size_t ladder_bytes[] = {1000,    32 * KIB, 32 * KIB + 1, 64 * KIB,     64 * KIB + 1, 300000,      MIB,
+                                          MIB + 1, 2 * MIB,  2 * MIB + 1,  5 * MIB + 77, 8 * MIB,      20 * MIB + 9};
     enum { N_STEPS = sizeof ladder_bytes / sizeof ladder_bytes[0] };
     for (unsigned wall = 0; wall < 2; wall++) { /* with a wall behind the block it has to move */
         for (size_t from = 0; from < N_STEPS; from++) {
@@ -448,8 +441,8 @@ static void interior_pointers_are_refused(void **state)
         char *block = hak_malloc(len_bytes);
         assert_non_null(block);
         memset(block, 0x11, len_bytes);
-        static const size_t offsets_bytes[] = {1, 8, 16, 4096, SLAB_BYTES - 16, SLAB_BYTES, SUPERSLAB_BYTES,
-                                               SUPERSLAB_BYTES + SLAB_BYTES};
+        static const size_t offsets_bytes[] = {
+            1, 8, 16, 4096, SLAB_BYTES - 16, SLAB_BYTES, SUPERSLAB_BYTES, SUPERSLAB_BYTES + SLAB_BYTES};
         for (size_t k = 0; k < sizeof offsets_bytes / sizeof offsets_bytes[0]; k++) {
             if (offsets_bytes[k] >= len_bytes)
                 continue;

@@ -14,6 +14,7 @@
 #include "meta/sizeclass.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "look.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -26,16 +27,18 @@
     X(live_bytes)                                                                                                      \
     X(live_blocks)                                                                                                     \
     X(cached_bytes)                                                                                                    \
-    X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes) X(superslabs)      \
-        X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)                       \
-            X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
-                X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
-                    X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
-                        X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
+    X(cached_blocks)                                                                                                   \
+    X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes) X(superslabs) X(superslabs_hot)     \
+        X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total) X(superslabs_released_total)            \
+            X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs)  \
+                X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os)                \
+                    X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot)       \
+                        X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
 #define COUNTERS_AFTER_LOCKS(X)                                                                                        \
     X(lock_contended)                                                                                                  \
-    X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes)                  \
-        X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
+    X(refills)                                                                                                         \
+    X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes)        \
+        X(budget_refusals) X(budget_reliefs)
 #define ONE(name) +1
 enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
 _Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");
@@ -60,13 +63,6 @@ static uint64_t counter_of(const struct hak_stats *s, size_t offset)
     uint64_t n;
     memcpy(&n, (const char *)s + offset, sizeof n);
     return n;
-}
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
 }
 
 /* ---- A reader of JSON -------------------------------------------------------------------------------------------------- */

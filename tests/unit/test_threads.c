@@ -13,6 +13,7 @@
 
 #include "hakmem/hakmem.h"
 #include "pool/shared_pool.h"
+#include "look.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -37,13 +38,6 @@
 /* Records and arrays are used again: their number follows the most threads that ever met, which takes a while to settle. A
  * lost record per thread would be 30 MiB. */
 #define METADATA_SLACK_BYTES (256 << 10)
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 /* A figure of /proc/self/status in KiB. */
 static size_t status_kib(const char *name)

@@ -6,6 +6,7 @@
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/tier.h"
+#include "look.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,13 +26,13 @@ static void policy_edges(void **state)
         struct tier_use use;
         enum superslab_tier next;
     } rows[] = {
-        {SS_TIER_HOT, true, {0, 65536, 1}, SS_TIER_HOT},            /* a newborn, 0 % full */
-        {SS_TIER_HOT, true, {1, 65536, 1}, SS_TIER_HOT},            /* rising: not drained yet */
-        {SS_TIER_HOT, false, {16385, 65536, 1}, SS_TIER_HOT},       /* just over a quarter */
-        {SS_TIER_HOT, false, {16384, 65536, 1}, SS_TIER_DRAINING},  /* exactly a quarter */
-        {SS_TIER_HOT, false, {1, 65536, 1}, SS_TIER_DRAINING},      /* nearly empty */
-        {SS_TIER_HOT, false, {65536, 65536, 1}, SS_TIER_HOT},       /* full */
-        {SS_TIER_HOT, false, {0, 0, 0}, SS_TIER_FREE},              /* no active slot */
+        {SS_TIER_HOT, true, {0, 65536, 1}, SS_TIER_HOT},           /* a newborn, 0 % full */
+        {SS_TIER_HOT, true, {1, 65536, 1}, SS_TIER_HOT},           /* rising: not drained yet */
+        {SS_TIER_HOT, false, {16385, 65536, 1}, SS_TIER_HOT},      /* just over a quarter */
+        {SS_TIER_HOT, false, {16384, 65536, 1}, SS_TIER_DRAINING}, /* exactly a quarter */
+        {SS_TIER_HOT, false, {1, 65536, 1}, SS_TIER_DRAINING},     /* nearly empty */
+        {SS_TIER_HOT, false, {65536, 65536, 1}, SS_TIER_HOT},      /* full */
+        {SS_TIER_HOT, false, {0, 0, 0}, SS_TIER_FREE},             /* no active slot */
         {SS_TIER_HOT, true, {0, 0, 0}, SS_TIER_FREE},
         {SS_TIER_DRAINING, false, {16384, 65536, 1}, SS_TIER_DRAINING},
         {SS_TIER_DRAINING, false, {65536, 65536, 1}, SS_TIER_DRAINING}, /* only the pool reopens */
@@ -53,20 +54,6 @@ static void rising_ends_over_a_half(void **state)
 /* ---- Live ---- */
 
 enum { BLOCK_BYTES = 1024, PER_SUPERSLAB = SUPERSLAB_BYTES / BLOCK_BYTES, N_SUPERSLABS = 64 };
-
-static struct hak_stats stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
-
-static struct superslab *superslab_of(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    assert_non_null(arena);
-    return &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS];
-}
 
 static enum superslab_tier tier_at(const void *block)
 {
@@ -107,7 +94,7 @@ static void draining_gets_nothing_and_reopens_before_new_memory(void **state)
 {
     (void)state;
     fill_and_thin_out();
-    struct hak_stats thin = stats();
+    struct hak_stats thin = read_stats();
     assert_true(thin.superslabs_draining >= N_SUPERSLABS / 2 - 2);
     assert_true(thin.tier_hot_to_draining >= thin.superslabs_draining);
     assert_null(pool_check());
@@ -116,25 +103,25 @@ static void draining_gets_nothing_and_reopens_before_new_memory(void **state)
     enum { N_FEW = 64 };
     void *few[N_FEW];
     for (size_t i = 0; i < N_FEW; i++) {
-        struct hak_stats before = stats();
+        struct hak_stats before = read_stats();
         few[i] = hak_malloc(BLOCK_BYTES);
         assert_non_null(few[i]);
         /* Either its SuperSlab was HOT, or it was reopened for this very request. */
         assert_int_equal(tier_at(few[i]), SS_TIER_HOT);
-        assert_true(stats().superslabs_draining <= before.superslabs_draining);
+        assert_true(read_stats().superslabs_draining <= before.superslabs_draining);
     }
 
     /* Growing again: all DRAINING SuperSlabs are reopened before one is mapped. */
-    struct hak_stats before = stats();
+    struct hak_stats before = read_stats();
     size_t n_refilled = 0;
-    for (size_t i = 0; i < N_BLOCKS && stats().superslabs_draining > 0; i++)
+    for (size_t i = 0; i < N_BLOCKS && read_stats().superslabs_draining > 0; i++)
         if (block[i] == NULL) {
             block[i] = hak_malloc(BLOCK_BYTES);
             assert_non_null(block[i]);
             memset(block[i], (int)i, BLOCK_BYTES);
             n_refilled++;
         }
-    struct hak_stats after = stats();
+    struct hak_stats after = read_stats();
     assert_true(n_refilled > 0);
     assert_int_equal(after.superslabs_draining, 0);
     assert_true(after.stage_reopen > thin.stage_reopen);
@@ -157,21 +144,21 @@ static void an_empty_superslab_goes_at_once(void **state)
             victim = superslab_of(block[i]);
     assert_non_null(victim);
     uint32_t cached = lru_count();
-    struct hak_stats before = stats();
+    struct hak_stats before = read_stats();
     for (size_t i = 0; i < N_BLOCKS; i++)
         if (block[i] != NULL && superslab_of(block[i]) == victim) {
             hak_free(block[i]);
             block[i] = NULL;
         }
     hak_trim(HAK_TRIM_CACHE);
-    struct hak_stats after = stats();
+    struct hak_stats after = read_stats();
     assert_int_equal(victim->state, SUPERSLAB_ABSENT);
     assert_true(after.superslabs_released_total > before.superslabs_released_total);
     assert_true(after.tier_to_free > before.tier_to_free);
     assert_true(lru_count() <= cached);
     assert_null(pool_check());
     free_all();
-    assert_int_equal(stats().live_blocks, 0);
+    assert_int_equal(read_stats().live_blocks, 0);
 }
 
 static void no_flapping_at_the_threshold(void **state)
@@ -179,7 +166,7 @@ static void no_flapping_at_the_threshold(void **state)
     (void)state;
     fill_and_thin_out();
     /* Reopen all, then hover around a quarter: the tier changes a bounded number of times, not once per step. */
-    uint64_t before = stats().tier_hot_to_draining;
+    uint64_t before = read_stats().tier_hot_to_draining;
     for (unsigned round = 0; round < 200; round++) {
         void *some[128];
         for (size_t i = 0; i < 128; i++)
@@ -188,7 +175,7 @@ static void no_flapping_at_the_threshold(void **state)
             hak_free(some[i]);
         hak_trim(HAK_TRIM_CACHE);
     }
-    assert_true(stats().tier_hot_to_draining - before <= N_SUPERSLABS);
+    assert_true(read_stats().tier_hot_to_draining - before <= N_SUPERSLABS);
     assert_null(pool_check());
     free_all();
 }

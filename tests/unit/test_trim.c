@@ -15,6 +15,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "look.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -52,13 +53,6 @@ struct entry {
 static struct entry *entries;
 static size_t n_entries;
 static size_t rss_at_start_bytes;
-
-static struct hak_stats read_stats(void)
-{
-    struct hak_stats s;
-    assert_int_equal(hak_stats_get(&s, sizeof s), 0);
-    return s;
-}
 
 /* Resident memory, exact to the page: the sum over the page tables, which VmRSS may lag behind. Uses no heap. */
 static size_t rss_bytes(void)

@@ -1,0 +1,74 @@
+/* pool_state.h - what the files of the shared pool share: its lists and counters, and what moves a SuperSlab between them.
+ * Included by  slots.c, shared_pool.c, purge.c, repair.c and no other file.
+ * Threads  everything here under the pool lock, but for what is said to be looked at without.
+ */
+#ifndef HAKMEM_POOL_POOL_STATE_H
+#define HAKMEM_POOL_POOL_STATE_H
+
+#include "pool/shared_pool.h"
+
+#define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
+#define SCAN_LIMIT 32                   /* SuperSlabs looked at for a row of slots, per bucket */
+
+struct pool_state {
+    struct superslab *bucket[N_BUCKETS];
+    struct superslab *draining;
+    uint64_t bucket_bits;              /* bit k: bucket k is not empty */
+    size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
+    _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+    _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs */
+    _Atomic size_t n_sparser;          /* slabs that became sparser since the last tick */
+    _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
+};
+extern struct pool_state pool __attribute__((visibility("hidden")));
+
+/* In the child of a fork: makes the lock free and takes it, if a thread that no longer exists held it. False: the lists are
+ * whole, or their holder is this very thread, which goes on when its signal handler returns. */
+bool pool_lock_inherited(void);
+
+static inline enum superslab_tier pool_tier_of(const struct superslab *ss)
+{
+    return (enum superslab_tier)atomic_load(&ss->tier);
+}
+
+static inline unsigned pool_free_slots(const struct superslab *ss)
+{
+    return count_bits(ss->unused_slots | ss->empty_slots);
+}
+
+static inline uint32_t pool_slot_mask(unsigned slot, unsigned n)
+{
+    return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
+}
+
+/* The list that a SuperSlab of the pool belongs to. */
+struct superslab **pool_list_of(struct superslab *ss);
+
+/* Into that list. */
+void pool_link_superslab(struct superslab *ss);
+
+/* The number of free slots changed. */
+void pool_relink_superslab(struct superslab *ss);
+
+/* Takes an empty SuperSlab out of the pool. */
+void pool_detach_superslab(struct superslab *ss);
+
+/* Free slots that the caller has found: they become TAKEN. */
+void pool_take_slots_out(struct superslab *ss, uint32_t mask);
+
+/* PARTIAL slabs of the class may be in DRAINING SuperSlabs. Without the lock too: a hint. */
+void pool_note_draining(unsigned class_id);
+
+/* Looks whether the tier changes, and changes it. */
+void pool_evaluate_tier(struct superslab *ss);
+
+/* Whether it would. Without the lock. */
+bool pool_is_sparse(const struct superslab *ss);
+
+/* From DRAINING to HOT. */
+void pool_reopen_superslab(struct superslab *ss);
+
+/* What committed_bytes should be, by the records. Exact when no other thread is at work. */
+uint64_t pool_count_dirty_bytes(void);
+
+#endif

@@ -1,0 +1,141 @@
+/* repair.c - the pool by what its records say: built anew in the child of a fork, and checked.
+ * Owns     nothing.     Called by  front/thread.c, tests     Calls  pool_state.h, idle.h, release.h, slab.h, arena.h
+ * Threads  a child's only one; the check is exact when no other thread is at work.
+ */
+#include "meta/arena.h"
+#include "pool/idle.h"
+#include "pool/pool_state.h"
+#include "pool/release.h"
+#include "service/stats.h"
+
+uint64_t pool_count_dirty_bytes(void)
+{
+    uint64_t sum_bytes = 0;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
+            if (arena->superslabs[i].arena != NULL) /* else never used */
+                sum_bytes += superslab_dirty_bytes(&arena->superslabs[i]);
+    return sum_bytes;
+}
+
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
+
+/* Files one SuperSlab anew by what its records say. */
+static void rebuild_superslab(struct superslab *ss, bool interrupted)
+{
+    switch (atomic_load(&ss->state)) {
+    case SUPERSLAB_POOLED:
+        break;
+    case SUPERSLAB_CACHED:
+        pool_add_superslab(ss);
+        return;
+    case SUPERSLAB_RUN:
+    case SUPERSLAB_RUN_BODY:
+    case SUPERSLAB_ABSENT:
+        return;
+    default: /* MAPPING, LEAVING: in the hands of a thread that is gone, and empty */
+        if (!interrupted) {
+            superslab_forget_slots(ss, false);
+            superslab_extend_dirty(ss, SUPERSLAB_BYTES);
+            arena_put(ss, 1);
+        }
+        return;
+    }
+    ss->previous = ss->next = NULL;
+    ss->unused_slots = ss->empty_slots = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        slab->idle_waits = 0;
+        switch (CTL_STATE(slab_ctl_read(slab))) {
+        case SLAB_UNUSED:
+            ss->unused_slots |= 1u << i;
+            break;
+        case SLAB_RETIRING:
+        case SLAB_TAKEN:
+            if (interrupted)
+                break;
+            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_FOREIGN);
+            atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_relaxed);
+            ss->empty_slots |= 1u << i;
+            break;
+        case SLAB_EMPTY:
+            ss->empty_slots |= 1u << i;
+            break;
+        default:
+            break;
+        }
+    }
+    pool.n_active_slots += SUPERSLAB_SLABS - pool_free_slots(ss);
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
+    pool_link_superslab(ss);
+}
+
+void shared_pool_fork_child(bool interrupted)
+{
+    if (!pool_lock_inherited())
+        return;
+    for (unsigned k = 0; k < N_BUCKETS; k++)
+        pool.bucket[k] = NULL;
+    pool.bucket_bits = 0;
+    pool.draining = NULL;
+    pool.n_active_slots = 0;
+    atomic_store(&pool.n_empty_slots, 0);
+    idle_forget();
+    lru_forget();
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
+            rebuild_superslab(&arena->superslabs[i], interrupted);
+    /* Those who counted may have been in the midst of it. */
+    atomic_store_explicit(&stats_counters.committed_bytes, pool_count_dirty_bytes(), memory_order_relaxed);
+    pool_unlock();
+}
+
+/* ---- Checks ------------------------------------------------------------------------------------------------------ */
+
+static const char *check_superslab(const struct superslab *ss)
+{
+    bool listed = false;
+    for (struct superslab *other = *pool_list_of((struct superslab *)(uintptr_t)ss); other != NULL; other = other->next)
+        listed |= other == ss;
+    if (!listed)
+        return "a SuperSlab of the pool is in no list";
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        const struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = slab_ctl_read(slab);
+        enum slab_state state = CTL_STATE(ctl);
+        bool unused = ss->unused_slots >> i & 1, empty = ss->empty_slots >> i & 1;
+        unsigned offset = atomic_load(&ss->arena->class_map[slab - ss->arena->slabs]);
+        if (unused != (state == SLAB_UNUSED) || empty != (state == SLAB_EMPTY))
+            return "a slot's mask and state differ";
+        if (state == SLAB_UNUSED && atomic_load(&slab->dirty_pages) != 0)
+            return "an unused slot is dirty";
+        if (state == SLAB_OWNED || state == SLAB_PARTIAL || state == SLAB_FULL) {
+            if (offset != CTL_CLASS(ctl) * CLASS_OFFSET_SCALE)
+                return "a slab's class and the class map differ";
+            if (!slab_check(slab))
+                return "a slab's bits and count differ";
+            if (state == SLAB_FULL && !slab_counts_as_full(CTL_CLASS(ctl), CTL_USED(ctl)))
+                return "a full slab has many free blocks";
+        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY) {
+            if (offset != CLASS_SPAN * CLASS_OFFSET_SCALE)
+                return "a span and the class map differ";
+        } else if (offset != CLASS_FOREIGN) {
+            return "a slot without blocks is in the class map";
+        }
+    }
+    return NULL;
+}
+
+const char *pool_check(void)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
+            const struct superslab *ss = &arena->superslabs[i];
+            const char *wrong = ss->state == SUPERSLAB_POOLED ? check_superslab(ss) : NULL;
+            if (wrong != NULL)
+                return wrong;
+        }
+    return pool_count_dirty_bytes() == stats_read(&stats_counters.committed_bytes)
+               ? NULL
+               : "pages handed out and committed bytes differ";
+}

@@ -1,0 +1,322 @@
+/* slots.c - the pool lock, the lists of SuperSlabs, their tiers and slots: see pool_state.h and shared_pool.h.
+ * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
+ * Called by  shared_pool.c, purge.c, repair.c, span.c     Calls  class_set.h, tier.h, release.h, slab.h
+ * Threads  any, under the lock.
+ * I1  A POOLED SuperSlab is in exactly one list: the bucket of its number of free slots if HOT, the draining list if not.
+ * I2  A slot is in unused_slots  <=> its ctl is UNUSED, in empty_slots <=> EMPTY, in neither <=> TAKEN or ACTIVE.
+ * Why buckets: the fullest HOT SuperSlab (fewest free slots) comes first, so that the emptiest get a chance to become
+ * empty.
+ */
+#include "meta/arena.h"
+#include "os/lock.h"
+#include "pool/pool_state.h"
+#include "pool/release.h"
+#include "service/budget.h"
+#include "service/event.h"
+#include "service/stats.h"
+
+static struct lock lock;
+static __thread uint64_t lock_self; /* its address names this thread to the lock */
+
+struct pool_state pool;
+
+/* ---- The lock --------------------------------------------------------------------------------------------------- */
+
+bool pool_lock(enum hak_lock_cause cause)
+{
+    enum lock_result result = lock_take(&lock, (uintptr_t)&lock_self);
+    if (unlikely(result == LOCK_SELF))
+        return false;
+    stats_add(&stats_counters.lock_acquisitions[cause], 1);
+    if (result == LOCK_TAKEN_AFTER_WAIT)
+        stats_add(&stats_counters.lock_contended, 1);
+    return true;
+}
+
+bool pool_try_lock(enum hak_lock_cause cause)
+{
+    if (!lock_try(&lock, (uintptr_t)&lock_self))
+        return false;
+    stats_add(&stats_counters.lock_acquisitions[cause], 1);
+    return true;
+}
+
+bool pool_lock_is_mine(void)
+{
+    return lock_owner(&lock) == (uintptr_t)&lock_self;
+}
+
+void pool_unlock(void)
+{
+    lock_drop(&lock);
+}
+
+bool pool_lock_inherited(void)
+{
+    uintptr_t owner = lock_owner(&lock);
+    if (owner == 0 || owner == (uintptr_t)&lock_self)
+        return false;
+    lock_reset(&lock);
+    return pool_lock(HAK_LOCK_FORK);
+}
+
+/* ---- Lists of SuperSlabs (lock held) ----------------------------------------------------------------------------- */
+
+struct superslab **pool_list_of(struct superslab *ss)
+{
+    return pool_tier_of(ss) == SS_TIER_DRAINING ? &pool.draining : &pool.bucket[ss->bucket];
+}
+
+void pool_link_superslab(struct superslab *ss)
+{
+    ss->bucket = (uint8_t)pool_free_slots(ss);
+    struct superslab **list = pool_list_of(ss);
+    ss->previous = NULL;
+    ss->next = *list;
+    if (*list != NULL)
+        (*list)->previous = ss;
+    *list = ss;
+    if (list != &pool.draining)
+        pool.bucket_bits |= (uint64_t)1 << ss->bucket;
+}
+
+static void unlink_superslab(struct superslab *ss)
+{
+    struct superslab **list = pool_list_of(ss);
+    *(ss->previous != NULL ? &ss->previous->next : list) = ss->next;
+    if (ss->next != NULL)
+        ss->next->previous = ss->previous;
+    ss->previous = ss->next = NULL;
+    if (list != &pool.draining && *list == NULL)
+        pool.bucket_bits &= ~((uint64_t)1 << ss->bucket);
+}
+
+/* The number of free slots changed. */
+void pool_relink_superslab(struct superslab *ss)
+{
+    if (ss->bucket != pool_free_slots(ss)) {
+        unlink_superslab(ss);
+        pool_link_superslab(ss);
+    }
+}
+
+void pool_add_superslab(struct superslab *ss)
+{
+    ss->state = SUPERSLAB_POOLED;
+    atomic_store(&ss->tier, SS_TIER_HOT);
+    atomic_store(&ss->rising, 1);
+    ss->unused_slots = UINT32_MAX;
+    ss->empty_slots = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && !superslab_is_clean(ss); i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        if (!ss->dirty_by_slab) /* relaxed: ctl publishes it */
+            atomic_store_explicit(&slab->dirty_pages,
+                                  (uint16_t)slab_pages_below(ss->dirty_prefix_bytes, (size_t)i * SLAB_BYTES),
+                                  memory_order_relaxed);
+        bool dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != 0;
+        atomic_store_explicit(&slab->ctl, SLAB_CTL(dirty ? SLAB_EMPTY : SLAB_UNUSED, 0, 0), memory_order_release);
+        if (dirty)
+            ss->empty_slots |= 1u << i;
+    }
+    ss->unused_slots = ~ss->empty_slots;
+    ss->dirty_by_slab = 0;
+    ss->dirty_prefix_bytes = 0;
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
+    pool_link_superslab(ss);
+}
+
+/* Takes an empty SuperSlab out of the pool. */
+void pool_detach_superslab(struct superslab *ss)
+{
+    unlink_superslab(ss);
+    atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots));
+    atomic_store(&ss->tier, SS_TIER_FREE);
+    ss->state = SUPERSLAB_LEAVING;
+    ss->dirty_by_slab = ss->empty_slots != 0;
+    stats_add(&stats_counters.tier_to_free, 1);
+    EVENT("superslab empty ss=%p unused=%u empty=%u", superslab_memory(ss), count_bits(ss->unused_slots),
+          count_bits(ss->empty_slots));
+}
+
+/* ---- Tiers ------------------------------------------------------------------------------------------------------- */
+
+struct tier_use superslab_use(const struct superslab *ss)
+{
+    struct tier_use use = {0};
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));
+        switch (CTL_STATE(ctl)) {
+        case SLAB_UNUSED:
+        case SLAB_EMPTY:
+        case SLAB_TAKEN:
+            break;
+        case SLAB_SPAN_HEAD:
+        case SLAB_SPAN_BODY:
+            use.active_slots++;
+            use.used_bytes += SLAB_BYTES;
+            use.capacity_bytes += SLAB_BYTES;
+            break;
+        default: {
+            const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+            if (CTL_USED(ctl) == 0)
+                break; /* idle: as good as EMPTY */
+            use.active_slots++;
+            use.used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
+            use.capacity_bytes += (size_t) class->n_blocks * class->bytes;
+        }
+        }
+    }
+    return use;
+}
+
+void pool_note_draining(unsigned class_id)
+{
+    uint64_t bit = (uint64_t)1 << class_id;
+    if ((atomic_load_explicit(&pool.draining_classes, memory_order_relaxed) & bit) == 0) /* relaxed, both: a hint */
+        atomic_fetch_or_explicit(&pool.draining_classes, bit, memory_order_relaxed);
+}
+
+/* Enters or hides the PARTIAL slabs of a SuperSlab whose tier has just changed. */
+static void list_slabs(struct superslab *ss, bool enter)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        struct slab *slab = superslab_slab(ss, i);
+        slab_ctl ctl = atomic_load(&slab->ctl);
+        size_t index = (size_t)(slab - ss->arena->slabs);
+        if (CTL_STATE(ctl) != SLAB_PARTIAL)
+            continue;
+        (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
+        if (!enter)
+            pool_note_draining(CTL_CLASS(ctl));
+    }
+}
+
+/* Looks whether the tier changes, and changes it. Lock held. */
+void pool_evaluate_tier(struct superslab *ss)
+{
+    enum superslab_tier now = pool_tier_of(ss);
+    if (ss->state != SUPERSLAB_POOLED || now != SS_TIER_HOT)
+        return;
+    if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
+        unlink_superslab(ss);
+        atomic_store(&ss->tier, SS_TIER_DRAINING);
+        pool_link_superslab(ss);
+        list_slabs(ss, false);
+        stats_add(&stats_counters.tier_hot_to_draining, 1);
+        EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
+    }
+}
+
+bool pool_is_sparse(const struct superslab *ss)
+{
+    return pool_tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) &&
+           tier_next(SS_TIER_HOT, false, superslab_use(ss)) == SS_TIER_DRAINING;
+}
+
+void pool_reopen_superslab(struct superslab *ss)
+{
+    unlink_superslab(ss);
+    atomic_store(&ss->tier, SS_TIER_HOT);
+    atomic_store(&ss->rising, 1);
+    pool_link_superslab(ss);
+    list_slabs(ss, true);
+    stats_add(&stats_counters.tier_draining_to_hot, 1);
+    EVENT("superslab reopened ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
+}
+
+/* ---- Slots (lock held) ------------------------------------------------------------------------------------------- */
+
+/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
+static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
+{
+    for (unsigned k = 1; k < n; k++)
+        free &= free >> 1;                                         /* bit i stays if bits i .. i + k were set */
+    free &= UINT32_MAX / ((uint32_t)(((uint64_t)1 << align) - 1)); /* bits 0, align, 2 align, ... */
+    return free == 0 ? SUPERSLAB_SLABS : (unsigned)__builtin_ctz(free);
+}
+
+void pool_take_slots_out(struct superslab *ss, uint32_t mask)
+{
+    atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots & mask));
+    pool.n_active_slots += count_bits(mask);
+    ss->unused_slots &= ~mask;
+    ss->empty_slots &= ~mask;
+    ss->aged_slots &= ~mask;
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) /* a fork's child must see that somebody has them */
+        atomic_store_explicit(&superslab_slab(ss, (unsigned)__builtin_ctz(rest))->ctl, SLAB_CTL(SLAB_TAKEN, 0, 0),
+                              memory_order_release);
+    pool_relink_superslab(ss);
+}
+
+bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **out_ss, unsigned *out_slot)
+{
+    uint64_t candidates = pool.bucket_bits & (UINT64_MAX << n);
+    for (; candidates != 0; candidates &= candidates - 1) {
+        struct superslab *ss = pool.bucket[__builtin_ctzll(candidates)];
+        for (unsigned tries = 0; ss != NULL && tries < SCAN_LIMIT; ss = ss->next, tries++) {
+            unsigned slot = find_slots(ss->empty_slots, n, align_slots); /* their pages are there already */
+            if (slot == SUPERSLAB_SLABS)
+                slot = find_slots(ss->unused_slots | ss->empty_slots, n, align_slots);
+            if (slot == SUPERSLAB_SLABS)
+                continue;
+            pool_take_slots_out(ss, pool_slot_mask(slot, n));
+            *out_ss = ss;
+            *out_slot = slot;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
+{
+    uint32_t mask = pool_slot_mask(slot, n);
+    if (slot + n > SUPERSLAB_SLABS || pool_tier_of(ss) != SS_TIER_HOT ||
+        ((ss->unused_slots | ss->empty_slots) & mask) != mask)
+        return false;
+    pool_take_slots_out(ss, pool_slot_mask(slot, n));
+    return true;
+}
+
+struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
+{
+    size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
+    arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
+    for (unsigned i = slot; i < slot + n; i++)
+        atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_release);
+    ss->empty_slots |= pool_slot_mask(slot, n);
+    pool.n_active_slots -= n;
+    atomic_fetch_add(&pool.n_empty_slots, n);
+    pool_relink_superslab(ss);
+    if (pool_free_slots(ss) == SUPERSLAB_SLABS) {
+        pool_detach_superslab(ss);
+        return ss;
+    }
+    if (budget_purge_delay_ms() == 0)
+        pool_evaluate_tier(ss);
+    return NULL;
+}
+
+bool pool_reopen(unsigned n, unsigned class_id)
+{
+    struct superslab *best = NULL;
+    unsigned best_free = SUPERSLAB_SLABS + 1, tries = 0;
+    /* The best of the first that help: all are looked at only while none does, which is still cheaper than new
+     * memory. */
+    for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT);
+         ss = ss->next, tries++) {
+        uint32_t free = ss->unused_slots | ss->empty_slots;
+        bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
+        for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
+            slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));
+            helps = CTL_STATE(ctl) == SLAB_PARTIAL && CTL_CLASS(ctl) == class_id;
+        }
+        if (helps && pool_free_slots(ss) < best_free) {
+            best = ss;
+            best_free = pool_free_slots(ss);
+        }
+    }
+    if (best != NULL)
+        pool_reopen_superslab(best);
+    return best != NULL;
+}
