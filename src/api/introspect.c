@@ -7,6 +7,7 @@
 #include "api/introspect.h"
 
 #include "front/front.h"
+#include "front/harden.h"
 #include "front/route.h"
 #include "front/thread.h"
 #include "meta/metapool.h"
@@ -114,10 +115,14 @@ static void add_threads(struct hak_stats *s)
                 n = 0; /* its thread is just exchanging the array */
             if (c < CLASS_FIRST + N_TINY_CLASSES)
                 n += count_bits(thread->open_word[c].free);
+            n += harden_waiting(thread, c);
             s->cached_blocks += n;
             s->cached_bytes += n * class_table[c].bytes;
         }
     }
+    size_t waiting_bytes;
+    s->cached_blocks += harden_waiting_large(&waiting_bytes);
+    s->cached_bytes += waiting_bytes;
     s->live_blocks -= s->cached_blocks;
     s->live_bytes -= s->cached_bytes;
 }
@@ -383,6 +388,7 @@ __attribute__((constructor)) static void on_load(void)
 
 __attribute__((destructor)) static void on_exit_process(void)
 {
+    harden_check_at_exit();
     if (config.stats == STATS_OFF)
         return;
     if (config.stats == STATS_TEXT) {

@@ -12,6 +12,7 @@
  *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/span.c
  * free(p)     the mirror image                                                           front/hit.h, front/flush.c
  */
+#include "front/harden.h"
 #include "front/hit.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
@@ -33,8 +34,7 @@ HIT_TEXT void hak_free(void *block)
 
 HIT_TEXT void hak_free_sized(void *block, size_t size_bytes)
 {
-    (void)size_bytes;
-    hit_free(block);
+    hit_release(block, "free_sized", KIND_MALLOC, size_bytes, 1);
 }
 
 HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
@@ -49,7 +49,7 @@ HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
     if (likely(total_bytes <= CLASS_MAX_BYTES)) {
         block = hit_malloc(total_bytes);
     } else {
-        block = front_claim_span(total_bytes, 1, &zeroed);
+        block = front_claim_large(total_bytes, &zeroed);
     }
     if (block != NULL && !zeroed)
         memset(block, 0, total_bytes);
@@ -62,17 +62,7 @@ HIT_TEXT void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    if (alignment_bytes <= 16) /* every block above 8 bytes lies on a multiple of 16 */
-        return hit_malloc(max_size(size_bytes, alignment_bytes));
-    unsigned class_id = class_of_aligned(size_bytes, alignment_bytes);
-    void *block;
-    if (class_id != 0) {
-        if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
-            return block;
-        return front_claim_class(class_id, true);
-    }
-    bool zeroed;
-    return front_claim_span(size_bytes, alignment_bytes, &zeroed);
+    return hit_claim_aligned(size_bytes, alignment_bytes, KIND_MALLOC);
 }
 
 static size_t usable_bytes(const void *block, unsigned class_id)
@@ -85,6 +75,8 @@ size_t hak_usable_size(const void *block)
     size_t class_offset = hit_live_class_offset(block);
     if (likely(class_offset != 0))
         return class_at(class_offset)->bytes;
+    if (harden_is_on())
+        return harden_usable_bytes(block);
     unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
     size_t n = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(class_id == CLASS_SPAN && n == 0))
@@ -135,6 +127,8 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
 /* realloc of a block above 32 KiB, in another arena than the first, or with something wrong about it. */
 static NOINLINE void *realloc_other(void *block, size_t size_bytes)
 {
+    if (harden_is_on())
+        return harden_realloc(block, size_bytes);
     unsigned class_id = front_class_of_block(block, "realloc");
     size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */
@@ -176,6 +170,8 @@ HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
 
 size_t hak_good_size(size_t size_bytes)
 {
+    if (harden_is_on())
+        return size_bytes >> ADDRESS_BITS != 0 ? 0 : size_bytes; /* not a byte more is usable */
     if (size_bytes <= CLASS_MAX_BYTES)
         return class_table[class_of(size_bytes)].bytes;
     return size_bytes >> ADDRESS_BITS != 0 ? 0 : round_up(size_bytes, os_page_bytes());

@@ -79,8 +79,7 @@ EXPORT void free_sized(void *block, size_t size_bytes) /* C23 7.24.3.4 */
 
 EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size_bytes) /* C23 7.24.3.5 */
 {
-    (void)alignment;
-    hak_free_sized(block, size_bytes);
+    hit_release(block, "free_aligned_sized", KIND_MALLOC, size_bytes, alignment);
 }
 
 /* ---- glibc and BSD ----------------------------------------------------------------------------------------------- */

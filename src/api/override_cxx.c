@@ -24,9 +24,9 @@ typedef void (*new_handler)(void);
 __attribute__((weak)) new_handler _ZSt15get_new_handlerv(void);
 __attribute__((weak, noreturn)) void _ZSt17__throw_bad_allocv(void);
 
-static HIT_TEXT void *allocate(size_t size_bytes, size_t alignment)
+static ALWAYS_INLINE void *allocate(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
-    return alignment <= 1 ? hit_malloc(size_bytes) : hak_aligned_alloc(alignment, size_bytes);
+    return alignment <= 1 ? hit_claim(size_bytes, kind) : hit_claim_aligned(size_bytes, alignment, kind);
 }
 
 /* The handler in force; false when there is none and the request has failed for good. */
@@ -39,10 +39,10 @@ static bool call_new_handler(void)
     return true;
 }
 
-static COLD void *retry_or_throw(size_t size_bytes, size_t alignment)
+static COLD HIT_TEXT void *retry_or_throw(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
     while (call_new_handler()) {
-        void *block = allocate(size_bytes, alignment);
+        void *block = allocate(size_bytes, alignment, kind);
         if (block != NULL)
             return block;
     }
@@ -56,7 +56,7 @@ static COLD void *retry_or_throw(size_t size_bytes, size_t alignment)
 /* The nothrow forms return NULL where the others throw, also when the handler throws. C cannot catch an exception,
  * but the runtime's own nothrow operator does: it calls the throwing one, which is ours, and catches. Where there is
  * none (a fully static program), a handler's exception leaves the operator. */
-static COLD void *retry_or_null(size_t size_bytes, size_t alignment, const char *name)
+static COLD HIT_TEXT void *retry_or_null(size_t size_bytes, size_t alignment, enum block_kind kind, const char *name)
 {
     if (_ZSt15get_new_handlerv == NULL || _ZSt15get_new_handlerv() == NULL)
         return NULL;
@@ -66,90 +66,81 @@ static COLD void *retry_or_null(size_t size_bytes, size_t alignment, const char 
     if (next != NULL)
         return ((void *(*)(size_t, size_t, const void *))next)(size_bytes, alignment, NULL);
     while (call_new_handler()) {
-        void *block = allocate(size_bytes, alignment);
+        void *block = allocate(size_bytes, alignment, kind);
         if (block != NULL)
             return block;
     }
     return NULL;
 }
 
-static ALWAYS_INLINE void *new_throwing(size_t size_bytes, size_t alignment)
+static ALWAYS_INLINE void *new_throwing(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
-    void *block = allocate(size_bytes, alignment);
-    return likely(block != NULL) ? block : retry_or_throw(size_bytes, alignment);
+    void *block = allocate(size_bytes, alignment, kind);
+    return likely(block != NULL) ? block : retry_or_throw(size_bytes, alignment, kind);
 }
 
-static ALWAYS_INLINE void *new_nothrow(size_t size_bytes, size_t alignment, const char *name)
+static ALWAYS_INLINE void *new_nothrow(size_t size_bytes, size_t alignment, enum block_kind kind, const char *name)
 {
-    void *block = allocate(size_bytes, alignment);
-    return likely(block != NULL) ? block : retry_or_null(size_bytes, alignment, name);
+    void *block = allocate(size_bytes, alignment, kind);
+    return likely(block != NULL) ? block : retry_or_null(size_bytes, alignment, kind, name);
 }
 
-#define NEW(name)                                                                                                      \
+#define NEW(name, kind)                                                                                                \
     EXPORT void *name(size_t n);                                                                                       \
     void *name(size_t n)                                                                                               \
     {                                                                                                                  \
-        return new_throwing(n, 1);                                                                                     \
+        return new_throwing(n, 1, kind);                                                                               \
     }
-#define NEW_NOTHROW(name)                                                                                              \
+#define NEW_NOTHROW(name, kind)                                                                                        \
     EXPORT void *name(size_t n, const void *t);                                                                        \
     void *name(size_t n, const void *t)                                                                                \
     {                                                                                                                  \
         (void)t;                                                                                                       \
-        return new_nothrow(n, 1, #name);                                                                               \
+        return new_nothrow(n, 1, kind, #name);                                                                         \
     }
-#define NEW_ALIGNED(name)                                                                                              \
+#define NEW_ALIGNED(name, kind)                                                                                        \
     EXPORT void *name(size_t n, size_t a);                                                                             \
     void *name(size_t n, size_t a)                                                                                     \
     {                                                                                                                  \
-        return new_throwing(n, a);                                                                                     \
+        return new_throwing(n, a, kind);                                                                               \
     }
-#define NEW_ALIGNED_NOTHROW(name)                                                                                      \
+#define NEW_ALIGNED_NOTHROW(name, kind)                                                                                \
     EXPORT void *name(size_t n, size_t a, const void *t);                                                              \
     void *name(size_t n, size_t a, const void *t)                                                                      \
     {                                                                                                                  \
         (void)t;                                                                                                       \
-        return new_nothrow(n, a, #name);                                                                               \
+        return new_nothrow(n, a, kind, #name);                                                                         \
     }
-#define DELETE1(name)                                                                                                  \
-    EXPORT void name(void *p);                                                                                         \
-    void name(void *p)                                                                                                 \
+/* delete: `size` and `alignment` are expressions of the parameters n and a, or what stands for "not told". */
+#define DELETE(name, array, size, alignment, ...)                                                                      \
+    EXPORT void name(__VA_ARGS__);                                                                                     \
+    void name(__VA_ARGS__)                                                                                             \
     {                                                                                                                  \
-        hit_free(p);                                                                                                   \
+        hit_release(p, array ? "operator delete[]" : "operator delete", array ? KIND_NEW_ARRAY : KIND_NEW, size,       \
+                    alignment);                                                                                        \
     }
-#define DELETE2(name, type2)                                                                                           \
-    EXPORT void name(void *p, type2 x);                                                                                \
-    void name(void *p, type2 x)                                                                                        \
-    {                                                                                                                  \
-        (void)x;                                                                                                       \
-        hit_free(p);                                                                                                   \
-    }
-#define DELETE3(name, type2, type3)                                                                                    \
-    EXPORT void name(void *p, type2 x, type3 y);                                                                       \
-    void name(void *p, type2 x, type3 y)                                                                               \
-    {                                                                                                                  \
-        (void)x;                                                                                                       \
-        (void)y;                                                                                                       \
-        hit_free(p);                                                                                                   \
-    }
+#define ANY RELEASE_ANY_SIZE
+#define UNUSED __attribute__((unused))
 
-NEW(_Znwm)                                                         /* new(size) */
-NEW(_Znam)                                                         /* new[](size) */
-NEW_NOTHROW(_ZnwmRKSt9nothrow_t)                                   /* new(size, nothrow) */
-NEW_NOTHROW(_ZnamRKSt9nothrow_t)                                   /* new[](size, nothrow) */
-NEW_ALIGNED(_ZnwmSt11align_val_t)                                  /* new(size, align) */
-NEW_ALIGNED(_ZnamSt11align_val_t)                                  /* new[](size, align) */
-NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)            /* new(size, align, nothrow) */
-NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)            /* new[](size, align, nothrow) */
-DELETE1(_ZdlPv)                                                    /* delete(p) */
-DELETE1(_ZdaPv)                                                    /* delete[](p) */
-DELETE2(_ZdlPvm, size_t)                                           /* delete(p, size) */
-DELETE2(_ZdaPvm, size_t)                                           /* delete[](p, size) */
-DELETE2(_ZdlPvRKSt9nothrow_t, const void *)                        /* delete(p, nothrow) */
-DELETE2(_ZdaPvRKSt9nothrow_t, const void *)                        /* delete[](p, nothrow) */
-DELETE2(_ZdlPvSt11align_val_t, size_t)                             /* delete(p, align) */
-DELETE2(_ZdaPvSt11align_val_t, size_t)                             /* delete[](p, align) */
-DELETE3(_ZdlPvmSt11align_val_t, size_t, size_t)                    /* delete(p, size, align) */
-DELETE3(_ZdaPvmSt11align_val_t, size_t, size_t)                    /* delete[](p, size, align) */
-DELETE3(_ZdlPvSt11align_val_tRKSt9nothrow_t, size_t, const void *) /* delete(p, align, nothrow) */
-DELETE3(_ZdaPvSt11align_val_tRKSt9nothrow_t, size_t, const void *) /* delete[](p, align, nothrow) */
+NEW(_Znwm, KIND_NEW)                                                       /* new(size) */
+NEW(_Znam, KIND_NEW_ARRAY)                                                 /* new[](size) */
+NEW_NOTHROW(_ZnwmRKSt9nothrow_t, KIND_NEW)                                 /* new(size, nothrow) */
+NEW_NOTHROW(_ZnamRKSt9nothrow_t, KIND_NEW_ARRAY)                           /* new[](size, nothrow) */
+NEW_ALIGNED(_ZnwmSt11align_val_t, KIND_NEW)                                /* new(size, align) */
+NEW_ALIGNED(_ZnamSt11align_val_t, KIND_NEW_ARRAY)                          /* new[](size, align) */
+NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t, KIND_NEW)          /* new(size, align, nothrow) */
+NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t, KIND_NEW_ARRAY)    /* new[](size, align, nothrow) */
+DELETE(_ZdlPv, false, ANY, 1, void *p)                                     /* delete(p) */
+DELETE(_ZdaPv, true, ANY, 1, void *p)                                      /* delete[](p) */
+DELETE(_ZdlPvm, false, n, 1, void *p, size_t n)                            /* delete(p, size) */
+DELETE(_ZdaPvm, true, n, 1, void *p, size_t n)                             /* delete[](p, size) */
+DELETE(_ZdlPvRKSt9nothrow_t, false, ANY, 1, void *p, UNUSED const void *t) /* delete(p, nothrow) */
+DELETE(_ZdaPvRKSt9nothrow_t, true, ANY, 1, void *p, UNUSED const void *t)  /* delete[](p, nothrow) */
+DELETE(_ZdlPvSt11align_val_t, false, ANY, a, void *p, size_t a)            /* delete(p, align) */
+DELETE(_ZdaPvSt11align_val_t, true, ANY, a, void *p, size_t a)             /* delete[](p, align) */
+DELETE(_ZdlPvmSt11align_val_t, false, n, a, void *p, size_t n, size_t a)   /* delete(p, size, align) */
+DELETE(_ZdaPvmSt11align_val_t, true, n, a, void *p, size_t n, size_t a)    /* delete[](p, size, align) */
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, false, ANY, a, void *p, size_t a,
+       UNUSED const void *t) /* delete(p, align, nothrow) */
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, true, ANY, a, void *p, size_t a,
+       UNUSED const void *t) /* delete[](p, align, nothrow) */

@@ -16,6 +16,7 @@
 #include "front/flush.h"
 
 #include "front/front.h"
+#include "front/harden.h"
 #include "front/route.h"
 #include "meta/arena.h"
 #include "pool/shared_pool.h"
@@ -38,14 +39,7 @@ static void report_double_free(const struct slab *slab, unsigned class_id, unsig
     }
 }
 
-/* Where a block lies. */
-struct place {
-    struct slab *slab;
-    unsigned class_id, index;
-};
-
-/* Finds the place of a block of ours; CLASS_SPAN has no index. Reports what is no block's address and returns false. */
-static bool locate(const void *block, const char *call, struct place *place)
+bool front_locate(const void *block, const char *call, struct place *place)
 {
     struct arena *arena = registry_arena(block);
     if (unlikely(arena == NULL)) {
@@ -54,6 +48,7 @@ static bool locate(const void *block, const char *call, struct place *place)
     }
     if (unlikely(arena->class_map == NULL)) { /* pool/emergency.c */
         place->class_id = CLASS_SPAN;
+        place->slab = NULL;
         return true;
     }
     size_t slab = arena_slab_index(arena, block);
@@ -167,7 +162,7 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
             continue;
         if (likely(locate_expected(out[i], class_id, &place)))
             collect_new_word(&batch, &place);
-        else if (!locate(out[i], "free", &place))
+        else if (!front_locate(out[i], "free", &place))
             continue;
         else if (unlikely(place.class_id != class_id))
             report_misuse("free", "block freed twice: its slab holds other blocks by now", out[i], NULL, 0);
@@ -176,6 +171,13 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     }
     send(&batch);
     thread->flushes++;
+}
+
+void flush_block(void *block)
+{
+    struct place place;
+    if (front_locate(block, "free", &place))
+        return_one(&place);
 }
 
 void flush_open_word(struct open_word *open, unsigned class_id)
@@ -187,12 +189,65 @@ void flush_open_word(struct open_word *open, unsigned class_id)
     send(&batch);
 }
 
+/* ---- A look at what is cached ------------------------------------------------------------------------------------ */
+
+#define SEEN_SLOTS 512 /* a power of two; twice the largest magazine */
+
+/* Whether the address was entered before; enters it. */
+static bool seen_before(uintptr_t *seen, uintptr_t address)
+{
+    size_t i = (size_t)(address * 0x9e3779b97f4a7c15u >> 55);
+    while (seen[i] != 0 && seen[i] != address)
+        i = (i + 1) % SEEN_SLOTS;
+    bool before = seen[i] == address;
+    seen[i] = address;
+    return before;
+}
+
+/* Reports what is wrong with a block in a magazine of the class. False: nothing. */
+static bool is_misuse(const void *block, unsigned class_id, uintptr_t *seen)
+{
+    struct place place;
+    if (likely(locate_expected(block, class_id, &place))) {
+        if (likely(!slab_is_free(place.slab, place.index) && !seen_before(seen, (uintptr_t)block)))
+            return false;
+    } else {
+        if (!front_locate(block, "free", &place))
+            return true;
+        if (place.class_id == class_id && !slab_is_free(place.slab, place.index) &&
+            !seen_before(seen, (uintptr_t)block))
+            return false; /* of another arena */
+    }
+    report_misuse("free", "block freed twice", block, "class of bytes", class_table[class_id].bytes);
+    return true;
+}
+
+void flush_look_for_misuse(struct thread *thread)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+        struct magazine *magazine = &thread->cache.magazine[c];
+        uintptr_t seen[SEEN_SLOTS];
+        if (magazine->top == magazine->base)
+            continue;
+        memset(seen, 0, sizeof seen);
+        for (void **at = magazine->base; at < magazine->top;) {
+            if (likely(!is_misuse(*at, c, seen))) {
+                at++;
+                continue;
+            }
+            void **last = magazine->top - 1; /* only with HAKMEM_ON_ERROR=warn do we come here */
+            *at = *last;
+            magazine->top = last;
+        }
+    }
+}
+
 /* ---- free's slow path -------------------------------------------------------------------------------------------- */
 
 unsigned front_class_of_block(const void *block, const char *call)
 {
     struct place place;
-    if (!locate(block, call, &place))
+    if (!front_locate(block, call, &place))
         return 0;
     if (unlikely(place.class_id != CLASS_SPAN && slab_is_free(place.slab, place.index))) {
         report_misuse(call, "block freed already", block, "class of bytes", class_table[place.class_id].bytes);
@@ -265,13 +320,28 @@ static void return_located(const struct place *place, void *block, const char *c
         thread_leave(thread);
 }
 
-void front_return_slow(void *block, const char *call)
+void front_return_block(void *block, const char *call)
 {
-    if (block == NULL || return_to_open_word(block))
-        return;
     int saved_errno = errno;
     struct place place;
-    if (locate(block, call, &place))
+    if (front_locate(block, call, &place))
         return_located(&place, block, call);
     errno = saved_errno;
+}
+
+void front_return_slow(void *block, const char *call)
+{
+    static const struct release plain = {"free", KIND_MALLOC, RELEASE_ANY_SIZE, 1};
+    if (harden_is_on())
+        harden_return(block, &plain);
+    else if (block != NULL && !return_to_open_word(block))
+        front_return_block(block, call);
+}
+
+void front_return_as(void *block, const struct release *release)
+{
+    if (harden_is_on())
+        harden_return(block, release);
+    else
+        front_return_slow(block, release->call);
 }

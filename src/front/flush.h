@@ -9,6 +9,13 @@
 /* Returns the n oldest blocks of a magazine. Between thread_enter and thread_leave, or for a thread that is gone. */
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
 
+/* Looks at every block in the thread's magazines: whether it is one, and was not freed twice. What is none is reported and taken
+ * out. As above. */
+void flush_look_for_misuse(struct thread *thread);
+
+/* Returns one block of a class. Any thread that holds it. */
+void flush_block(void *block);
+
 /* Closes a word: what is free in it goes back to its slab. As above. */
 void flush_open_word(struct open_word *open, unsigned class_id);
 

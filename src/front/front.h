@@ -1,9 +1,25 @@
-/* front.h - the doors behind the hit paths: what malloc and free call when a magazine cannot serve.
+/* front.h - what malloc and free call when a magazine cannot serve.
+ *
+ * The doors decide whether the process is in hardened mode (harden.h) and else lead to what lies behind them.
  */
 #ifndef HAKMEM_FRONT_FRONT_H
 #define HAKMEM_FRONT_FRONT_H
 
 #include "front/magazine.h"
+
+/* ---- Doors ---- */
+
+/* By which call a block came to be, and by which it is freed. */
+enum block_kind { KIND_MALLOC = 0, KIND_NEW, KIND_NEW_ARRAY };
+
+/* How a block is freed: by which call, and what the caller says of it. */
+struct release {
+    const char *call;
+    enum block_kind kind;
+    size_t size_bytes; /* RELEASE_ANY_SIZE: not told */
+    size_t alignment;  /* 1: not told */
+};
+#define RELEASE_ANY_SIZE SIZE_MAX
 
 /* A block for a request above 4096 bytes: from a magazine, or a span. NULL with errno ENOMEM. */
 NOINLINE void *front_claim_above_small(size_t size_bytes);
@@ -11,7 +27,26 @@ NOINLINE void *front_claim_above_small(size_t size_bytes);
 /* A block for a request of up to 32768 bytes whose magazine was empty or closed. NULL with errno ENOMEM. */
 NOINLINE void *front_claim_slow(size_t size_bytes);
 
-/* The same for a class that the caller has worked out. exact: no larger class will do, because of its alignment. */
+/* Either, of any size, for operator new and new[]. */
+NOINLINE void *front_claim_as(size_t size_bytes, enum block_kind kind);
+
+/* A block on a multiple of alignment, a power of two, whose magazine, if there is one, was empty or closed. */
+NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind);
+
+/* A block above 32 KiB. *zeroed tells whether every byte is known to be zero. NULL with errno ENOMEM. */
+void *front_claim_large(size_t size_bytes, bool *zeroed);
+
+/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps
+ * errno. */
+NOINLINE void front_return_slow(void *block, const char *call);
+
+/* The same when more is known than the address. */
+NOINLINE void front_return_as(void *block, const struct release *release);
+
+/* ---- Behind them ---- */
+
+/* A block of the class, from a magazine or not. exact: no larger class will do, because of its alignment. NULL with errno
+ * ENOMEM. */
 void *front_claim_class(unsigned class_id, bool exact);
 
 /* A block above 32 KiB, or one with an alignment that no class has; as span_claim, with errno. */
@@ -20,9 +55,17 @@ void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
 /* Makes a block of a span longer or shorter where it lies; as span_resize. */
 bool front_resize_span(void *block, size_t size_bytes);
 
-/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps
- * errno. */
-NOINLINE void front_return_slow(void *block, const char *call);
+/* Frees a block that is not NULL. Keeps errno. */
+void front_return_block(void *block, const char *call);
+
+/* Where a block of a class lies, or any address of a span or run. */
+struct place {
+    struct slab *slab;
+    unsigned class_id, index; /* CLASS_SPAN: no index; its slab is NULL for a block of emergency.h */
+};
+
+/* Finds the place of a block of ours. Reports what is no block's address and returns false. */
+bool front_locate(const void *block, const char *call, struct place *place);
 
 /* What is said of an address inside a span or a run that is not its first. */
 #define NO_BLOCK_BEGINS_HERE "no block begins here (freed already, or into the middle of one)"

@@ -17,21 +17,52 @@
  * sleepers.c. */
 #define HIT_TEXT __attribute__((section("hakmem_hits")))
 
-static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
+static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
 {
     if (unlikely(size_bytes > SMALL_MAX_BYTES))
-        return front_claim_above_small(size_bytes);
+        return kind == KIND_MALLOC ? front_claim_above_small(size_bytes) : front_claim_as(size_bytes, kind);
     struct cache *cache = tls_cache;
     void *block;
     if (unlikely(!cache_pop(cache, cache->small_class_offset[(size_bytes + 7) / 8], &block)))
-        return front_claim_slow(size_bytes);
+        return kind == KIND_MALLOC ? front_claim_slow(size_bytes) : front_claim_as(size_bytes, kind);
     return block;
+}
+
+static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
+{
+    return hit_claim(size_bytes, KIND_MALLOC);
 }
 
 static ALWAYS_INLINE void hit_free(void *block)
 {
     if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
         front_return_slow(block, "free");
+}
+
+/* The same by a caller that says more: what it says is looked at behind the door alone. */
+static ALWAYS_INLINE void hit_release(void *block, const char *call, enum block_kind kind, size_t size_bytes,
+                                      size_t alignment)
+{
+    if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
+        front_return_as(block, &(struct release){call, kind, size_bytes, alignment});
+}
+
+/* A block on a multiple of alignment, a power of two. */
+static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
+{
+    void *block;
+    if (alignment <= 16) { /* every block above 8 bytes lies on a multiple of 16 */
+        size_t least_bytes = max_size(size_bytes, alignment);
+        struct cache *cache = tls_cache;
+        if (unlikely(least_bytes > SMALL_MAX_BYTES ||
+                     !cache_pop(cache, cache->small_class_offset[(least_bytes + 7) / 8], &block)))
+            return front_claim_aligned(size_bytes, alignment, kind);
+        return block;
+    }
+    unsigned class_id = class_of_aligned(size_bytes, alignment);
+    if (class_id != 0 && likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
+        return block;
+    return front_claim_aligned(size_bytes, alignment, kind);
 }
 
 /* The class offset of a block of the first arena that begins here and is not free by the bit map; 0 when it is anything

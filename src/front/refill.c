@@ -5,6 +5,7 @@
  * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
  */
 #include "front/flush.h"
+#include "front/harden.h"
 #include "front/hit.h"
 #include "front/pressure.h"
 #include "front/route.h"
@@ -13,6 +14,7 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/budget.h"
+#include "service/config.h"
 
 #include <errno.h>
 
@@ -155,8 +157,10 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     if (tiny_route_of(class_table[class_id].range) == HAK_ROUTE_POOL_ONLY)
         return open_next_word(thread, class_id);
 
-    if (magazine->base == NULL)
+    if (magazine->base == NULL) {
+        flush_look_for_misuse(thread); /* rarely enough, and while little is cached */
         magazine_grow(thread, class_id);
+    }
     magazine->misses++;
     magazine->refilled = MAGAZINE_REFILLED;
     uint32_t capacity = magazine_capacity(magazine);
@@ -165,6 +169,8 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     unsigned n_claimed = claim(thread, class_id, exact, n, batch);
     if (n_claimed == 0)
         return NULL;
+    if (unlikely(config.secure & SECURE_RANDOM))
+        harden_shuffle(thread, batch, n_claimed);
     void *block = batch[n_claimed - 1];
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
@@ -225,6 +231,8 @@ void *front_claim_class(unsigned class_id, bool exact)
 
 void *front_claim_slow(size_t size_bytes)
 {
+    if (harden_is_on())
+        return harden_claim(size_bytes, 1, KIND_MALLOC);
     unsigned class_id = class_of(size_bytes);
     struct thread *thread = thread_enter_open();
     if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
@@ -292,8 +300,36 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
         unsigned class_id = class_of_medium(size_bytes);
         if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
             return block;
-        return front_claim_class(class_id, false);
+        return harden_is_on() ? harden_claim(size_bytes, 1, KIND_MALLOC) : front_claim_class(class_id, false);
     }
     bool zeroed;
-    return front_claim_span(size_bytes, 1, &zeroed);
+    return front_claim_large(size_bytes, &zeroed);
+}
+
+void *front_claim_as(size_t size_bytes, enum block_kind kind)
+{
+    if (harden_is_on())
+        return harden_claim(size_bytes, 1, kind);
+    return size_bytes <= SMALL_MAX_BYTES ? front_claim_slow(size_bytes) : front_claim_above_small(size_bytes);
+}
+
+void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
+{
+    if (harden_is_on())
+        return harden_claim(size_bytes, alignment, kind);
+    if (alignment <= 16) {
+        size_t least_bytes = max_size(size_bytes, alignment);
+        return least_bytes <= SMALL_MAX_BYTES ? front_claim_slow(least_bytes) : front_claim_above_small(least_bytes);
+    }
+    unsigned class_id = class_of_aligned(size_bytes, alignment);
+    bool zeroed;
+    return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
+}
+
+void *front_claim_large(size_t size_bytes, bool *zeroed)
+{
+    if (!harden_is_on())
+        return front_claim_span(size_bytes, 1, zeroed);
+    *zeroed = true; /* harden.c clears large blocks */
+    return harden_claim(size_bytes, 1, KIND_MALLOC);
 }

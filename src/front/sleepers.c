@@ -115,7 +115,9 @@ static bool empty_if_asleep(struct thread *thread)
     /* The first look: most are awake, and need no closed door. */
     if (thread == tls_thread || !sleeps_outside_of_us(thread) || !claim(thread))
         return false;
-    bool asleep = sleeps_outside_of_us(thread);
+    /* A slow path that was under way when the door was closed has opened it again. */
+    bool asleep = sleeps_outside_of_us(thread) &&
+                  __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == (struct cache *)(uintptr_t)&closed_cache;
     if (asleep) {
         atomic_store(&thread->claim, THREAD_EMPTYING);
         discount(thread);

@@ -8,6 +8,7 @@
 #include "front/thread.h"
 
 #include "front/flush.h"
+#include "front/harden.h"
 #include "front/pressure.h"
 #include "front/route.h"
 #include "front/sleepers.h"
@@ -61,6 +62,7 @@ void thread_empty(struct thread *thread)
         if (slab != NULL)
             shared_pool_disown_slab(slab);
     }
+    harden_empty(thread);
     magazine_forget_arrays(thread);
     background_note_cached(-(int64_t)thread->capacity_bytes);
     thread->capacity_bytes = 0;
@@ -84,6 +86,9 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         atomic_store(&thread->busy, 1); /* nobody else's until create() is done with it */
         thread->tls_slot = &tls_cache;
+        thread->door = harden_state == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
+        if (harden_state == HARDEN_ON)
+            harden_prepare(thread);
         thread->thread_id = os_thread_id();
         thread->stack_end = os_stack_end();
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
@@ -103,8 +108,14 @@ size_t thread_cache_max_bytes(void)
 
 static void release_record(struct thread *thread)
 {
-    if (!pool_lock(HAK_LOCK_METADATA))
-        return; /* a handler that interrupts the lock's holder: the record is lost */
+    for (;;) {
+        if (!pool_lock(HAK_LOCK_METADATA))
+            return; /* a handler that interrupts the lock's holder: the record is lost */
+        if (likely(atomic_load(&thread->claim) == THREAD_UNCLAIMED))
+            break;
+        pool_unlock(); /* Claimed since we looked: it must not be the next thread's before that has ended. */
+        os_yield();
+    }
     if (atomic_exchange_explicit(&thread->in_use, 0, memory_order_relaxed) != 0)
         atomic_fetch_sub_explicit(&n_threads, 1, memory_order_relaxed);
     atomic_store_explicit(&thread->busy, 0, memory_order_relaxed);
@@ -129,7 +140,9 @@ static void on_thread_exit(void *record)
 /* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done. */
 static void mend(struct thread *thread)
 {
-    memset(thread->cache.magazine, 0, sizeof thread->cache.magazine);
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
+    harden_forget(thread);
     magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)
@@ -181,6 +194,7 @@ void thread_start_process(void)
     config_read();
     tiny_route_set(config.profile);
     arena_set_len_bytes(config.arena_bytes);
+    harden_start();
     budget_start("");
     background_set_caches_tick(sleepers_tick);
     exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;

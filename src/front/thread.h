@@ -3,7 +3,7 @@
  *   none ---first slow call---> creating ---> open <---> busy (inside a slow path) 
  *                                              |
  *                                              +---the thread's exit---> gone
- * Only `open` has the cache in tls_cache; in all other states tls_cache is the closed cache, every call comes to the
+ * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed cache, every call comes to the
  * slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
  * directly.
  */
@@ -31,6 +31,9 @@ struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
+    struct cache *door;               /* what tls_cache points to outside of slow paths: the cache, or the closed one */
+    struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
+    uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
@@ -119,7 +122,7 @@ static inline struct thread *thread_enter(void)
 static inline void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = &thread->cache;
+    tls_cache = thread->door;
     thread_let_go(thread);
 }
 

@@ -23,6 +23,7 @@
 static struct arena *_Atomic first_arena;
 static struct arena *last_arena; /* Pool lock */
 static size_t configured_len_bytes;
+static bool hardened, at_random, guarded; /* see arena_harden */
 
 struct arena *arena_first(void)
 {
@@ -32,6 +33,13 @@ struct arena *arena_first(void)
 void arena_set_len_bytes(size_t len_bytes)
 {
     configured_len_bytes = len_bytes;
+}
+
+void arena_harden(bool random, bool guard)
+{
+    hardened = true;
+    at_random = random;
+    guarded = guard;
 }
 
 static size_t preferred_len_bytes(size_t need_bytes)
@@ -66,6 +74,20 @@ static size_t cut(size_t *end, size_t len_bytes)
     return start;
 }
 
+/* Address space for records, with inaccessible space on both sides if that is wanted. */
+static char *reserve_records(size_t len_bytes)
+{
+    if (!guarded)
+        return os_reserve(len_bytes, SLAB_BYTES);
+    char *space = os_reserve(len_bytes + 2 * SLAB_BYTES, SLAB_BYTES);
+    return space == NULL ? NULL : space + SLAB_BYTES;
+}
+
+static void unreserve_records(char *records, size_t len_bytes)
+{
+    os_unreserve(guarded ? records - SLAB_BYTES : records, len_bytes + (guarded ? 2 * SLAB_BYTES : 0));
+}
+
 /* need_bytes of it are committed at once: a request that the system will not serve shall not leave an arena behind. */
 static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t need_bytes)
 {
@@ -84,14 +106,14 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     size_t at_slabs = cut(&end, n_slabs * sizeof(struct slab));
     size_t at_large_bits = cut(&end, n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t));
 
-    char *base = os_reserve(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
-    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : os_reserve(end, SLAB_BYTES);
+    char *base = (at_random ? os_reserve_anywhere : os_reserve)(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
+    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : reserve_records(end);
     void *class_map = metadata == NULL ? NULL : os_reserve_readable(round_up(n_slabs, SLAB_BYTES));
     if (class_map == NULL || !commit_around(metadata, head_bytes)) {
         if (class_map != NULL)
             os_unreserve(class_map, round_up(n_slabs, SLAB_BYTES));
         if (metadata != NULL)
-            os_unreserve(metadata, end);
+            unreserve_records(metadata, end);
         if (base != NULL)
             os_unreserve(base, len_bytes);
         return NULL;
@@ -114,7 +136,7 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
 
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
     if (last_arena == NULL) {
-        registry_set_primary(arena);
+        registry_set_first(arena, !hardened);
         atomic_store_explicit(&first_arena, arena, memory_order_release); /* A1 */
     } else {
         atomic_store_explicit(&last_arena->next, arena, memory_order_release); /* A1 */
@@ -142,7 +164,7 @@ static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
 /* The first arena needs no entry: its addresses are found by subtraction. */
 static bool enter_in_registry(struct arena *arena, uint32_t first, uint32_t n)
 {
-    return arena == registry_primary.arena ||
+    return arena == registry_first.arena ||
            registry_enter(arena->base + ((size_t)first << SUPERSLAB_SHIFT), n, arena);
 }
 

@@ -39,6 +39,10 @@ static inline struct arena *arena_next(const struct arena *arena)
 /* Sets the size of arenas made from now on; 0 means: chosen by the machine's memory and the address-space limit. */
 void arena_set_len_bytes(size_t len_bytes);
 
+/* From now on arenas lie at places that nobody can guess, their records have inaccessible pages around them, and no hit path
+ * of free or realloc finds a block. Before the first arena. */
+void arena_harden(bool random, bool guard);
+
 /* Writes one byte of the class map for n slabs from `index` on: a class offset. */
 static inline void arena_set_class_map(struct arena *arena, size_t index, size_t n, uint8_t class_offset)
 {

@@ -1,5 +1,5 @@
 /* registry.c - see registry.h.
- * Owns     registry_primary and the table of the other arenas.
+ * Owns     registry_primary, registry_first and the table of the other arenas.
  * Called by  arena.c (enters), everything that gets an address from a caller (looks up).     Calls  os.h
  * Threads  any, no lock. A leaf is never removed.
  *  edge  release                       acquire                     what becomes visible
@@ -16,19 +16,26 @@ struct leaf {
     struct arena *_Atomic arena[1 << LEAF_BITS]; /* per 2 MiB; a leaf covers 16 GiB */
 };
 
-struct registry_primary registry_primary;
+struct registry_primary registry_primary, registry_first;
 static struct leaf *_Atomic root[1 << ROOT_BITS];
 
-void registry_set_primary(struct arena *arena)
+static void describe(struct registry_primary *primary, struct arena *arena)
 {
-    registry_primary.base = (uintptr_t)arena->base;
-    registry_primary.class_map = arena->class_map;
-    registry_primary.slabs = arena->slabs;
-    registry_primary.arena = arena;
+    primary->base = (uintptr_t)arena->base;
+    primary->class_map = arena->class_map;
+    primary->slabs = arena->slabs;
+    primary->arena = arena;
     /* Last, so that a thread that sees the length sees the rest (x86 keeps stores in order; elsewhere the look-up of a
      * foreign address in this window reads a class map of zeros or misses, and both mean "not in the first arena"). */
     atomic_thread_fence(memory_order_release);
-    registry_primary.n_slabs = (size_t)arena->n_superslabs * SUPERSLAB_SLABS;
+    primary->n_slabs = (size_t)arena->n_superslabs * SUPERSLAB_SLABS;
+}
+
+void registry_set_first(struct arena *arena, bool hits)
+{
+    describe(&registry_first, arena);
+    if (hits)
+        describe(&registry_primary, arena);
 }
 
 /* The leaf of a root slot, made if need be; NULL when there is no memory. */
@@ -64,9 +71,9 @@ bool registry_enter(const void *base, size_t n, struct arena *arena)
 
 struct arena *registry_arena(const void *address)
 {
-    struct registry_primary *primary = &registry_primary;
-    if ((uintptr_t)address - primary->base < primary->n_slabs << SLAB_SHIFT)
-        return primary->arena;
+    struct registry_primary *first = &registry_first;
+    if ((uintptr_t)address - first->base < first->n_slabs << SLAB_SHIFT)
+        return first->arena;
     uintptr_t key = (uintptr_t)address >> SUPERSLAB_SHIFT;
     if (key >> (LEAF_BITS + ROOT_BITS) != 0)
         return NULL;

@@ -18,6 +18,10 @@ struct registry_primary {
 };
 extern struct registry_primary registry_primary __attribute__((visibility("hidden")));
 
+/* The same for everybody else: unlike registry_primary it is also there when no hit path shall find a block (see
+ * arena_harden). */
+extern struct registry_primary registry_first __attribute__((visibility("hidden")));
+
 /* The class offset of the slab that holds address, if it is in the first arena; else CLASS_FOREIGN's offset, 0. */
 static ALWAYS_INLINE size_t registry_class_offset(const void *address)
 {
@@ -34,7 +38,7 @@ struct arena *registry_arena(const void *address);
  * is no memory for the table. Any thread, no lock. */
 bool registry_enter(const void *base, size_t n, struct arena *arena);
 
-/* Makes arena the first one. Caller holds the pool lock. */
-void registry_set_primary(struct arena *arena);
+/* Makes arena the first one, which the hit paths shall find, or not. Caller holds the pool lock. */
+void registry_set_first(struct arena *arena, bool hits);
 
 #endif

@@ -26,6 +26,9 @@ void *os_reserve(size_t len_bytes, size_t alignment);
 /* The same, but readable: every byte reads as zero until it is committed and written. */
 void *os_reserve_readable(size_t len_bytes);
 
+/* Reserves address space like os_reserve, at a place that nobody can guess; as os_reserve, where the system does not agree. */
+void *os_reserve_anywhere(size_t len_bytes, size_t alignment);
+
 /* Takes back what os_reserve or os_reserve_readable gave. */
 void os_unreserve(void *address, size_t len_bytes);
 
@@ -35,7 +38,10 @@ bool os_commit(void *address, size_t len_bytes);
 /* Gives the pages back and ends the right to touch them; the address space stays reserved. */
 bool os_decommit(void *address, size_t len_bytes);
 
-/* Gives the pages back; the memory stays committed and reads as zero. */
+/* Ends the right to touch committed memory, whose contents stay until os_commit makes it accessible again. */
+bool os_forbid(void *address, size_t len_bytes);
+
+/* Gives the pages back; the memory stays committed, or forbidden, and reads as zero. */
 bool os_purge(void *address, size_t len_bytes);
 
 /* Whether the system shall, or shall not, back the range with huge pages from now on, where it lets programs choose. A
@@ -53,6 +59,9 @@ bool os_move_pages(void *from, void *to, size_t len_bytes);
 
 /* Physical memory in bytes; 0 when unknown. */
 size_t os_physical_bytes(void);
+
+/* Random bits from the system, fit for secrets. */
+uint64_t os_random(void);
 
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
@@ -107,7 +116,8 @@ enum os_call {
     OS_CALL_MOVE = 16,
     OS_CALL_THREAD = 32,
     OS_CALL_LOOK = 64, /* at other threads: os_thread_waits, os_peek */
-    OS_CALL_ALL = 127
+    OS_CALL_FORBID = 128,
+    OS_CALL_ALL = 255
 };
 unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask);
 /* Reservations above this size fail, as under vm.overcommit_memory=2 or valgrind. SIZE_MAX ends it. */

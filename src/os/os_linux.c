@@ -15,8 +15,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -79,10 +81,10 @@ void os_start(void)
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
 }
 
-static void *map(size_t len_bytes, int protection)
+static void *map(void *hint, size_t len_bytes, int protection)
 {
     int saved_errno = errno;
-    void *p = mmap(NULL, len_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(hint, len_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     errno = saved_errno;
     return p == MAP_FAILED ? NULL : p;
 }
@@ -98,11 +100,11 @@ void *os_reserve(size_t len_bytes, size_t alignment)
 {
     if (FAULT(OS_CALL_RESERVE, len_bytes) || len_bytes + alignment < len_bytes)
         return NULL;
-    char *p = map(len_bytes, PROT_NONE);
+    char *p = map(NULL, len_bytes, PROT_NONE);
     if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0)
         return p;
     os_unreserve(p, len_bytes); /* Not aligned by luck: reserve more and cut off both ends. */
-    p = map(len_bytes + alignment, PROT_NONE);
+    p = map(NULL, len_bytes + alignment, PROT_NONE);
     if (p == NULL)
         return NULL;
     size_t head_bytes = round_up((uintptr_t)p, alignment) - (uintptr_t)p;
@@ -112,9 +114,28 @@ void *os_reserve(size_t len_bytes, size_t alignment)
     return p + head_bytes;
 }
 
+/* Above what programs place at fixed addresses, below the stack and libraries of any process. */
+#define ANYWHERE_FROM ((uintptr_t)1 << 36)
+#define ANYWHERE_BITS 46
+
+void *os_reserve_anywhere(size_t len_bytes, size_t alignment)
+{
+    for (unsigned tries = 0; tries < 8; tries++) {
+        uintptr_t hint = ANYWHERE_FROM + ((uintptr_t)os_random() & (((uintptr_t)1 << ANYWHERE_BITS) - 1));
+        hint &= ~(alignment - 1);
+        if (FAULT(OS_CALL_RESERVE, len_bytes))
+            return NULL;
+        void *p = map((void *)hint, len_bytes, PROT_NONE); /* NOLINT: no more than a wish */
+        if (p == NULL || (uintptr_t)p == hint)
+            return p;
+        os_unreserve(p, len_bytes);
+    }
+    return os_reserve(len_bytes, alignment);
+}
+
 void *os_reserve_readable(size_t len_bytes)
 {
-    return FAULT(OS_CALL_RESERVE, len_bytes) ? NULL : map(len_bytes, PROT_READ);
+    return FAULT(OS_CALL_RESERVE, len_bytes) ? NULL : map(NULL, len_bytes, PROT_READ);
 }
 
 bool os_commit(void *address, size_t len_bytes)
@@ -123,6 +144,16 @@ bool os_commit(void *address, size_t len_bytes)
         return false;
     int saved_errno = errno;
     bool done = mprotect(address, len_bytes, PROT_READ | PROT_WRITE) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_forbid(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_FORBID, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mprotect(address, len_bytes, PROT_NONE) == 0;
     errno = saved_errno;
     return done;
 }
@@ -182,6 +213,20 @@ size_t os_physical_bytes(void)
 {
     struct sysinfo info;
     return sysinfo(&info) != 0 ? 0 : (size_t)info.totalram * info.mem_unit;
+}
+
+uint64_t os_random(void)
+{
+    int saved_errno = errno;
+    uint64_t bits;
+    if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) { /* too early in the system's life */
+        struct timespec now = {0};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        memcpy(&bits, (const void *)getauxval(AT_RANDOM), sizeof bits); /* NOLINT: 16 bytes, given by the system */
+        bits = (bits ^ (uint64_t)now.tv_nsec) * 0x9e3779b97f4a7c15u;
+    }
+    errno = saved_errno;
+    return bits;
 }
 
 size_t os_address_limit_bytes(void)

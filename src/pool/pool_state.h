@@ -1,5 +1,5 @@
 /* pool_state.h - what the files of the shared pool share: its lists and counters, and what moves a SuperSlab between them.
- * Included by  slots.c, shared_pool.c, purge.c, repair.c and no other file.
+ * Included by  slots.c, shared_pool.c, span.c, purge.c, repair.c and no other file.
  * Threads  everything here under the pool lock, but for what is said to be looked at without.
  */
 #ifndef HAKMEM_POOL_POOL_STATE_H
@@ -49,6 +49,11 @@ void pool_link_superslab(struct superslab *ss);
 
 /* The number of free slots changed. */
 void pool_relink_superslab(struct superslab *ss);
+
+/* Hardened mode: memory of slots without a block is inaccessible. Makes that of n slots accessible, and not so. False: the system
+ * refuses. In any other mode it always is. */
+bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n);
+void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n);
 
 /* Takes an empty SuperSlab out of the pool. */
 void pool_detach_superslab(struct superslab *ss);

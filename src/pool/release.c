@@ -118,8 +118,8 @@ static size_t lru_most(void)
 void lru_push(struct superslab *ss, uint32_t n)
 {
     size_t most = lru_most();
-    if (n > most && !any_pinned(ss, n)) {
-        push_evicted(ss, n); /* It would only drive out the others before it goes itself. */
+    if ((n > most || !ss->committed) && !any_pinned(ss, n)) {
+        push_evicted(ss, n); /* It would only drive out the others before it goes itself; or nobody could use it. */
         return;
     }
     for (uint32_t i = 0, now_ms = os_now_ms(); i < n; i++)
@@ -257,7 +257,7 @@ static void give_back(struct superslab *ss, uint32_t n)
     bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
     bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
     /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
-    bool committed = !decommitted || os_commit(superslab_memory(ss), len_bytes);
+    bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
     if (huge || decommitted)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {

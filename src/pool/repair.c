@@ -35,6 +35,7 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
         return;
     default: /* MAPPING, LEAVING: in the hands of a thread that is gone, and empty */
         if (!interrupted) {
+            ss->dirty_by_slab = 1; /* It may not say so yet, or no longer. */
             superslab_forget_slots(ss, false);
             superslab_extend_dirty(ss, SUPERSLAB_BYTES);
             arena_put(ss, 1);

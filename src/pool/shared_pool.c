@@ -103,9 +103,25 @@ void *shared_pool_claim_in_memory(unsigned class_id)
     return NULL;
 }
 
+/* A slot whose memory the system refuses to make accessible. */
+static COLD void put_back(struct superslab *ss, unsigned slot)
+{
+    if (!pool_lock(HAK_LOCK_ACQUIRE_SLAB))
+        return; /* Stays TAKEN: a slot is lost. */
+    struct superslab *freed = pool_put_slots(ss, slot, 1);
+    if (freed != NULL)
+        lru_push(freed, 1);
+    pool_unlock();
+    release_evicted();
+}
+
 static struct slab *open_slot(struct superslab *ss, unsigned slot, unsigned class_id)
 {
     struct slab *slab = superslab_slab(ss, slot);
+    if (unlikely(!pool_open_memory(ss, slot, 1))) {
+        put_back(ss, slot);
+        return NULL;
+    }
     if (slab->last_class != 0 && slab->last_class != class_id)
         stats_add(&stats_counters.slot_reuses_other_class, 1);
     slab_open(slab, ss, slot, class_id);

@@ -9,9 +9,11 @@
  */
 #include "meta/arena.h"
 #include "os/lock.h"
+#include "os/os.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/budget.h"
+#include "service/config.h"
 #include "service/event.h"
 #include "service/stats.h"
 
@@ -100,9 +102,20 @@ void pool_relink_superslab(struct superslab *ss)
     }
 }
 
+/* Without the lock too, for slots that the caller holds. */
+bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
+{
+    return (config.secure & SECURE_GUARD) == 0 || os_commit(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES);
+}
+
+void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n)
+{
+    if ((config.secure & SECURE_GUARD) != 0) /* Refused (too many mappings): it stays accessible. */
+        os_forbid(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES);
+}
+
 void pool_add_superslab(struct superslab *ss)
 {
-    ss->state = SUPERSLAB_POOLED;
     atomic_store(&ss->tier, SS_TIER_HOT);
     atomic_store(&ss->rising, 1);
     ss->unused_slots = UINT32_MAX;
@@ -121,6 +134,8 @@ void pool_add_superslab(struct superslab *ss)
     ss->unused_slots = ~ss->empty_slots;
     ss->dirty_by_slab = 0;
     ss->dirty_prefix_bytes = 0;
+    ss->state = SUPERSLAB_POOLED; /* The child of a fork goes by the slots' records from here on. */
+    pool_close_memory(ss, 0, SUPERSLAB_SLABS);
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     pool_link_superslab(ss);
 }
@@ -131,8 +146,11 @@ void pool_detach_superslab(struct superslab *ss)
     unlink_superslab(ss);
     atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots));
     atomic_store(&ss->tier, SS_TIER_FREE);
+    /* If the system refuses, lru_push gives it back, and arena_take tries again. A fork's child sees 0 before LEAVING. */
+    ss->committed = 0;
     ss->state = SUPERSLAB_LEAVING;
     ss->dirty_by_slab = ss->empty_slots != 0;
+    ss->committed = pool_open_memory(ss, 0, SUPERSLAB_SLABS);
     stats_add(&stats_counters.tier_to_free, 1);
     EVENT("superslab empty ss=%p unused=%u empty=%u", superslab_memory(ss), count_bits(ss->unused_slots),
           count_bits(ss->empty_slots));
@@ -280,6 +298,7 @@ bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
 {
+    pool_close_memory(ss, slot, n);
     size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
     arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
     for (unsigned i = slot; i < slot + n; i++)

@@ -11,6 +11,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/emergency.h"
+#include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
@@ -119,22 +120,6 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
     }
 }
 
-static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
-{
-    unsigned n = (unsigned)slabs_for(len_bytes), slot;
-    unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
-    struct superslab *ss;
-    if (!take_slots_locked(n, align_slots, &ss, &slot))
-        return NULL;
-    mark_span(ss, slot, slot, n);
-    *zeroed = hand_out_pages(ss, slot, len_bytes);
-    struct slab *head = superslab_slab(ss, slot);
-    head->span_slabs = (uint16_t)n;
-    head->span_bytes = len_bytes;
-    pool_unlock();
-    return superslab_memory(ss) + slot * SLAB_BYTES;
-}
-
 /* Puts n slots back and does what follows. Lock held; returns without it. */
 static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n)
 {
@@ -145,6 +130,26 @@ static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n
     pool_unlock();
     release_evicted();
     shared_pool_slots_emptied(HAK_LOCK_SPAN);
+}
+
+static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
+{
+    unsigned n = (unsigned)slabs_for(len_bytes), slot;
+    unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
+    struct superslab *ss;
+    if (!take_slots_locked(n, align_slots, &ss, &slot))
+        return NULL;
+    if (unlikely(!pool_open_memory(ss, slot, n))) {
+        put_slots_and_unlock(ss, slot, n);
+        return NULL;
+    }
+    mark_span(ss, slot, slot, n);
+    *zeroed = hand_out_pages(ss, slot, len_bytes);
+    struct slab *head = superslab_slab(ss, slot);
+    head->span_slabs = (uint16_t)n;
+    head->span_bytes = len_bytes;
+    pool_unlock();
+    return superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
 static bool resize_span(struct slab *head, size_t len_bytes)
@@ -159,6 +164,10 @@ static bool resize_span(struct slab *head, size_t len_bytes)
         unsigned more = (unsigned)n_new - n_old;
         if (!pool_take_slots_at(ss, slot + n_old, more)) {
             pool_unlock();
+            return false;
+        }
+        if (unlikely(!pool_open_memory(ss, slot + n_old, more))) {
+            put_slots_and_unlock(ss, slot + n_old, more);
             return false;
         }
         mark_span(ss, slot, slot + n_old, more);
@@ -393,6 +402,47 @@ bool span_resize(void *block, size_t size_bytes)
         return false;
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
     return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
+}
+
+void span_open(void *block)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL || head->span_slabs != 0) /* Slots of the pool are inaccessible anyway: pool_open_memory. */
+        return;
+    struct superslab *ss = head->superslab;
+    bool open = os_commit(block, (size_t)ss->run_superslabs << SUPERSLAB_SHIFT);
+    for (uint32_t i = 0; i < ss->run_superslabs; i++) /* As pool_detach_superslab: arena_take tries again. */
+        ss[i].committed = open;
+}
+
+bool span_discard(void *block, bool touched)
+{
+    struct slab *head = head_of(block);
+    size_t len_bytes = span_usable_bytes(block);
+    if (head == NULL || len_bytes == 0)
+        return false;
+    struct superslab *ss = head->superslab;
+    if (touched && head->span_slabs != 0)
+        superslab_use_small_pages(ss);
+    if (touched && !os_purge(block, len_bytes))
+        return false;
+    for (unsigned i = 0; i < head->span_slabs; i++) { /* none for a run */
+        stats_commit(-(int64_t)slab_dirty_bytes(head + i));
+        atomic_store_explicit(&head[i].dirty_pages, 0, memory_order_relaxed); /* relaxed: we hold the slots */
+    }
+    for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
+        superslab_cut_dirty(&ss[i], 0);
+    return true;
+}
+
+void span_take_pages(void *block, size_t len_bytes)
+{
+    struct slab *head = head_of(block);
+    struct superslab *ss = head->superslab;
+    if (head->span_slabs != 0)
+        hand_out_pages(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), len_bytes);
+    for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
+        superslab_extend_dirty(&ss[i], part_of_run(len_bytes, i));
 }
 
 /* The SuperSlabs that lie wholly within the first len_bytes of a run; 0 for a span. */

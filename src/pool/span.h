@@ -25,6 +25,14 @@ bool span_resize(void *block, size_t size_bytes);
 void span_lend(const void *block, size_t len_bytes);
 void span_take_back(const void *block, size_t len_bytes);
 
+/* Before a block is returned of which parts were made inaccessible. Who holds the block. */
+void span_open(void *block);
+
+/* Gives back the pages of a block, which then reads as zero, as it does already if it was not touched. False: the system refuses,
+ * and nothing has changed. And notes that the first len_bytes are used again. Who holds the block. */
+bool span_discard(void *block, bool touched);
+void span_take_pages(void *block, size_t len_bytes);
+
 /* Moves the contents of one block, which were lent, to another one of at least len_bytes, by pages where that pays; the old
  * one's contents are lost. */
 void span_move(void *from, void *to, size_t len_bytes);

@@ -177,6 +177,37 @@ static bool parse_background(const char *text)
     return true;
 }
 
+/* A list of names with commas between them; their bits. */
+static bool parse_bits(const char *text, const char *const *names, unsigned n, unsigned *bits)
+{
+    for (*bits = 0;; text++) {
+        size_t len = strcspn(text, ",");
+        unsigned i = 0;
+        while (i < n && (strlen(names[i]) != len || strncmp(names[i], text, len) != 0))
+            i++;
+        if (i == n)
+            return false;
+        *bits |= 1u << i;
+        text += len;
+        if (*text == 0)
+            return true;
+    }
+}
+
+static bool parse_secure(const char *text)
+{
+    static const char *const names[] = {"canary", "zero", "quarantine", "random", "guard", "type"};
+    static const char *const words[] = {"0", "1", "max"};
+    static const unsigned bits_of_word[] = {0, SECURE_ALL, SECURE_ALL | SECURE_PAGES};
+    unsigned choice, bits;
+    if (parse_choice(text, words, 3, &choice))
+        bits = bits_of_word[choice];
+    else if (!parse_bits(text, names, sizeof names / sizeof names[0], &bits))
+        return false;
+    config.secure = bits;
+    return true;
+}
+
 static bool parse_huge_pages(const char *text)
 {
     static const char *const names[] = {"never", "auto", "always"};
@@ -220,6 +251,9 @@ static const struct {
       "most memory that the heap may hold: a size from 1M, a part of the control group's limit, or 90% of it if it has "
       "one"},
      parse_budget},
+    {{"HAKMEM_SECURE", "0|1|max|canary,zero,quarantine,random,guard,type", "0",
+      "hardened mode: all checks, those that are named, or every block on pages of its own as well"},
+     parse_secure},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

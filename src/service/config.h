@@ -10,6 +10,17 @@
 enum profile { PROFILE_CONSERVATIVE = 0, PROFILE_HOT, PROFILE_OFF, PROFILE_FULL, N_PROFILES };
 enum on_error { ON_ERROR_ABORT = 0, ON_ERROR_WARN };
 enum huge_pages { HUGE_PAGES_NEVER = 0, HUGE_PAGES_AUTO, HUGE_PAGES_ALWAYS };
+/* What HAKMEM_SECURE switches on; bits. */
+enum secure {
+    SECURE_CANARY = 1,     /* slack and the block before are checked when a block is freed */
+    SECURE_ZERO = 2,       /* freed memory is cleared, and looked at before it is handed out again */
+    SECURE_QUARANTINE = 4, /* a freed block is handed out again only after others */
+    SECURE_RANDOM = 8,     /* order of blocks, place of arenas */
+    SECURE_GUARD = 16,     /* inaccessible pages around large blocks and records; unused slots are inaccessible */
+    SECURE_TYPE = 32,      /* new, new[] and malloc; sizes of sized deletes */
+    SECURE_ALL = 63,
+    SECURE_PAGES = 64 /* every block has pages of its own */
+};
 enum stats_output { STATS_OFF = 0, STATS_TEXT, STATS_JSON, STATS_FILE };
 
 struct config {
@@ -25,6 +36,7 @@ struct config {
     size_t budget_soft_bytes, budget_hard_bytes; /* 0: none; soft 0: a part of hard */
     unsigned budget_percent;                     /* of the control group's limit; 0: not so */
     bool budget_auto;                            /* the control group's limit decides whether, and how much */
+    unsigned secure;                             /* enum secure */
     bool background;                             /* a thread of our own may give idle memory back */
     bool debug;                                  /* event log, in builds that have it */
 };

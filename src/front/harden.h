@@ -1,0 +1,62 @@
+/* harden.h - hardened mode (HAKMEM_SECURE): what is done to blocks between the program and the heap, to find its mistakes.
+ *
+ * In this mode no door of a hit path ever opens: every thread keeps the closed cache, and registry_primary has no
+ * arena. So every call comes here by the doors of front.h, and the mode costs nothing where it is off.
+ *
+ *   a block of a class     | what the program asked for | slack: a pattern | seal |
+ *   a large block          | inaccessible | what was asked for | slack: a pattern, up to the page | inaccessible |
+ *
+ * The seal, 8 bytes at a block's end, holds the length of the slack and how the block was allocated, under a keyed hash of
+ * these and the address. It is there while the program has the block and zero otherwise.
+ */
+#ifndef HAKMEM_FRONT_HARDEN_H
+#define HAKMEM_FRONT_HARDEN_H
+
+#include "front/front.h"
+
+struct thread;
+
+enum { HARDEN_UNKNOWN = 0, HARDEN_OFF, HARDEN_ON };
+extern uint8_t harden_state __attribute__((visibility("hidden")));
+
+/* Starts the process if need be, and says whether it is hardened. */
+NOINLINE bool harden_decide(void);
+
+static inline bool harden_is_on(void)
+{
+    return unlikely(harden_state != HARDEN_OFF) && (harden_state == HARDEN_ON || harden_decide());
+}
+
+/* Takes the mode from config. Once, before the first block. */
+void harden_start(void);
+
+/* What the doors lead to. A block on a multiple of alignment (a power of two); NULL with errno ENOMEM. */
+void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind);
+void harden_return(void *block, const struct release *release);
+void *harden_realloc(void *block, size_t size_bytes);
+
+/* The bytes that were asked for; 0 and a report when no block begins here. */
+size_t harden_usable_bytes(const void *block);
+
+/* Puts a batch of blocks into an order that nobody can guess. */
+void harden_shuffle(struct thread *thread, void **block, unsigned n);
+
+/* A thread has got a record: prepares what it needs. Caller holds the pool lock. */
+void harden_prepare(struct thread *thread);
+
+/* Blocks that wait in the record go back to their slabs; or, after a fork that may have cut a change in half, are lost. The
+ * caller has the record as for thread_empty. */
+void harden_empty(struct thread *thread);
+void harden_forget(struct thread *thread);
+
+/* Freed blocks that wait: of a class, in a thread's record; large ones, and their bytes. Any thread; a guess. */
+size_t harden_waiting(const struct thread *thread, unsigned class_id);
+size_t harden_waiting_large(size_t *sum_bytes);
+
+/* Ends the wait of all large blocks. */
+void harden_release_waiting(void);
+
+/* The process ends: looks at the calling thread's freed blocks, whether they were written to. */
+void harden_check_at_exit(void);
+
+#endif
