@@ -7,6 +7,7 @@
 #include "api/introspect.h"
 
 #include "front/front.h"
+#include "front/guarded.h"
 #include "front/harden.h"
 #include "front/route.h"
 #include "front/thread.h"
@@ -121,7 +122,7 @@ static void add_threads(struct hak_stats *s)
         }
     }
     size_t waiting_bytes;
-    s->cached_blocks += harden_waiting_large(&waiting_bytes);
+    s->cached_blocks += guarded_waiting(&waiting_bytes);
     s->cached_bytes += waiting_bytes;
     s->live_blocks -= s->cached_blocks;
     s->live_bytes -= s->cached_bytes;

@@ -4,7 +4,7 @@
  * arena. So every call comes here by the doors of front.h, and the mode costs nothing where it is off.
  *
  *   a block of a class     | what the program asked for | slack: a pattern | seal |
- *   a large block          | inaccessible | what was asked for | slack: a pattern, up to the page | inaccessible |
+ *   any other              see guarded.h
  *
  * The seal, 8 bytes at a block's end, holds the length of the slack and how the block was allocated, under a keyed hash of
  * these and the address. It is there while the program has the block and zero otherwise.
@@ -49,12 +49,8 @@ void harden_prepare(struct thread *thread);
 void harden_empty(struct thread *thread);
 void harden_forget(struct thread *thread);
 
-/* Freed blocks that wait: of a class, in a thread's record; large ones, and their bytes. Any thread; a guess. */
+/* Freed blocks of a class that wait in a thread's record. Any thread; a guess. */
 size_t harden_waiting(const struct thread *thread, unsigned class_id);
-size_t harden_waiting_large(size_t *sum_bytes);
-
-/* Ends the wait of all large blocks. */
-void harden_release_waiting(void);
 
 /* The process ends: looks at the calling thread's freed blocks, whether they were written to. */
 void harden_check_at_exit(void);

@@ -8,7 +8,7 @@
 #include "front/pressure.h"
 
 #include "front/front.h"
-#include "front/harden.h"
+#include "front/guarded.h"
 #include "front/sleepers.h"
 #include "os/lock.h"
 #include "os/os.h"
@@ -59,7 +59,7 @@ static void give_back(struct thread *thread, int level)
 void front_trim(int level)
 {
     if (level >= HAK_TRIM_CACHE)
-        harden_release_waiting();
+        guarded_release_waiting();
     struct thread *thread = thread_enter();
     give_back(thread, level);
     if (thread != NULL)

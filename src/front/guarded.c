@@ -1,0 +1,348 @@
+/* guarded.c - see guarded.h.
+ * Owns     what is known of large blocks (struct large, in the records of the slab in which they begin), their quarantine.
+ * Called by  harden.c     Calls  front.h (behind the doors), span.h, os.h
+ * Threads  any. What is known of a block belongs to who holds it; freeing is one compare-exchange of its state, the quarantine
+ *          is exchanged by atomic operations.
+ */
+#include "front/guarded.h"
+
+#include "front/seal.h"
+#include "meta/arena.h"
+#include "meta/registry.h"
+#include "os/os.h"
+#include "pool/span.h"
+#include "service/report.h"
+#include "superslab/slab.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Large blocks that wait, of the process; their pages are given back. */
+#define LARGE_QUARANTINE_SLOTS 1024 /* with SECURE_PAGES */
+#define LARGE_QUARANTINE_FEW 64
+#define LARGE_QUARANTINE_LEAST 16 /* so many others are freed before one may be handed out again */
+static _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
+static _Atomic uint32_t n_large_freed;
+
+/* So many live blocks that would fit into a class may be large ones instead: those without a byte, or all (SECURE_PAGES).
+ * Each needs two of the mappings of which a process may have 65,530; further blocks are of a class. */
+#define MAX_EMPTY_LARGE 4096
+#define MAX_SMALL_LARGE 16384
+static _Atomic size_t n_small_large;
+
+/* What is known of a large block, in the bit map of the slab in which it begins: spans have no use for it. */
+struct large {
+    uint64_t seal; /* keyed hash of the rest; anything else: no block */
+    char *block, *base;
+    size_t size_bytes;              /* asked for */
+    size_t front_bytes, data_bytes; /* from base: inaccessible, accessible; then inaccessible again */
+    size_t total_bytes;
+    uint32_t kind, freed_at; /* how many were freed before it, modulo 2^32 */
+    _Atomic uint32_t state;  /* enum */
+};
+enum { LARGE_LIVE = 1, LARGE_FREED };
+_Static_assert(sizeof(struct large) <= SLAB_MAX_WORDS * sizeof(uint64_t), "fits into a slab's large bit map");
+
+static uint64_t large_seal(const struct large *large)
+{
+    return hash_of(large->block, large->size_bytes ^ (uintptr_t)large->base) ^ large->total_bytes;
+}
+
+/* The place of what is known of a block that begins in a span or run. NULL: no address of an arena with slabs. */
+static struct large *large_at(const void *block)
+{
+    struct arena *arena = registry_arena(block);
+    if (arena == NULL || arena->class_map == NULL)
+        return NULL;
+    size_t slab = arena_slab_index(arena, block);
+    return (struct large *)(void *)&arena->large_bits[slab * SLAB_MAX_WORDS];
+}
+
+/* The large block that begins at an address, freed or not; NULL: none does. */
+static struct large *large_of(const void *block)
+{
+    struct large *large = large_at(block);
+    return large == NULL || large->block != block || large->seal != large_seal(large) ? NULL : large;
+}
+
+static void forbid(char *from, size_t len_bytes)
+{
+    if (len_bytes != 0)
+        os_forbid(from, len_bytes); /* Refused (too many mappings): the memory stays accessible. */
+}
+
+/* The pages of a large block become the heap's again. */
+static void release_large(struct large *large)
+{
+    char *base = large->base;
+    large->seal = 0;
+    large->block = NULL;
+    if (checks(SECURE_GUARD))
+        span_open(base);
+    front_return_block(base, "free");
+}
+
+/* Sets a large block's size within its pages, and what is inaccessible. */
+static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes, bool end_is_forbidden)
+{
+    char *first = large->base + large->front_bytes, *end = first + data_bytes;
+    large->size_bytes = size_bytes;
+    large->data_bytes = data_bytes;
+    large->seal = large_seal(large);
+    if (checks(SECURE_GUARD) && !end_is_forbidden)
+        forbid(end, (size_t)(large->base + large->total_bytes - end));
+    if (checks(SECURE_CANARY)) {
+        uint64_t pattern = hash_of(large->block, size_bytes);
+        memset(first, (int)(pattern & 0xff), (size_t)(large->block - first));
+        if (large->block + size_bytes != end)
+            write_slack(large->block + size_bytes, end, pattern);
+    }
+}
+
+static unsigned large_slots(void)
+{
+    return checks(SECURE_PAGES) ? LARGE_QUARANTINE_SLOTS : LARGE_QUARANTINE_FEW;
+}
+
+/* Into the quarantine, at a random place; what was there is released. */
+static void let_wait(struct large *large)
+{
+    _Atomic uintptr_t *slot = &large_quarantine[os_random() % large_slots()];
+    large = (struct large *)atomic_exchange(slot, (uintptr_t)large); /* NOLINT: our own record */
+    if (large != NULL)
+        release_large(large);
+}
+
+static bool fits(const struct large *large, size_t total_bytes, size_t front_bytes, size_t alignment)
+{
+    return large != NULL && large->total_bytes == total_bytes && large->front_bytes == front_bytes &&
+           ((uintptr_t)(large->base + front_bytes) & (alignment - 1)) == 0 &&
+           atomic_load(&n_large_freed) - large->freed_at > LARGE_QUARANTINE_LEAST;
+}
+
+/* The beginning of a freed block of the very same lengths, its data accessible and zero; NULL: none has waited for long
+ * enough. It saves what the heap would do, and most system calls. */
+static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_bytes, size_t alignment)
+{
+    if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE))
+        return NULL;
+    unsigned at = (unsigned)(os_random() % large_slots());
+    for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) % large_slots()) {
+        /* A look beside whoever may take it: its record is never unmapped. */
+        if (!fits((struct large *)atomic_load(&large_quarantine[at]), total_bytes, front_bytes, alignment)) /* NOLINT */
+            continue;
+        struct large *large = (struct large *)atomic_exchange(&large_quarantine[at], 0); /* NOLINT: our own record */
+        if (large == NULL)
+            continue;
+        if (fits(large, total_bytes, front_bytes, alignment) && os_commit(large->base + front_bytes, data_bytes)) {
+            char *base = large->base;
+            span_take_pages(base, front_bytes + data_bytes);
+            large->seal = 0;
+            large->block = NULL;
+            return base;
+        }
+        let_wait(large);
+        return NULL;
+    }
+    return NULL;
+}
+
+/* room_bytes: how long it may become where it lies; address space alone. */
+void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind)
+{
+    size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
+    if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
+    size_t least_bytes = guard_bytes == 0 ? 1 : 0;
+    size_t data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes);
+    size_t total_bytes = front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
+    if (checks(SECURE_PAGES) && total_bytes < SUPERSLAB_BYTES)
+        total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
+    bool zeroed = true, waited = true;
+    char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment);
+    if (base == NULL) {
+        waited = false;
+        base = front_claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
+    }
+    if (base == NULL)
+        return NULL;
+    char *block = base + front_bytes;
+    if (checks(SECURE_PAGES) && data_bytes != 0) { /* right before the inaccessible page */
+        size_t least_alignment = max_size(alignment, size_bytes < 16 ? 8 : 16);
+        block = (char *)((uintptr_t)(block + data_bytes - size_bytes) & ~(least_alignment - 1));
+    }
+    struct large *large = large_at(block);
+    if (large == NULL)
+        return base; /* emergency.h: outside of all this */
+    if (!waited) {
+        if (!span_discard(base, !zeroed))
+            memset(base, 0, total_bytes);
+        span_take_pages(base, front_bytes + data_bytes);
+    }
+    struct arena *arena = registry_arena(block);
+    atomic_store(&arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS].has_large_bits, 1);
+    *large = (struct large){.block = block,
+                            .base = base,
+                            .front_bytes = front_bytes,
+                            .total_bytes = total_bytes,
+                            .kind = kind,
+                            .state = LARGE_LIVE};
+    if (!waited)
+        forbid(base, front_bytes);
+    seal_large(large, size_bytes, data_bytes, waited);
+    if (size_bytes <= CLASS_MAX_BYTES)
+        atomic_fetch_add(&n_small_large, 1);
+    return block;
+}
+
+static bool large_is_whole(const struct large *large)
+{
+    uint64_t pattern = hash_of(large->block, large->size_bytes);
+    const char *first = large->base + large->front_bytes, *end = first + large->data_bytes;
+    if (!checks(SECURE_CANARY))
+        return true;
+    bool whole =
+        large->block + large->size_bytes == end || slack_is_whole(large->block + large->size_bytes, end, pattern);
+    for (const char *at = first; at != large->block; at++)
+        whole &= (unsigned char)*at == (pattern & 0xff);
+    return whole;
+}
+
+void guarded_return(void *block, const struct release *release)
+{
+    struct large *large = large_of(block);
+    uint32_t live = LARGE_LIVE;
+    if (large == NULL) {
+        report_misuse(release->call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
+        return;
+    }
+    if (!atomic_compare_exchange_strong(&large->state, &live, LARGE_FREED)) {
+        report_misuse(release->call, "block freed twice", block, "asked for bytes", large->size_bytes);
+        return;
+    }
+    if (unlikely(!large_is_whole(large)))
+        report_misuse(release->call, "written behind the block's end, or before its beginning", block,
+                      "asked for bytes", large->size_bytes);
+    check_release(release, block, large->size_bytes, (enum block_kind)large->kind);
+    if (large->size_bytes <= CLASS_MAX_BYTES)
+        atomic_fetch_sub(&n_small_large, 1);
+    if ((checks(SECURE_ZERO) || checks(SECURE_QUARANTINE)) && !span_discard(large->base, true))
+        memset(large->base + large->front_bytes, 0, large->data_bytes);
+    if (checks(SECURE_GUARD))
+        forbid(large->base, large->total_bytes);
+    large->freed_at = atomic_fetch_add(&n_large_freed, 1);
+    if (checks(SECURE_QUARANTINE))
+        let_wait(large);
+    else
+        release_large(large);
+}
+
+bool guarded_resize(void *block, size_t size_bytes)
+{
+    struct large *large = large_of(block);
+    if (large == NULL || !large_is_whole(large))
+        return false;
+    char *first = large->base + large->front_bytes;
+    size_t guard_bytes = checks(SECURE_GUARD) ? os_page_bytes() : 0;
+    size_t room_bytes = large->total_bytes - large->front_bytes - guard_bytes;
+    size_t old_bytes = large->size_bytes, data_bytes = round_up(size_bytes, os_page_bytes());
+    if (large->block != first || size_bytes <= CLASS_MAX_BYTES || size_bytes > room_bytes || size_bytes < old_bytes / 2)
+        return false;
+    if (data_bytes > large->data_bytes && checks(SECURE_GUARD) &&
+        !os_commit(first + large->data_bytes, data_bytes - large->data_bytes))
+        return false;
+    if (size_bytes > old_bytes)
+        memset(first + old_bytes, 0, min_size(large->data_bytes, size_bytes) - old_bytes);
+    else
+        memset(first + size_bytes, 0, large->data_bytes - size_bytes);
+    seal_large(large, size_bytes, data_bytes, false);
+    return true;
+}
+
+bool guarded_wants(size_t size_bytes)
+{
+    if (!checks(SECURE_GUARD) || (size_bytes != 0 && size_bytes < os_page_bytes() && !checks(SECURE_PAGES)))
+        return false;
+    size_t most = size_bytes == 0 && !checks(SECURE_PAGES) ? MAX_EMPTY_LARGE : MAX_SMALL_LARGE;
+    return atomic_load_explicit(&n_small_large, memory_order_relaxed) < most; /* relaxed: about so many */
+}
+
+bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind)
+{
+    const struct large *large = large_of(block);
+    if (large == NULL || atomic_load(&large->state) != LARGE_LIVE)
+        return false;
+    *size_bytes = large->size_bytes;
+    *kind = (enum block_kind)large->kind;
+    return true;
+}
+
+size_t guarded_waiting(size_t *sum_bytes)
+{
+    size_t n = 0;
+    *sum_bytes = 0;
+    for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
+        const struct large *large =
+            (const struct large *)atomic_load(&large_quarantine[i]); /* NOLINT: our own record */
+        n += large != NULL;
+        *sum_bytes += large == NULL ? 0 : span_usable_bytes(large->base);
+    }
+    return n;
+}
+
+void guarded_release_waiting(void)
+{
+    for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
+        struct large *large = (struct large *)atomic_exchange(&large_quarantine[i], 0); /* NOLINT: our own record */
+        if (large != NULL)
+            release_large(large);
+    }
+}
+
+/* ---- Faults ------------------------------------------------------------------------------------------------------ */
+
+/* The beginning of the span or run that an address lies in; NULL: in none. */
+static const char *span_around(const struct arena *arena, const void *address)
+{
+    size_t index = arena_slab_index(arena, address);
+    const struct superslab *ss = &arena->superslabs[index / SUPERSLAB_SLABS];
+    if (load_byte_relaxed(&arena->class_map[index]) != CLASS_SPAN * CLASS_OFFSET_SCALE)
+        return NULL;
+    if (atomic_load(&ss->state) == SUPERSLAB_RUN || atomic_load(&ss->state) == SUPERSLAB_RUN_BODY) {
+        while (ss->index > 0 && atomic_load(&ss->state) == SUPERSLAB_RUN_BODY)
+            ss--;
+        return superslab_memory(ss);
+    }
+    const struct slab *slab = &arena->slabs[index];
+    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab->memory
+                                                            : slab->memory - slab->span_slabs * SLAB_BYTES;
+}
+
+bool guarded_explain(const void *address)
+{
+    const struct arena *arena = registry_arena(address);
+    const char *at = address, *base = arena == NULL || arena->class_map == NULL ? NULL : span_around(arena, address);
+    if (base == NULL)
+        return false;
+    for (const char *slab = base; slab <= at || slab == base; slab += SLAB_BYTES) {
+        const struct large *large = large_at(slab);
+        if (large == NULL || large->base != base || large->seal != large_seal(large))
+            continue;
+        size_t size_bytes = large->size_bytes;
+        const char *end = large->block + size_bytes;
+        if (atomic_load(&large->state) != LARGE_LIVE)
+            report_line("hakmem: fault: %p lies in a block of %z bytes at %p, which was freed", address, size_bytes,
+                        large->block);
+        else if (at >= end)
+            report_line("hakmem: fault: %p lies %z bytes behind the end of the block of %z bytes at %p", address,
+                        (size_t)(at - end), size_bytes, large->block);
+        else
+            report_line("hakmem: fault: %p lies %z bytes before the block of %z bytes at %p", address,
+                        (size_t)(large->block - at), size_bytes, large->block);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,41 @@
+/* guarded.h - hardened mode's blocks with pages of their own: inaccessible space on both sides, and all of it inaccessible once
+ * it is freed, until others have been.
+ *
+ *   base           block                      end of the data, a page's      total
+ *    | inaccessible | what was asked for | slack: a pattern | inaccessible ... |
+ *
+ * With SECURE_PAGES what was asked for ends where the inaccessible page begins, as far as alignment lets it.
+ */
+#ifndef HAKMEM_FRONT_GUARDED_H
+#define HAKMEM_FRONT_GUARDED_H
+
+#include "front/front.h"
+
+/* A block of a page and more has pages of its own, as long as there are not too many; so has one without a byte, which nobody
+ * may touch. */
+bool guarded_wants(size_t size_bytes);
+
+/* A block, all zero, on a multiple of alignment. room_bytes: how long it may become where it lies; address space alone. NULL
+ * with errno ENOMEM. */
+void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind);
+
+/* Returns the block that begins here; anything else is reported. */
+void guarded_return(void *block, const struct release *release);
+
+/* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. What is added is zero. */
+bool guarded_resize(void *block, size_t size_bytes);
+
+/* Whether a block begins here that was not freed; and what is known of it. */
+bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind);
+
+/* How many freed ones wait, and their bytes. Any thread; a guess. */
+size_t guarded_waiting(size_t *sum_bytes);
+
+/* Ends their wait. */
+void guarded_release_waiting(void);
+
+/* A line about an address that was touched though it is inaccessible: in what block, or how far from which. False: nothing is known
+ * of it. Async-signal-safe. */
+bool guarded_explain(const void *address);
+
+#endif
