@@ -19,6 +19,7 @@
 #include "front/harden.h"
 #include "front/route.h"
 #include "meta/arena.h"
+#include "os/os.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -338,10 +339,23 @@ void front_return_slow(void *block, const char *call)
         front_return_block(block, call);
 }
 
+/* What the caller says of a large block: these come here anyway. */
+static void check_release(const void *block, const struct release *release)
+{
+    if (registry_class_offset(block) != CLASS_SPAN * CLASS_OFFSET_SCALE)
+        return;
+    size_t usable_bytes = span_usable_bytes(block); /* 0: no block; that is found next */
+    if (unlikely(usable_bytes != 0 && release->size_bytes != RELEASE_ANY_SIZE &&
+                 round_up(max_size(release->size_bytes, 1), os_page_bytes()) != usable_bytes))
+        report_misuse(release->call, "the size is not the block's", block, "usable bytes", usable_bytes);
+}
+
 void front_return_as(void *block, const struct release *release)
 {
-    if (harden_is_on())
+    if (harden_is_on()) {
         harden_return(block, release);
-    else
+    } else {
+        check_release(block, release);
         front_return_slow(block, release->call);
+    }
 }
