@@ -66,21 +66,87 @@ static const char *privilege_obstacle(const char *path)
     return NULL;
 }
 
+/* The header of an executable of this machine's kind. */
+static bool read_header(int file, Elf64_Ehdr *header)
+{
+    return pread(file, header, sizeof *header, 0) == (ssize_t)sizeof *header &&
+           memcmp(header->e_ident, ELFMAG, SELFMAG) == 0 && header->e_ident[EI_CLASS] == ELFCLASS64 &&
+           header->e_phentsize == sizeof(Elf64_Phdr);
+}
+
+/* The first segment of a type, or the one that an address is loaded from. False: there is none; *readable says whether all
+ * could be read. */
+static bool find_segment(int file, const Elf64_Ehdr *header, Elf64_Word type, Elf64_Addr address, Elf64_Phdr *segment,
+                         bool *readable)
+{
+    *readable = true;
+    for (unsigned i = 0; i < header->e_phnum; i++) {
+        const off_t offset = (off_t)(header->e_phoff + i * sizeof *segment);
+        if (pread(file, segment, sizeof *segment, offset) != (ssize_t)sizeof *segment)
+            return *readable = false;
+        if (segment->p_type == type &&
+            (type != PT_LOAD || (address >= segment->p_vaddr && address - segment->p_vaddr < segment->p_filesz)))
+            return true;
+    }
+    return false;
+}
+
 /* A dynamically linked program names its dynamic linker in a PT_INTERP header. */
 static const char *linkage_obstacle(int file)
 {
     Elf64_Ehdr header;
     Elf64_Phdr segment;
-    if (pread(file, &header, sizeof header, 0) != (ssize_t)sizeof header ||
-        memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
-        header.e_phentsize != sizeof segment)
+    bool readable;
+    if (!read_header(file, &header) || find_segment(file, &header, PT_INTERP, 0, &segment, &readable) || !readable)
         return NULL;
-    for (unsigned i = 0; i < header.e_phnum; i++) {
-        const off_t offset = (off_t)(header.e_phoff + i * sizeof segment);
-        if (pread(file, &segment, sizeof segment, offset) != (ssize_t)sizeof segment || segment.p_type == PT_INTERP)
-            return NULL;
-    }
     return "is statically linked";
+}
+
+/* Whether the name of a needed library, so far into the string table, is that of a sanitizer's runtime. */
+static bool is_sanitizer(int file, off_t name_offset)
+{
+    static const char *const runtimes[] = {"libasan.so", "libtsan.so", "liblsan.so", "libhwasan.so", "libclang_rt.asan",
+                                           "libclang_rt.tsan"};
+    char name[64] = "";
+    if (pread(file, name, sizeof name - 1, name_offset) <= 0)
+        return false;
+    for (size_t i = 0; i < sizeof runtimes / sizeof runtimes[0]; i++)
+        if (strncmp(name, runtimes[i], strlen(runtimes[i])) == 0)
+            return true;
+    return false;
+}
+
+static bool needs_sanitizer(int file)
+{
+    Elf64_Ehdr header;
+    Elf64_Phdr dynamic, strings;
+    Elf64_Dyn entry;
+    bool readable;
+    Elf64_Addr table = 0;
+    if (!read_header(file, &header) || !find_segment(file, &header, PT_DYNAMIC, 0, &dynamic, &readable))
+        return false;
+    const size_t n = dynamic.p_filesz / sizeof entry;
+    for (size_t i = 0; i < n && table == 0; i++)
+        if (pread(file, &entry, sizeof entry, (off_t)(dynamic.p_offset + i * sizeof entry)) == (ssize_t)sizeof entry &&
+            entry.d_tag == DT_STRTAB)
+            table = entry.d_un.d_ptr;
+    if (table == 0 || !find_segment(file, &header, PT_LOAD, table, &strings, &readable))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (pread(file, &entry, sizeof entry, (off_t)(dynamic.p_offset + i * sizeof entry)) == (ssize_t)sizeof entry &&
+            entry.d_tag == DT_NEEDED &&
+            is_sanitizer(file, (off_t)(strings.p_offset + (table - strings.p_vaddr) + entry.d_un.d_val)))
+            return true;
+    return false;
+}
+
+bool program_has_sanitizer(const char *path)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const bool has = file >= 0 && needs_sanitizer(file);
+    if (file >= 0)
+        close(file);
+    return has;
 }
 
 /* The interpreter of a script: "#!", blanks, a path. Returns false when the file is no script. */

@@ -118,6 +118,16 @@ static bool prepare_environment(const struct run_settings *set, const char *libr
     return false;
 }
 
+/* A sanitizer's runtime brings a malloc that must serve the program: it refuses to run behind another, or crashes. */
+static bool steps_aside(const char *name)
+{
+    char path[PATH_MAX];
+    if (program_find(name, path, sizeof path) != 0 || !program_has_sanitizer(path))
+        return false;
+    tool_complain("%s is built with a sanitizer, whose malloc it needs: it runs without hakmem", path);
+    return true;
+}
+
 static void warn_of_obstacle(const char *name)
 {
     char path[PATH_MAX];
@@ -138,9 +148,11 @@ static int run_main(int argc, char **argv)
         fputs(run_command.help, stdout);
         return tool_finish_output();
     }
-    if (!find_library(library, sizeof library) || !prepare_environment(&set, library))
-        return TOOL_OWN_ERROR;
-    warn_of_obstacle(set.program[0]);
+    if (!steps_aside(set.program[0])) {
+        if (!find_library(library, sizeof library) || !prepare_environment(&set, library))
+            return TOOL_OWN_ERROR;
+        warn_of_obstacle(set.program[0]);
+    }
     execvp(set.program[0], set.program);
     const int status = errno == ENOENT ? TOOL_NOT_FOUND : TOOL_NOT_EXECUTABLE;
     tool_complain("%s: %s", set.program[0], strerror(errno));
@@ -164,7 +176,8 @@ const struct tool_command run_command = {
     "The library is libhakmem.so, looked for beside this command, in ../lib relative\n"
     "to it, and where it was installed. It goes in front of what LD_PRELOAD holds.\n"
     "Setuid and statically linked programs cannot be preloaded into: they run without\n"
-    "hakmem, after a warning.\n"
+    "hakmem, after a warning. So do programs that need a sanitizer's runtime library\n"
+    "(gcc -fsanitize=address or thread), which brings a malloc of its own.\n"
     "\n"
     "Exit status, when it is not PROGRAM's:\n"
     "  2    wrong options or arguments\n"

@@ -5,6 +5,7 @@
 #ifndef HAKMEM_TOOL_H
 #define HAKMEM_TOOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Exit statuses. The last three are those of env(1), nohup(1) and timeout(1), so that they can be told from a status
@@ -47,5 +48,9 @@ int program_find(const char *name, char *path, size_t size_bytes);
 /* Why the dynamic linker will not preload a library into the program at path: a constant string that completes
  * "the program ...". NULL when nothing stands in the way, or when that cannot be told. */
 const char *program_preload_obstacle(const char *path);
+
+/* Whether the program at path needs the runtime library of a sanitizer that brings its own malloc. False, too, when that cannot
+ * be told. */
+bool program_has_sanitizer(const char *path);
 
 #endif
