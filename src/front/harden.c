@@ -169,7 +169,7 @@ static ALWAYS_INLINE void *claim_small(size_t size_bytes, size_t alignment, enum
     size_t least_bytes = max_size(size_bytes, 1) + SEAL_BYTES; /* never a block of 8 bytes */
     unsigned class_id = alignment <= 16 ? class_of(least_bytes) : class_of_aligned(least_bytes, alignment);
     struct thread *thread = thread_enter();
-    void *block;
+    void *block = NULL; /* set where it is used; gcc does not see it */
     bool popped = thread != NULL && magazine_pop(&thread->cache.magazine[class_id], &block);
     if (thread != NULL)
         thread_leave(thread);
