@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define LINE_MAX_BYTES 400
+#define VALUE_MAX_BYTES 100 /* of a value that is not understood */
 
 struct line {
     char text[LINE_MAX_BYTES];
@@ -86,7 +87,12 @@ void report_misuse(const char *call, const char *what, const void *address, cons
 
 void report_bad_value(const char *name, const char *value, const char *values, const char *standard)
 {
-    report_line("hakmem: %s=%s is not understood (expected %s); using %s", name, value, values, standard);
+    char beginning[VALUE_MAX_BYTES + 1];
+    size_t len = strlen(value) < VALUE_MAX_BYTES ? strlen(value) : VALUE_MAX_BYTES;
+    memcpy(beginning, value, len);
+    beginning[len] = 0;
+    report_line("hakmem: %s=%s%s is not understood (expected %s); using %s", name, beginning,
+                value[len] == 0 ? "" : "...", values, standard);
 }
 
 void report_broken(const char *what, const void *address)

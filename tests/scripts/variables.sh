@@ -1,0 +1,56 @@
+#!/bin/bash
+# variables.sh - each variable takes the values that it is documented to take without a word, and any other with one line that
+# names it; the program runs either way.
+set -euo pipefail
+source "$(dirname "$0")/_common.sh"
+
+# The program says on stderr nothing of its own.
+says() { # NAME VALUE
+    env "$1=$2" "LD_PRELOAD=$HAKMEM_LIB" ls / 2>&1 > listing
+    [[ -s listing ]] || fail "$1=$2: ls lists nothing"
+}
+
+good() { # NAME VALUE...
+    local name=$1 value said
+    shift
+    for value in "$@"; do
+        said=$(says "$name" "$value")
+        [[ -z $said ]] || fail "$name=$value is said to be wrong: $said"
+    done
+}
+
+bad() { # NAME VALUE...
+    local name=$1 value said
+    shift
+    for value in "$@"; do
+        said=$(says "$name" "$value")
+        [[ $said == "hakmem: $name=$(cut -c 1-100 <<< "$value")"*" is not understood (expected "*"); using "* ]] || fail "$name=$value: $said"
+        [[ $(wc -l <<< "$said") -eq 1 ]] || fail "$name=$value takes more than a line"
+    done
+}
+
+step "values that are taken"
+good HAKMEM_TINY_PROFILE conservative hot off full
+good HAKMEM_ON_ERROR abort warn
+good HAKMEM_STATS 0
+good HAKMEM_LRU_SUPERSLABS 0 65536
+good HAKMEM_EMPTY_SLABS 0 1048576
+good HAKMEM_PURGE_DELAY_MS -1 0 86400000
+good HAKMEM_BACKGROUND auto off
+good HAKMEM_THP never auto always
+good HAKMEM_BUDGET 0 1M 64M 1G 8M:16M 50% 100% auto
+good HAKMEM_SECURE 0 1 max canary zero,canary canary,zero,quarantine,random,guard,type type
+good HAKMEM_ARENA_BYTES 0 2M 64G
+
+step "values that are not"
+bad HAKMEM_TINY_PROFILE "" Hot "hot "
+bad HAKMEM_ON_ERROR "" ignore
+bad HAKMEM_STATS "" 2 yes "/$(printf 'x%.0s' {1..1100})"
+bad HAKMEM_LRU_SUPERSLABS "" -1 65537 4K 99999999999999999999999
+bad HAKMEM_EMPTY_SLABS "" x 1048577
+bad HAKMEM_PURGE_DELAY_MS "" -2 86400001
+bad HAKMEM_BACKGROUND "" on
+bad HAKMEM_THP "" yes
+bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T
+bad HAKMEM_SECURE "" 2 Max canary, ,canary canary,,zero canary,0 all zero,canaries
+bad HAKMEM_ARENA_BYTES "" 1M 65T -1
