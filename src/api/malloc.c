@@ -160,9 +160,12 @@ HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
         return block;
     if (size_bytes < old_bytes)
         return move(block, false, old_bytes, size_bytes);
+    int saved_errno = errno;
     void *moved = hit_malloc(max_size(size_bytes, roomy_bytes(old_bytes)));
-    if (unlikely(moved == NULL))
+    if (unlikely(moved == NULL)) {
+        errno = saved_errno; /* of the request that follows alone */
         return move(block, false, old_bytes, size_bytes);
+    }
     memcpy(moved, block, old_bytes);
     hit_free(block);
     return moved;

@@ -217,7 +217,7 @@ static NOINLINE void check_before_slab(const char *memory, const char *call)
     pool_unlock();
     size_t tail_bytes = class->n_blocks == 0 ? 0 : SLAB_BYTES - (size_t) class->n_blocks * class->bytes;
     bool wrong = seal != 0 && (tail_bytes != 0 || !seal_is_right(memory - class->bytes, seal, &pattern));
-    if (unlikely(wrong && (checks(SECURE_ZERO) || tail_bytes == 0)))
+    if (unlikely(wrong))
         report_before(call, memory);
 }
 
@@ -272,7 +272,7 @@ static ALWAYS_INLINE void return_small(void *block, const struct place *place, c
         report_misuse(release->call, "written behind the block's end", block, "class of bytes", block_bytes);
     else
         check_release(release, block, size_bytes, SEAL_KIND(seal));
-    if (checks(SECURE_CANARY))
+    if (checks(SECURE_CANARY) && checks(SECURE_ZERO)) /* else anything may lie in a free block */
         check_before(block, place, release->call);
 
     seal_write(end, 0);

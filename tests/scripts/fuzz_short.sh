@@ -1,0 +1,16 @@
+#!/bin/bash
+# fuzz_short.sh - every input of the fuzzer's corpus and every finding of the past is run once more, in default mode and in
+# hardened modes.
+set -euo pipefail
+source "$(dirname "$0")/_common.sh"
+
+replay=$HAKMEM_BUILD_DIR/tests/fuzz_replay
+inputs=$HAKMEM_SOURCE_DIR/tests/fuzz
+[[ $(ls "$inputs/corpus" | wc -l) -ge 100 ]] || fail "the corpus is missing"
+
+step "default mode"
+"$replay" "$inputs"/regressions/* "$inputs"/corpus/*
+for mode in canary canary,zero,guard; do
+    step "HAKMEM_SECURE=$mode"
+    HAKMEM_SECURE=$mode "$replay" "$inputs"/regressions/* "$inputs"/corpus/*
+done
