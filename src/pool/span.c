@@ -283,6 +283,18 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
     return true;
 }
 
+/* The tail of a run's last SuperSlab stays ours, but not in memory: all that is dirty of it, for the block before this one
+ * may have reached further. */
+static void purge_tail(struct superslab *ss, size_t used_bytes)
+{
+    size_t dirty_bytes = ss->dirty_prefix_bytes;
+    if (dirty_bytes <= used_bytes)
+        return;
+    superslab_use_small_pages(ss);
+    if (os_purge(superslab_memory(ss) + used_bytes, dirty_bytes - used_bytes))
+        superslab_cut_dirty(ss, used_bytes);
+}
+
 static bool resize_run(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
@@ -301,11 +313,8 @@ static bool resize_run(struct slab *head, size_t len_bytes)
         put_run_and_unlock(ss + n_new, n_old - n_new);
     else
         pool_unlock();
-    if (kept_bytes >= len_bytes + SLAB_BYTES) { /* The tail of the last SuperSlab stays ours, but not in memory. */
-        superslab_use_small_pages(&ss[n_new - 1]);
-        if (os_purge(superslab_memory(ss) + len_bytes, kept_bytes - len_bytes))
-            superslab_cut_dirty(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
-    }
+    if (kept_bytes >= len_bytes + SLAB_BYTES)
+        purge_tail(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
     return true;
 }
 
@@ -422,15 +431,22 @@ bool span_discard(void *block, bool touched)
     if (head == NULL || len_bytes == 0)
         return false;
     struct superslab *ss = head->superslab;
+    size_t n_superslabs = head->span_slabs == 0 ? ss->run_superslabs : 0; /* 0: a span */
+    size_t whole_bytes = n_superslabs != 0 ? n_superslabs << SUPERSLAB_SHIFT : (size_t)head->span_slabs << SLAB_SHIFT;
     if (touched && head->span_slabs != 0)
         superslab_use_small_pages(ss);
-    if (touched && !os_purge(block, len_bytes))
+    if (touched && !os_purge(block, whole_bytes))
         return false;
-    for (unsigned i = 0; i < head->span_slabs; i++) { /* none for a run */
-        stats_commit(-(int64_t)slab_dirty_bytes(head + i));
-        atomic_store_explicit(&head[i].dirty_pages, 0, memory_order_relaxed); /* relaxed: we hold the slots */
+    for (unsigned i = 0; i < head->span_slabs; i++) {
+        /* What lies behind the block in its last slab was not asked about when nobody had touched the block. */
+        unsigned mine = touched ? slab_all_pages() : slab_pages_below(len_bytes, (size_t)i * SLAB_BYTES);
+        unsigned dirty =
+            atomic_load_explicit(&head[i].dirty_pages, memory_order_relaxed); /* relaxed, both: we hold it */
+        unsigned gone = dirty & mine;
+        stats_commit(-(int64_t)(count_bits(gone) * slab_page_bytes()));
+        atomic_store_explicit(&head[i].dirty_pages, (uint16_t)(dirty & ~gone), memory_order_relaxed);
     }
-    for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
+    for (size_t i = 0; i < n_superslabs; i++) /* All of a run is clean when nobody had touched it. */
         superslab_cut_dirty(&ss[i], 0);
     return true;
 }

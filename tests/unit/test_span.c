@@ -426,6 +426,28 @@ static void shrunk_runs_leave_zeroes_to_calloc(void **state)
     }
 }
 
+/* The run before reached further into the SuperSlab than the one that shrinks: what it left there is not zero either. */
+static void shrinking_a_run_in_a_used_superslab_hides_nothing(void **state)
+{
+    (void)state;
+    unsigned char *run = hak_malloc(2 * MIB);
+    memset(run, 0xbb, 2 * MIB);
+    hak_free(run);
+    unsigned char *shorter = hak_malloc(2 * MIB - 64 * KIB);
+    assert_ptr_equal(shorter, run); /* from the LRU cache, as it was left */
+    assert_ptr_equal(hak_realloc(shorter, MIB + 64 * KIB), run);
+    hak_free(shorter);
+    unsigned char *spans[4];
+    for (unsigned i = 0; i < 4; i++) {
+        spans[i] = hak_calloc(1, MIB / 2);
+        assert_non_null(spans[i]);
+        assert_in_range((uintptr_t)spans[i], (uintptr_t)run, (uintptr_t)run + 2 * MIB - 1);
+        assert_true(is_zero(spans[i], MIB / 2));
+    }
+    for (unsigned i = 0; i < 4; i++)
+        hak_free(spans[i]);
+}
+
 /* ---- Refusals ------------------------------------------------------------------------------------------------------ */
 
 static void interior_pointers_are_refused(void **state)
@@ -676,6 +698,7 @@ int main(void)
         TEST(calloc_clears_what_was_used),
         TEST(calloc_is_zero_after_page_moves),
         TEST(shrunk_runs_leave_zeroes_to_calloc),
+        TEST(shrinking_a_run_in_a_used_superslab_hides_nothing),
         TEST(interior_pointers_are_refused),
         TEST(the_impossible_costs_nothing),
         TEST(four_threads_of_traffic),
