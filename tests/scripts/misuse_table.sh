@@ -162,11 +162,16 @@ check_floor default "$FLOOR_DEFAULT"
 check_floor 1 "$FLOOR_SECURE"
 check_floor max "$FLOOR_MAX"
 
+is_as_expected() { # MODE CASE
+    local expects=${expected[$1 $2]:-nothing} did=${verdicts[$1 $2]:-}
+    [[ $expects == "$did" || (" missed late " == *" $expects "* && " missed late " == *" $did "*) ]]
+}
+
 # What is expected, with the modes that were run replaced by what they did.
 for mode in "${modes[@]}"; do
     if [[ $mode == glibc ]]; then continue; fi
     for case in "${cases[@]}"; do
-        [[ -n ${HAKMEM_UPDATE_GOLDEN:-} || ${expected[$mode $case]:-nothing} == "${verdicts[$mode $case]:-}" ]] ||
+        [[ -n ${HAKMEM_UPDATE_GOLDEN:-} ]] || is_as_expected "$mode" "$case" ||
             complain "$case in mode $mode: ${verdicts[$mode $case]:-}, expected ${expected[$mode $case]:-nothing}"
         expected[$mode $case]=${verdicts[$mode $case]:-}
     done
