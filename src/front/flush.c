@@ -192,33 +192,24 @@ void flush_open_word(struct open_word *open, unsigned class_id)
 
 /* ---- A look at what is cached ------------------------------------------------------------------------------------ */
 
-#define SEEN_SLOTS 512 /* a power of two; twice the largest magazine */
-
-/* Whether the address was entered before; enters it. */
-static bool seen_before(uintptr_t *seen, uintptr_t address)
+/* A block that is in a magazine twice is there a second time above the first. */
+static bool is_below(void *const *base, void *const *at)
 {
-    size_t i = (size_t)(address * 0x9e3779b97f4a7c15u >> 55);
-    while (seen[i] != 0 && seen[i] != address)
-        i = (i + 1) % SEEN_SLOTS;
-    bool before = seen[i] == address;
-    seen[i] = address;
-    return before;
+    for (void *const *other = base; other < at; other++)
+        if (*other == *at)
+            return true;
+    return false;
 }
 
-/* Reports what is wrong with a block in a magazine of the class. False: nothing. */
-static bool is_misuse(const void *block, unsigned class_id, uintptr_t *seen)
+/* Reports what is wrong with a block in a magazine. False: nothing. */
+static bool is_misuse(const struct magazine *magazine, void *const *at, unsigned class_id)
 {
+    const void *block = *at;
     struct place place;
-    if (likely(locate_expected(block, class_id, &place))) {
-        if (likely(!slab_is_free(place.slab, place.index) && !seen_before(seen, (uintptr_t)block)))
-            return false;
-    } else {
-        if (!front_locate(block, "free", &place))
-            return true;
-        if (place.class_id == class_id && !slab_is_free(place.slab, place.index) &&
-            !seen_before(seen, (uintptr_t)block))
-            return false; /* of another arena */
-    }
+    if (unlikely(!locate_expected(block, class_id, &place)) && !front_locate(block, "free", &place))
+        return true;
+    if (likely(place.class_id == class_id && !slab_is_free(place.slab, place.index) && !is_below(magazine->base, at)))
+        return false;
     report_misuse("free", "block freed twice", block, "class of bytes", class_table[class_id].bytes);
     return true;
 }
@@ -227,12 +218,8 @@ void flush_look_for_misuse(struct thread *thread)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         struct magazine *magazine = &thread->cache.magazine[c];
-        uintptr_t seen[SEEN_SLOTS];
-        if (magazine->top == magazine->base)
-            continue;
-        memset(seen, 0, sizeof seen);
         for (void **at = magazine->base; at < magazine->top;) {
-            if (likely(!is_misuse(*at, c, seen))) {
+            if (likely(!is_misuse(magazine, at, c))) {
                 at++;
                 continue;
             }

@@ -13,9 +13,19 @@
 #include "front/front.h"
 #include "superslab/slab.h"
 
-/* For every function that a hit path is part of. Whoever takes the cache of a sleeping thread must know where they lie; see
- * sleepers.c. */
+/* For every function that a hit path is part of. Whoever takes the cache of a sleeping thread (sleepers.c) or calls a signal
+ * handler (handler.h) must know where they lie. */
 #define HIT_TEXT __attribute__((section("hakmem_hits")))
+
+/* By the linker. Weak: a unit test may have none of those functions. */
+extern const char __start_hakmem_hits[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_hakmem_hits[] __attribute__((weak, visibility("hidden")));
+
+/* Whether an address is that of an instruction there, or of what follows a call there. */
+static ALWAYS_INLINE bool hit_text_has(uintptr_t address)
+{
+    return address - (uintptr_t)__start_hakmem_hits <= (uintptr_t)(__stop_hakmem_hits - __start_hakmem_hits);
+}
 
 static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
 {

@@ -42,10 +42,6 @@
 #define UNDER_THREAD_SANITIZER 0
 #endif
 
-/* By the linker. Weak: a unit test may have none of those functions. */
-extern const char __start_hakmem_hits[] __attribute__((weak, visibility("hidden")));
-extern const char __stop_hakmem_hits[] __attribute__((weak, visibility("hidden")));
-
 /* Whether an address inside the hit paths lies on the stack, or cannot be ruled out. */
 static bool may_be_inside_hit(uintptr_t sp, uintptr_t stack_end)
 {
@@ -57,7 +53,7 @@ static bool may_be_inside_hit(uintptr_t sp, uintptr_t stack_end)
         if (!os_peek(at, word, len_bytes))
             return true;
         for (size_t i = 0; i < len_bytes / sizeof(uintptr_t); i++)
-            if (word[i] - (uintptr_t)__start_hakmem_hits <= (uintptr_t)(__stop_hakmem_hits - __start_hakmem_hits))
+            if (hit_text_has(word[i]))
                 return true;
         at += len_bytes;
     }

@@ -8,6 +8,7 @@
 #include "front/thread.h"
 
 #include "front/flush.h"
+#include "front/handler.h"
 #include "front/harden.h"
 #include "front/pressure.h"
 #include "front/route.h"
@@ -89,6 +90,8 @@ static struct thread *claim_record(void)
         thread->door = harden_state == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
         if (harden_state == HARDEN_ON)
             harden_prepare(thread);
+        thread->handler_frame = 0;
+        thread->refills_before = thread->refills;
         thread->thread_id = os_thread_id();
         thread->stack_end = os_stack_end();
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
@@ -229,5 +232,11 @@ static struct thread *create(void)
 
 struct thread *thread_enter_first(void)
 {
-    return tls_thread == NULL ? create() : NULL;
+    struct thread *thread = tls_thread;
+    if (thread == NULL)
+        return create();
+    if (!handler_was_left(thread))
+        return NULL;
+    handler_leave(thread);
+    return thread_enter();
 }

@@ -37,6 +37,7 @@ struct thread {
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
+    uint64_t refills_before;          /* those of threads that had the record before */
     struct thread *next;              /* all records ever made; constant */
     struct thread *next_free;         /* while free. Pool lock */
     _Atomic uint32_t in_use;          /* 0: free for the next thread. Written under the pool lock */
@@ -48,6 +49,7 @@ struct thread {
     uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
     int32_t thread_id;                /* the system's */
     uintptr_t stack_end;              /* no frame of its stack lies above */
+    uintptr_t handler_frame;          /* of the signal handler that closed the door; 0: none. See handler.h */
     uint64_t seen;                    /* at the last tick: changes when the thread uses its cache. Written by ticks */
     bool array_pages_used;            /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */

@@ -15,13 +15,13 @@ readelf -rW "$HAKMEM_BUILD_DIR/libhakmem.a" | awk '
 
 step "S1: what looks at tls_cache"
 cat looks
-for object in malloc.c.o override.c.o override_cxx.c.o; do
+for object in malloc.c.o override.c.o override_cxx.c.o override_signal.c.o; do
     grep -q " $object \.rela$section\$" looks || fail "$object has no hit path: the check sees nothing"
     if grep " $object " looks | grep -qv "\.rela$section\$"; then
         fail "$object looks at a thread's cache outside of section $section"
     fi
 done
-if grep -vE ' (malloc|override|override_cxx|refill|flush|harden|thread|sleepers|magazine|pressure)\.c\.o ' looks; then
+if grep -vE ' (malloc|override|override_cxx|override_signal|refill|flush|harden|thread|sleepers|magazine|pressure)\.c\.o ' looks; then
     fail "another object looks at a thread's cache"
 fi
 
