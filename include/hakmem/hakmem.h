@@ -218,6 +218,8 @@ struct hak_stats {
     uint64_t budget_soft_bytes, budget_hard_bytes; /* 0: no budget */
     uint64_t budget_refusals; /* times that the budget refused a request, before the program was told or it failed */
     uint64_t budget_reliefs; /* times that all idle memory was given back because of it */
+
+    uint64_t sampled_total; /* blocks that got a place of their own, by HAKMEM_GUARD_SAMPLE */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.

@@ -10,6 +10,8 @@
 #include "front/guarded.h"
 #include "front/harden.h"
 #include "front/route.h"
+#include "front/sampled.h"
+#include "front/sampler.h"
 #include "front/thread.h"
 #include "meta/metapool.h"
 #include "os/os.h"
@@ -19,6 +21,7 @@
 #include "pool/span.h"
 #include "service/budget.h"
 #include "service/config.h"
+#include "service/stack.h"
 #include "service/stats.h"
 
 #include <errno.h>
@@ -116,6 +119,7 @@ static void add_threads(struct hak_stats *s)
                 n = 0; /* its thread is just exchanging the array */
             if (c < CLASS_FIRST + N_TINY_CLASSES)
                 n += count_bits(thread->open_word[c].free);
+            n += sampler_count(thread, c);
             n += harden_waiting(thread, c);
             s->cached_blocks += n;
             s->cached_bytes += n * class_table[c].bytes;
@@ -138,6 +142,11 @@ static void collect_stats(struct hak_stats *s)
     add_threads(s);
     s->metadata_bytes += metapool_committed_bytes();
     s->committed_bytes = stats_read(&c->committed_bytes);
+    uint64_t sampled, sampled_bytes;
+    sampled_count(&sampled, &sampled_bytes);
+    s->sampled_total = sampled_total();
+    s->live_blocks += sampled;
+    s->live_bytes += sampled_bytes;
     s->peak_committed_bytes = stats_read(&c->peak_committed_bytes);
     s->superslabs_mapped_total = stats_read(&c->superslabs_mapped_total);
     s->superslabs_released_total = stats_read(&c->superslabs_released_total);
@@ -282,7 +291,8 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
                         X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)     \
                             X(release_refused_pinned) X(purged_bytes) X(lock_contended) X(refills) X(flushes)          \
                                 X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)              \
-                                    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)
+                                    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)   \
+                                    X(sampled_total)
 
 static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
                                                                 "metadata",     "trim",         "fork"};
@@ -385,6 +395,8 @@ static void write_file(const char *path, const char *bytes, size_t len)
 __attribute__((constructor)) static void on_load(void)
 {
     thread_start_process();
+    if (harden_state == HARDEN_SAMPLING)
+        stack_prepare();
 }
 
 __attribute__((destructor)) static void on_exit_process(void)

@@ -14,6 +14,7 @@
  */
 #include "front/harden.h"
 #include "front/hit.h"
+#include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
 #include "pool/span.h"
@@ -77,6 +78,10 @@ size_t hak_usable_size(const void *block)
         return class_at(class_offset)->bytes;
     if (harden_is_on())
         return harden_usable_bytes(block);
+    if (sampled_has(block)) {
+        size_t size_bytes = sampled_size_bytes(block, "malloc_usable_size");
+        return size_bytes == SIZE_MAX ? 0 : size_bytes;
+    }
     unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
     size_t n = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(class_id == CLASS_SPAN && n == 0))
@@ -124,11 +129,22 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
     return moved;
 }
 
+static NOINLINE void *realloc_sampled(void *block, size_t size_bytes)
+{
+    size_t old_bytes = sampled_size_bytes(block, "realloc");
+    if (old_bytes != SIZE_MAX)
+        return move(block, false, old_bytes, size_bytes);
+    errno = EINVAL;
+    return NULL;
+}
+
 /* realloc of a block above 32 KiB, in another arena than the first, or with something wrong about it. */
 static NOINLINE void *realloc_other(void *block, size_t size_bytes)
 {
     if (harden_is_on())
         return harden_realloc(block, size_bytes);
+    if (sampled_has(block))
+        return realloc_sampled(block, size_bytes);
     unsigned class_id = front_class_of_block(block, "realloc");
     size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
     if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */

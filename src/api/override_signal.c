@@ -11,11 +11,11 @@
  * ones, nor those of processors whose frames we do not know: they are installed as they are.
  */
 #include "front/handler.h"
+#include "os/context.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
-#include <ucontext.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -33,25 +33,10 @@ __sighandler_t __sysv_signal(int number, __sighandler_t handler);
 
 static _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: no entry yet. Never changed once set */
 
-#if defined(__x86_64__)
-enum { KNOWN_PROCESSOR = true };
-static ALWAYS_INLINE uintptr_t interrupted_pc(const void *context)
-{
-    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-}
-#else
-enum { KNOWN_PROCESSOR = false };
-static ALWAYS_INLINE uintptr_t interrupted_pc(const void *context)
-{
-    (void)context;
-    return 0;
-}
-#endif
-
 /* A handler that was installed without SA_SIGINFO ignores what it gets beside the number; the kernel passes all three. */
 static NOINLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
 {
-    struct thread *thread = handler_enter(interrupted_pc(context), (uintptr_t)__builtin_frame_address(0));
+    struct thread *thread = handler_enter(os_context_pc(context), (uintptr_t)__builtin_frame_address(0));
     atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed: set before installed */
     handler_leave(thread);
 }
@@ -78,7 +63,7 @@ static bool is_handler(__sighandler_t handler)
 /* What the kernel is to call for a handler: a trampoline, or the handler itself when there is none left. */
 static handler_function trampoline_of(handler_function handler)
 {
-    if (!KNOWN_PROCESSOR)
+    if (!OS_CONTEXT_HAS_PC)
         return handler;
     for (unsigned i = 0; i < N_TRAMPOLINES; i++) {
         handler_function found = NULL;

@@ -18,6 +18,7 @@
 #include "front/front.h"
 #include "front/harden.h"
 #include "front/route.h"
+#include "front/sampled.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
@@ -141,6 +142,25 @@ static void return_one(const struct place *place)
     send(&batch);
 }
 
+void flush_blocks(void *const *block, unsigned n, unsigned class_id)
+{
+    struct batch batch = {0};
+    struct place place;
+    for (unsigned i = 0; i < n; i++) {
+        if (likely(collect_in_word(&batch, &class_table[class_id], block[i])))
+            continue;
+        if (likely(locate_expected(block[i], class_id, &place)))
+            collect_new_word(&batch, &place);
+        else if (!front_locate(block[i], "free", &place))
+            continue;
+        else if (unlikely(place.class_id != class_id))
+            report_misuse("free", "block freed twice: its slab holds other blocks by now", block[i], NULL, 0);
+        else
+            collect_new_word(&batch, &place);
+    }
+    send(&batch);
+}
+
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
@@ -156,21 +176,7 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     memmove(magazine->base, magazine->base + n, (count - n) * sizeof(void *));
     atomic_signal_fence(memory_order_acq_rel);
     magazine->top = magazine->base + (count - n);
-    struct batch batch = {0};
-    struct place place;
-    for (uint32_t i = 0; i < n; i++) {
-        if (likely(collect_in_word(&batch, &class_table[class_id], out[i])))
-            continue;
-        if (likely(locate_expected(out[i], class_id, &place)))
-            collect_new_word(&batch, &place);
-        else if (!front_locate(out[i], "free", &place))
-            continue;
-        else if (unlikely(place.class_id != class_id))
-            report_misuse("free", "block freed twice: its slab holds other blocks by now", out[i], NULL, 0);
-        else
-            collect_new_word(&batch, &place);
-    }
-    send(&batch);
+    flush_blocks(out, n, class_id);
     thread->flushes++;
 }
 
@@ -312,7 +318,9 @@ void front_return_block(void *block, const char *call)
 {
     int saved_errno = errno;
     struct place place;
-    if (front_locate(block, call, &place))
+    if (unlikely(sampled_has(block)))
+        sampled_return(block, call);
+    else if (front_locate(block, call, &place))
         return_located(&place, block, call);
     errno = saved_errno;
 }

@@ -13,7 +13,8 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
  * out. As above. */
 void flush_look_for_misuse(struct thread *thread);
 
-/* Returns one block of a class. Any thread that holds it. */
+/* Returns blocks of a class, one of any. Any thread that holds them. */
+void flush_blocks(void *const *block, unsigned n, unsigned class_id);
 void flush_block(void *block);
 
 /* Closes a word: what is free in it goes back to its slab. As above. */

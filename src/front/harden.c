@@ -12,8 +12,11 @@
 
 #include "front/flush.h"
 #include "front/guarded.h"
+#include "front/sampled.h"
+#include "front/sampler.h"
 #include "front/seal.h"
 #include "meta/arena.h"
+#include "os/context.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
@@ -53,9 +56,10 @@ static struct sigaction fault_before;
 /* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. */
 static void on_fault(int number, siginfo_t *info, void *context)
 {
-    (void)context;
     const struct arena *arena = registry_arena(info->si_addr);
-    if (arena != NULL && !guarded_explain(info->si_addr))
+    if (sampled_has(info->si_addr))
+        sampled_explain(info->si_addr, os_context_pc(context));
+    else if (arena != NULL && !guarded_explain(info->si_addr))
         report_line("hakmem: fault: no block lies at %p", info->si_addr);
     sigaction(number, &fault_before, NULL);
 }
@@ -69,6 +73,18 @@ static void watch_faults(void)
         fault_before.sa_handler == SIG_DFL)
         sigaction(SIGSEGV, &action, NULL);
     errno = saved_errno;
+}
+
+static void start_sampling(void)
+{
+    if (harden_state == HARDEN_ON) {
+        report_line("hakmem: HAKMEM_GUARD_SAMPLE has no effect with HAKMEM_SECURE");
+    } else if (!sampled_start()) {
+        report_line("hakmem: HAKMEM_GUARD_SAMPLE has no effect: no memory for it");
+    } else {
+        sampler_start(config.guard_sample);
+        harden_state = HARDEN_SAMPLING;
+    }
 }
 
 void harden_start(void)
@@ -87,7 +103,9 @@ void harden_start(void)
         arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
     }
     harden_state = config.secure != 0 ? HARDEN_ON : HARDEN_OFF;
-    if (checks(SECURE_GUARD))
+    if (config.guard_sample != 0)
+        start_sampling();
+    if (checks(SECURE_GUARD) || harden_state == HARDEN_SAMPLING)
         watch_faults();
 }
 
@@ -313,6 +331,30 @@ void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
         errno = saved_errno;
     }
     return claim_small(size_bytes, alignment, kind);
+}
+
+/* Counts an allocation; if it is picked it gets a place of its own. NULL: none. */
+static void *claim_sampled(size_t size_bytes, size_t alignment)
+{
+    unsigned class_id = class_of_aligned(size_bytes, alignment);
+    struct thread *thread = class_id == 0 ? NULL : thread_enter();
+    if (thread == NULL)
+        return NULL;
+    bool picked = sampler_picks(thread, class_id);
+    thread_leave(thread);
+    return picked ? sampled_claim(size_bytes, alignment) : NULL;
+}
+
+bool harden_answers(size_t size_bytes, size_t alignment, void **block)
+{
+    if (harden_is_on()) {
+        *block = harden_claim(size_bytes, alignment, KIND_MALLOC);
+        return true;
+    }
+    if (harden_state != HARDEN_SAMPLING)
+        return false;
+    *block = claim_sampled(size_bytes, alignment);
+    return *block != NULL;
 }
 
 /* front_locate for the usual case: a block in order, in the first arena. */

@@ -16,7 +16,8 @@
 
 struct thread;
 
-enum { HARDEN_UNKNOWN = 0, HARDEN_OFF, HARDEN_ON };
+/* SAMPLING: not hardened, but some blocks are sampled (sampled.h). */
+enum { HARDEN_UNKNOWN = 0, HARDEN_OFF, HARDEN_ON, HARDEN_SAMPLING };
 extern uint8_t harden_state __attribute__((visibility("hidden")));
 
 /* Starts the process if need be, and says whether it is hardened. */
@@ -26,6 +27,9 @@ static inline bool harden_is_on(void)
 {
     return unlikely(harden_state != HARDEN_OFF) && (harden_state == HARDEN_ON || harden_decide());
 }
+
+/* For the doors of malloc: whether *block is the answer, and else the door leads on. */
+NOINLINE bool harden_answers(size_t size_bytes, size_t alignment, void **block);
 
 /* Takes the mode from config. Once, before the first block. */
 void harden_start(void);

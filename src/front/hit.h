@@ -33,7 +33,7 @@ static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
         return kind == KIND_MALLOC ? front_claim_above_small(size_bytes) : front_claim_as(size_bytes, kind);
     struct cache *cache = tls_cache;
     void *block;
-    if (unlikely(!cache_pop(cache, cache->small_class_offset[(size_bytes + 7) / 8], &block)))
+    if (unlikely(!cache_pop(cache, cache->claim_offset[(size_bytes + 7) / 8], &block)))
         return kind == KIND_MALLOC ? front_claim_slow(size_bytes) : front_claim_as(size_bytes, kind);
     return block;
 }
@@ -65,12 +65,13 @@ static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment
         size_t least_bytes = max_size(size_bytes, alignment);
         struct cache *cache = tls_cache;
         if (unlikely(least_bytes > SMALL_MAX_BYTES ||
-                     !cache_pop(cache, cache->small_class_offset[(least_bytes + 7) / 8], &block)))
+                     !cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)))
             return front_claim_aligned(size_bytes, alignment, kind);
         return block;
     }
     unsigned class_id = class_of_aligned(size_bytes, alignment);
-    if (class_id != 0 && likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
+    struct cache *cache = tls_cache;
+    if (class_id != 0 && likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
         return block;
     return front_claim_aligned(size_bytes, alignment, kind);
 }

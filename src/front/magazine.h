@@ -35,10 +35,13 @@ struct magazine {
 };
 _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offset times 8 is a magazine's distance");
 
-/* What the hit paths see of a thread. The class table is part of it: a register that points here serves both. */
+/* What the hit paths see of a thread. The tables are part of it: a register that points here serves all. They say where a
+ * claim pops, as a distance from the cache in units of 8 bytes: at the class's magazine, its class offset; or at its
+ * portion, in a process that samples (sampler.h). */
 struct cache {
     struct magazine magazine[CLASS_END];
-    uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
+    uint16_t claim_offset[SMALL_TABLE_ENTRIES]; /* by the request's size, rounded up, / 8 */
+    uint16_t claim_offset_of_class[CLASS_END];
 };
 
 extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec"), visibility("hidden")));
@@ -46,6 +49,12 @@ extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec")
 static ALWAYS_INLINE struct magazine *magazine_at(struct cache *cache, size_t class_offset)
 {
     return (struct magazine *)(void *)((char *)cache + class_offset * 8);
+}
+
+/* The distance of a magazine, or what begins like one, that lies in the same record as the cache. */
+static inline uint16_t cache_offset(const struct cache *cache, const void *magazine)
+{
+    return (uint16_t)(((const char *)magazine - (const char *)cache) / 8);
 }
 
 /* Takes the youngest block out; false when the magazine is empty or closed. */

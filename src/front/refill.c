@@ -6,6 +6,7 @@
  */
 #include "front/flush.h"
 #include "front/harden.h"
+#include "front/sampler.h"
 #include "front/hit.h"
 #include "front/pressure.h"
 #include "front/route.h"
@@ -195,6 +196,8 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
 static void *pop_at_hand(struct thread *thread, unsigned class_id)
 {
     void *block;
+    if (unlikely(thread->sampler != NULL) && sampler_pop(thread, class_id, &block))
+        return block;
     if (magazine_pop(&thread->cache.magazine[class_id], &block))
         return block;
     return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
@@ -214,6 +217,14 @@ static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exa
     return thread != NULL ? refill(thread, class_id, exact) : claim_from_pool(class_id);
 }
 
+/* For what the next hits of a thread that samples pop: blocks of the very class, for some of them may want its alignment. */
+static void give_portion(struct thread *thread, unsigned class_id)
+{
+    void *more = sampler_give(thread, class_id) ? claim_from_slabs(thread, class_id, true) : NULL;
+    if (more != NULL)
+        sampler_give_more(thread, class_id, more);
+}
+
 static void *claim_class(unsigned class_id, bool exact)
 {
     struct thread *thread = thread_enter();
@@ -222,6 +233,8 @@ static void *claim_class(unsigned class_id, bool exact)
     void *block = pop_at_hand(thread, class_id);
     if (block == NULL)
         block = claim_from_slabs(thread, class_id, exact);
+    if (unlikely(thread->sampler != NULL) && block != NULL)
+        give_portion(thread, class_id);
     thread_leave(thread);
     return block;
 }
@@ -242,12 +255,12 @@ void *front_claim_class(unsigned class_id, bool exact)
 
 void *front_claim_slow(size_t size_bytes)
 {
-    if (harden_is_on())
-        return harden_claim(size_bytes, 1, KIND_MALLOC);
+    void *block = NULL;
+    if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
+        return block;
     unsigned class_id = class_of(size_bytes);
     struct thread *thread = thread_enter_open();
     if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
-        void *block = NULL;
         if (class_id < CLASS_FIRST + N_TINY_CLASSES)
             block = open_word_pop(&thread->open_word[class_id], class_id);
         thread_leave_open(thread);
@@ -309,9 +322,12 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
     void *block;
     if (likely(size_bytes <= CLASS_MAX_BYTES)) {
         unsigned class_id = class_of_medium(size_bytes);
-        if (likely(magazine_pop(&tls_cache->magazine[class_id], &block)))
+        struct cache *cache = tls_cache;
+        if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
             return block;
-        return harden_is_on() ? harden_claim(size_bytes, 1, KIND_MALLOC) : front_claim_class(class_id, false);
+        if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
+            return block;
+        return front_claim_class(class_id, false);
     }
     bool zeroed;
     return front_claim_large(size_bytes, &zeroed);
@@ -334,6 +350,9 @@ void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind k
     }
     unsigned class_id = class_of_aligned(size_bytes, alignment);
     bool zeroed;
+    void *block;
+    if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, alignment, &block))
+        return block;
     return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
 }
 

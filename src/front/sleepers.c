@@ -132,6 +132,7 @@ static uint64_t trace_of(const struct thread *thread, bool *holds_anything)
     *holds_anything = thread->capacity_bytes != 0;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         trace = trace * 31 + (uintptr_t)thread->cache.magazine[c].top;
+        trace = trace * 31 + (thread->sampler == NULL ? 0 : (uintptr_t)thread->portion[c].top);
         *holds_anything |= thread->current[c] != NULL;
     }
     return trace;

@@ -12,6 +12,7 @@
 #include "front/harden.h"
 #include "front/pressure.h"
 #include "front/route.h"
+#include "front/sampler.h"
 #include "front/sleepers.h"
 #include "meta/arena.h"
 #include "meta/metapool.h"
@@ -24,9 +25,8 @@
 #include <pthread.h>
 #include <string.h>
 
-/* The closed cache: every magazine empty and full at once. Its class table is valid: malloc reads it before it sees the
- * closed magazine. Never written. */
-const struct cache closed_cache = {.small_class_offset = SMALL_CLASS_OFFSETS};
+/* The closed cache: every magazine empty and full at once. Its tables lead to its first magazine. Never written. */
+const struct cache closed_cache = {.claim_offset = {0}};
 
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
@@ -64,12 +64,22 @@ void thread_empty(struct thread *thread)
             shared_pool_disown_slab(slab);
     }
     harden_empty(thread);
+    sampler_empty(thread);
     magazine_forget_arrays(thread);
     background_note_cached(-(int64_t)thread->capacity_bytes);
     thread->capacity_bytes = 0;
 }
 
 /* ---- Life -------------------------------------------------------------------------------------------------------- */
+
+/* Claims pop where frees push. */
+static void fill_tables(struct cache *cache)
+{
+    for (unsigned i = 0; i < SMALL_TABLE_ENTRIES; i++)
+        cache->claim_offset[i] = small_class_offset[i];
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        cache->claim_offset_of_class[c] = (uint16_t)(c * CLASS_OFFSET_SCALE);
+}
 
 static struct thread *claim_record(void)
 {
@@ -79,8 +89,7 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         free_threads = thread->next_free;
     } else if ((thread = metapool_claim()) != NULL) {
-        memcpy(thread->cache.small_class_offset, closed_cache.small_class_offset,
-               sizeof closed_cache.small_class_offset);
+        fill_tables(&thread->cache);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
@@ -90,6 +99,8 @@ static struct thread *claim_record(void)
         thread->door = harden_state == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
         if (harden_state == HARDEN_ON)
             harden_prepare(thread);
+        else
+            sampler_prepare(thread);
         thread->handler_frame = 0;
         thread->refills_before = thread->refills;
         thread->thread_id = os_thread_id();
@@ -146,6 +157,7 @@ static void mend(struct thread *thread)
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
     harden_forget(thread);
+    sampler_forget(thread);
     magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)

@@ -27,11 +27,17 @@ size_t thread_cache_max_bytes(void);
 #define ARRAY_MIN_SLOTS 16
 #define N_ARRAY_KINDS 5
 
+/* Begins like a magazine; see sampler.h. */
+struct portion {
+    void **top, **base;
+};
+
 struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
     struct cache *door;               /* what tls_cache points to outside of slow paths: the cache, or the closed one */
+    struct sampler *sampler;          /* NULL: the thread does not sample */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
     uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
@@ -55,11 +61,12 @@ struct thread {
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 256 slots */
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
+    struct portion portion[CLASS_END]; /* last: on a page of its own, which is not touched where nothing is sampled */
 };
 
 /* A record and, behind it, the space for its magazines' larger arrays; together a piece of metapool.h. */
 #define THREAD_BYTES METAPOOL_PIECE_BYTES
-#define THREAD_RECORD_BYTES ((size_t)8192)
+#define THREAD_RECORD_BYTES ((size_t)12288)
 #define THREAD_ARRAY_SLOTS ((THREAD_BYTES - THREAD_RECORD_BYTES) / sizeof(void *))
 _Static_assert(sizeof(struct thread) <= THREAD_RECORD_BYTES, "the array space begins behind the record");
 

@@ -63,6 +63,9 @@ size_t os_physical_bytes(void);
 /* Random bits from the system, fit for secrets. */
 uint64_t os_random(void);
 
+/* Where the program, as opposed to a library, begins. */
+uintptr_t os_program_entry(void);
+
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
 

@@ -229,6 +229,11 @@ uint64_t os_random(void)
     return bits;
 }
 
+uintptr_t os_program_entry(void)
+{
+    return (uintptr_t)getauxval(AT_ENTRY);
+}
+
 size_t os_address_limit_bytes(void)
 {
     struct rlimit limit;

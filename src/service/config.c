@@ -15,6 +15,8 @@
 #define LRU_SUPERSLABS_STANDARD 4
 #define EMPTY_SLABS_STANDARD 64
 #define PURGE_DELAY_MS_STANDARD 250
+#define GUARD_SAMPLE_AUTO 50000
+#define GUARD_SAMPLE_MAX 1000000000
 
 struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD,
                         .empty_slabs = EMPTY_SLABS_STANDARD,
@@ -208,6 +210,15 @@ static bool parse_secure(const char *text)
     return true;
 }
 
+static bool parse_guard_sample(const char *text)
+{
+    size_t n = GUARD_SAMPLE_AUTO;
+    if (strcmp(text, "auto") != 0 && !parse_size(text, false, GUARD_SAMPLE_MAX, &n))
+        return false;
+    config.guard_sample = (uint32_t)n;
+    return true;
+}
+
 static bool parse_huge_pages(const char *text)
 {
     static const char *const names[] = {"never", "auto", "always"};
@@ -254,6 +265,10 @@ static const struct {
     {{"HAKMEM_SECURE", "0|1|max|canary,zero,quarantine,random,guard,type", "0",
       "hardened mode: all checks, those that are named, or every block on pages of its own as well"},
      parse_secure},
+    {{"HAKMEM_GUARD_SAMPLE", "0|auto|1..1000000000", "0",
+      "one of so many blocks lies beside an inaccessible page, and mistakes with it are reported with stacks; auto: "
+      "50000"},
+     parse_guard_sample},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

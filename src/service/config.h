@@ -37,6 +37,7 @@ struct config {
     unsigned budget_percent;                     /* of the control group's limit; 0: not so */
     bool budget_auto;                            /* the control group's limit decides whether, and how much */
     unsigned secure;                             /* enum secure */
+    uint32_t guard_sample;                       /* one of so many blocks gets a place of its own; 0: none. sampled.h */
     bool background;                             /* a thread of our own may give idle memory back */
     bool debug;                                  /* event log, in builds that have it */
 };

@@ -75,14 +75,24 @@ void report_line(const char *format, ...)
     os_write_stderr(line.text, line.len);
 }
 
-void report_misuse(const char *call, const char *what, const void *address, const char *detail, size_t number)
+void report_mistake(const char *call, const char *what, const void *address, const char *detail, size_t number)
 {
     if (detail == NULL)
         report_line("hakmem: %s: %s: %p", call, what, address);
     else
         report_line("hakmem: %s: %s: %p (%s %z)", call, what, address, detail, number);
+}
+
+void report_end_of_mistake(void)
+{
     if (config.on_error == ON_ERROR_ABORT)
         abort();
+}
+
+void report_misuse(const char *call, const char *what, const void *address, const char *detail, size_t number)
+{
+    report_mistake(call, what, address, detail, number);
+    report_end_of_mistake();
 }
 
 void report_bad_value(const char *name, const char *value, const char *values, const char *standard)

@@ -9,6 +9,10 @@
  * then it returns and the caller ignores the call. detail may be NULL. Keeps errno. */
 COLD void report_misuse(const char *call, const char *what, const void *address, const char *detail, size_t number);
 
+/* The same in two parts, for who has more to say in between. */
+COLD void report_mistake(const char *call, const char *what, const void *address, const char *detail, size_t number);
+COLD void report_end_of_mistake(void);
+
 /* A value of an environment variable that is not understood. */
 COLD void report_bad_value(const char *name, const char *value, const char *values, const char *standard);
 

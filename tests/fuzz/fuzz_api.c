@@ -382,11 +382,13 @@ static void claim(const struct op *op, struct record *r)
         REQUIRE(call_errno == ERRNO_MARK, r);
         REQUIRE(!is_impossible(q.size_bytes, q.alignment), r);
         model_enter(r, block, q.size_bytes, q.alignment, q.zeroed);
-        REQUIRE(r->emergency || q.alignment > 16 || config.secure != 0 ||
+        REQUIRE(r->emergency || r->sampled || q.alignment > 16 || config.secure != 0 ||
                     r->usable_bytes >= hak_good_size(q.size_bytes),
                 r);
         REQUIRE(!r->emergency || op->context >= CONTEXT_UNDER_LOCK, r);
-        REQUIRE(config.secure == 0 || r->emergency || r->usable_bytes == q.size_bytes, r);
+        REQUIRE((config.secure == 0 && !r->sampled) || r->emergency || r->usable_bytes == q.size_bytes ||
+                    (r->sampled && q.alignment <= 16 && r->usable_bytes == max_size(q.size_bytes, q.alignment)),
+                r);
     }
     check_lines();
 }

@@ -9,6 +9,7 @@
  */
 #include "model.h"
 
+#include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 
@@ -169,8 +170,9 @@ void model_enter(struct record *r, void *block, size_t size_bytes, size_t alignm
 {
     const struct arena *arena = registry_arena(block);
     *r = (struct record){.block = block, .size_bytes = size_bytes, .alignment = alignment};
-    REQUIRE(arena != NULL && "the block lies in no arena", r);
-    r->emergency = arena->class_map == NULL;
+    r->sampled = sampled_has(block);
+    REQUIRE((arena != NULL) != r->sampled && "the block lies in no arena, or in one and in a place of its own", r);
+    r->emergency = !r->sampled && arena->class_map == NULL;
     r->usable_bytes = hak_usable_size(block);
     REQUIRE(r->usable_bytes >= size_bytes, r);
     REQUIRE(((uintptr_t)block & (alignment - 1)) == 0, r);

@@ -13,6 +13,7 @@ struct record {
     size_t usable_bytes;  /* as the allocator says */
     size_t alignment;     /* as asked for; what free_aligned_sized is told */
     uint64_t mark;        /* what the contents depend on */
+    bool sampled;         /* it has a place of its own: HAKMEM_GUARD_SAMPLE */
     bool emergency;       /* it has no slab, and counts nowhere */
     bool in_call;         /* a call is at work on it: hands off */
 };

@@ -1,6 +1,6 @@
 #!/bin/bash
 # fuzz_short.sh - every input of the fuzzer's corpus and every finding of the past is run once more, in default mode and in
-# hardened modes.
+# hardened modes, and with sampled blocks.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
 
@@ -14,3 +14,5 @@ for mode in canary canary,zero,guard; do
     step "HAKMEM_SECURE=$mode"
     HAKMEM_SECURE=$mode "$replay" "$inputs"/regressions/* "$inputs"/corpus/*
 done
+step "HAKMEM_GUARD_SAMPLE=3"
+HAKMEM_GUARD_SAMPLE=3 "$replay" "$inputs"/regressions/* "$inputs"/corpus/*

@@ -38,6 +38,7 @@ good HAKMEM_EMPTY_SLABS 0 1048576
 good HAKMEM_PURGE_DELAY_MS -1 0 86400000
 good HAKMEM_BACKGROUND auto off
 good HAKMEM_THP never auto always
+good HAKMEM_GUARD_SAMPLE 0 auto 1 1000 1000000000
 good HAKMEM_BUDGET 0 1M 64M 1G 8M:16M 50% 100% auto
 good HAKMEM_SECURE 0 1 max canary zero,canary canary,zero,quarantine,random,guard,type type
 good HAKMEM_ARENA_BYTES 0 2M 64G
@@ -51,6 +52,7 @@ bad HAKMEM_EMPTY_SLABS "" x 1048577
 bad HAKMEM_PURGE_DELAY_MS "" -2 86400001
 bad HAKMEM_BACKGROUND "" on
 bad HAKMEM_THP "" yes
+bad HAKMEM_GUARD_SAMPLE -1 1000000001 often 1K ""
 bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T
 bad HAKMEM_SECURE "" 2 Max canary, ,canary canary,,zero canary,0 all zero,canaries
 bad HAKMEM_ARENA_BYTES "" 1M 65T -1

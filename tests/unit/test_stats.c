@@ -38,7 +38,7 @@
     X(lock_contended)                                                                                                  \
     X(refills)                                                                                                         \
     X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes)        \
-        X(budget_refusals) X(budget_reliefs)
+        X(budget_refusals) X(budget_reliefs) X(sampled_total)
 #define ONE(name) +1
 enum { N_COUNTERS = 0 COUNTERS_BEFORE_LOCKS(ONE) COUNTERS_AFTER_LOCKS(ONE) };
 _Static_assert(sizeof(struct hak_stats) == 8 + 8 * (N_COUNTERS + HAK_LOCK_N_CAUSES), "the list has every field");

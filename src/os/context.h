@@ -1,0 +1,26 @@
+/* context.h - what the system tells a signal handler of the code that it interrupted.
+ */
+#ifndef HAKMEM_OS_CONTEXT_H
+#define HAKMEM_OS_CONTEXT_H
+
+#include "base/base.h"
+
+#include <ucontext.h>
+
+/* The interrupted instruction's address, by the handler's third argument; 0 on processors whose frames we do not know. */
+#if defined(__x86_64__)
+#define OS_CONTEXT_HAS_PC true
+static ALWAYS_INLINE uintptr_t os_context_pc(const void *context)
+{
+    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+}
+#else
+#define OS_CONTEXT_HAS_PC false
+static ALWAYS_INLINE uintptr_t os_context_pc(const void *context)
+{
+    (void)context;
+    return 0;
+}
+#endif
+
+#endif

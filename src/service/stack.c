@@ -1,0 +1,81 @@
+/* stack.c - see stack.h.
+ * Owns     nothing.     Called by  front/sampled.c, front/harden.c     Calls  libc's backtrace and dladdr, report.h
+ * Threads  any.
+ * Signals  stack_take and stack_report may be called in a handler of a fault: libc's locks that they take are recursive, and
+ *          whoever holds one is running.
+ */
+#include "service/stack.h"
+
+#include "os/os.h"
+#include "service/report.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <execinfo.h>
+
+/* Our own code, by the linker. In a program that is linked statically the whole program. */
+extern const char __ehdr_start[] __attribute__((weak, visibility("hidden")));
+extern const char etext[] __attribute__((weak, visibility("hidden")));
+
+static _Atomic bool prepared;
+static bool own_frames_are_known;
+
+static bool is_own(uintptr_t address)
+{
+    return address - (uintptr_t)__ehdr_start < (uintptr_t)(etext - __ehdr_start);
+}
+
+void stack_prepare(void)
+{
+    void *frame[2];
+    own_frames_are_known = !is_own(os_program_entry()); /* else the program's beginning is among them */
+    (void)!backtrace(frame, 2);
+    atomic_store_explicit(&prepared, true, memory_order_release);
+}
+
+void stack_take(struct stack *stack)
+{
+    stack_take_interrupted(stack, 0);
+}
+
+void stack_take_interrupted(struct stack *stack, uintptr_t pc)
+{
+    int saved_errno = errno;
+    void *frame[STACK_MAX_FRAMES + 16]; /* some are our own */
+    int n = 0, first = 0;
+    if (atomic_load_explicit(&prepared, memory_order_acquire))
+        n = backtrace(frame, STACK_MAX_FRAMES + 16);
+    while (pc != 0 && first < n && (uintptr_t)frame[first] != pc)
+        first++;
+    first = first == n ? 0 : first;
+    while (own_frames_are_known && first < n && is_own((uintptr_t)frame[first]))
+        first++;
+    stack->thread_id = os_thread_id();
+    stack->n_frames = 0;
+    for (; first < n && stack->n_frames < STACK_MAX_FRAMES; first++)
+        stack->frame[stack->n_frames++] = frame[first];
+    errno = saved_errno;
+}
+
+/* A return address lies behind its call, perhaps in another function: the byte before it tells. */
+static void report_frame(unsigned i, const char *address)
+{
+    Dl_info info;
+    if (dladdr(address - 1, &info) == 0 || info.dli_fname == NULL)
+        report_line("hakmem:     #%u %p", i, address);
+    else if (info.dli_sname == NULL)
+        report_line("hakmem:     #%u %p (%s+0x%x)", i, address, info.dli_fname,
+                    (unsigned)(address - 1 - (const char *)info.dli_fbase));
+    else
+        report_line("hakmem:     #%u %p %s (%s+0x%x)", i, address, info.dli_sname, info.dli_fname,
+                    (unsigned)(address - 1 - (const char *)info.dli_fbase));
+}
+
+void stack_report(const char *title, const struct stack *stack)
+{
+    if (stack->n_frames == 0)
+        return;
+    report_line("hakmem:   %s by thread %z:", title, (size_t)stack->thread_id);
+    for (unsigned i = 0; i < stack->n_frames; i++)
+        report_frame(i, stack->frame[i]);
+}
