@@ -500,10 +500,13 @@ void span_move(void *from, void *to, size_t len_bytes)
     struct slab *from_head = head_of(from), *to_head = head_of(to);
     size_t moved_bytes = 0;
     /* Only between runs: pages that move take their mapping with them, and those of a run are replaced on release. */
-    uint32_t n = min_size(whole_superslabs(from_head, len_bytes), whole_superslabs(to_head, len_bytes));
+    uint32_t n_lent = whole_superslabs(from_head, len_bytes);
+    uint32_t n = min_size(n_lent, whole_superslabs(to_head, len_bytes));
     if (n != 0) {
         moved_bytes = (size_t)n << SUPERSLAB_SHIFT;
         move_superslabs(from_head->superslab, to_head->superslab, n);
     }
+    for (uint32_t i = n; i < n_lent; i++) /* Lent, but copied: to a handler's emergency block. */
+        superslab_extend_dirty(&from_head->superslab[i], SUPERSLAB_BYTES);
     memcpy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes);
 }

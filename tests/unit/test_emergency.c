@@ -311,6 +311,29 @@ static void realloc_under_the_lock(void **state)
     assert_null(pool_check());
 }
 
+/* What a run held before it was copied to an emergency block does not show in the block that gets its memory next. */
+static void run_left_for_an_emergency_block_is_not_clean(void **state)
+{
+    (void)state;
+    unsigned char *run = hak_malloc(6 * MIB); /* whole SuperSlabs: all of it is lent for the move */
+    assert_non_null(run);
+    memset(run, 0x3c, 6 * MIB);
+    lock_pool();
+    unsigned char *moved = hak_realloc(run, 40 * MIB);
+    pool_unlock();
+    assert_non_null(moved);
+    assert_true(is_emergency_block(moved));
+    assert_filled(moved, 6 * MIB, 0x3c);
+    hak_free(moved);
+    hak_free(hak_malloc(100 * KIB)); /* puts back what was deferred */
+    assert_null(pool_check());
+    unsigned char *zeroed = hak_calloc(1, 6 * MIB);
+    assert_ptr_equal(zeroed, run); /* else the next line would show nothing */
+    assert_filled(zeroed, 6 * MIB, 0);
+    hak_free(zeroed);
+    assert_null(pool_check());
+}
+
 static void small_blocks_freed_under_the_lock(void **state)
 {
     (void)state;
@@ -402,6 +425,7 @@ int main(void)
         cmocka_unit_test(malloc_under_the_lock),
         cmocka_unit_test(aligned_alloc_under_the_lock),
         cmocka_unit_test(realloc_under_the_lock),
+        cmocka_unit_test(run_left_for_an_emergency_block_is_not_clean),
         cmocka_unit_test(small_blocks_freed_under_the_lock),
         cmocka_unit_test(spans_freed_under_the_lock_are_deferred),
     };
