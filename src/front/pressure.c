@@ -66,6 +66,18 @@ void front_trim(int level)
         thread_leave(thread);
 }
 
+bool pressure_last_resort(size_t size_bytes)
+{
+    if (budget_is_set() || size_bytes > stats_read(&stats_counters.mapped_bytes) || pool_lock_is_mine())
+        return false;
+    struct thread *thread = thread_enter();
+    if (thread == NULL)
+        return false;
+    give_back(thread, HAK_TRIM_SLABS);
+    thread_leave(thread);
+    return true;
+}
+
 /* Above the soft line each running thread gives up its cache once a relief, when it next comes to a slow path. */
 static void give_up_cache(struct thread *thread)
 {

@@ -31,6 +31,11 @@ static inline bool pressure_is_news(const void *block)
  * Returns whether to try once more. */
 bool pressure_tell(bool failed);
 
+/* The system refuses a request of size_bytes: what the caller's own thread has cached goes back, and whatever became idle by
+ * that. Returns whether to try once more: not where that could not bring enough, nor under a budget, which has seen to it.
+ * Not inside a slow path. */
+bool pressure_last_resort(size_t size_bytes);
+
 /* Names that function. */
 void pressure_set_function(hak_pressure_function function, void *argument);
 

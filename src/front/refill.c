@@ -244,6 +244,8 @@ void *front_claim_class(unsigned class_id, bool exact)
     void *block = claim_class(class_id, exact);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
         block = claim_class(class_id, exact);
+    if (unlikely(block == NULL) && pressure_last_resort(class_table[class_id].bytes))
+        block = claim_class(class_id, exact);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         size_t block_bytes = class_table[class_id].bytes;
         block = emergency_claim(block_bytes, block_bytes & -block_bytes); /* any alignment that the class stands for */
@@ -290,6 +292,8 @@ void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
     void *block = claim_span(size_bytes, alignment, zeroed);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
+        block = claim_span(size_bytes, alignment, zeroed);
+    if (unlikely(block == NULL) && pressure_last_resort(size_bytes))
         block = claim_span(size_bytes, alignment, zeroed);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         block = emergency_claim(size_bytes, alignment);

@@ -134,7 +134,8 @@ static void run_limited(int resource, const char *name, size_t limit_kib, size_t
 
 static void test_resource_limits(void)
 {
-    static const size_t limits_kib[] = {400000, 200 * 1024, 64 * 1024, 32 * 1024};
+    static const size_t limits_kib[] = {400000,    200 * 1024, 64 * 1024, 32 * 1024,
+                                        16 * 1024, 12 * 1024,  10 * 1024, 8 * 1024};
     static const size_t sizes[][2] = {{64, CHECK_MIB}, {CHECK_MIB, 64}, {1000, 20000}, {20000, 2 * 1024 * 1024}};
     for (size_t i = 0; i < CHECK_COUNT(limits_kib); i++)
         for (size_t k = 0; k < CHECK_COUNT(sizes); k++) {
