@@ -3,6 +3,7 @@
 #   make                  install what is missing to build (Debian), then build into build/
 #   make run              the same, then the benchmark bench/run.sh
 #   make test             everything: all compilers, all kinds of build, all tests
+#   make coverage         which lines of the library the tests run; see tests/coverage/coverage.sh
 #   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
 #   make bench-latency, make bench-contention, make bench-memory
 #                         single calls in cycles; atomic instructions and locks per million operations; what memory
@@ -15,7 +16,7 @@
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan bench bench-latency bench-contention bench-memory bench-compare install setup format clean
+.PHONY: build run test test-tsan coverage bench bench-latency bench-contention bench-memory bench-compare install setup format clean
 
 build:
 	@$(SETUP) build
@@ -34,6 +35,10 @@ test:
 test-tsan:
 	@$(SETUP) build test
 	@tests/run.sh tsan
+
+coverage:
+	@$(SETUP) build test coverage
+	@tests/coverage/coverage.sh
 
 # PEERS="name=/path/lib.so ...", ONLY="pattern ...", ROUNDS=n, SECONDS=n and OUT=dir reach it by the environment.
 export PEERS ONLY ROUNDS OUT SIDES SECONDS
@@ -63,7 +68,7 @@ install:
 	cmake --install build --prefix "$(PREFIX)"
 
 setup:
-	@$(SETUP) build test bench format
+	@$(SETUP) build test coverage bench format
 
 format:
 	@$(SETUP) format

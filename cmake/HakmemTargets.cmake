@@ -29,6 +29,9 @@ function(hakmem_library_options target)
         -Wshadow -Wstrict-prototypes -Wmissing-prototypes
         -fvisibility=hidden -fno-semantic-interposition -ftls-model=initial-exec -fexceptions
         ${HAKMEM_NO_BUILTIN_MALLOC})
+    if(HAKMEM_COVERAGE)
+        target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic -fprofile-abs-path)
+    endif()
     # Defined as nothing, which is what a source that defines it for itself says too.
     target_compile_definitions(${target} PUBLIC _GNU_SOURCE= $<$<BOOL:${HAKMEM_DEBUG_CHECKS}>:HAKMEM_DEBUG_BUILD=1>)
 endfunction()

@@ -1,7 +1,7 @@
 #!/bin/bash
 # setup-debian.sh - installs the Debian packages that a target of the Makefile needs and that are missing.
 #
-# Usage: setup-debian.sh SET...     with SET one of build, test, bench, format.
+# Usage: setup-debian.sh SET...     with SET one of build, test, coverage, bench, format.
 #
 # Where nothing is missing it asks dpkg once and touches nothing else, so every target may call it first. Installing
 # needs root, or sudo. A package that this release of Debian does not have is named and left out: whoever needs it says
@@ -17,12 +17,13 @@ packages_of_set() {
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
             ;;
+        coverage) echo gcovr ;;
         bench)
             echo sqlite3 libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4 libtbbmalloc2 time python3 perl xz-utils \
                  redis-server redis-tools gnuplot-nox
             ;;
         format) echo clang-format ;;
-        *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, bench, format" >&2; exit 2 ;;
+        *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, coverage, bench, format" >&2; exit 2 ;;
     esac
 }
 

@@ -546,7 +546,7 @@ static void trim(const struct op *op)
     else
         hak_trim(op->how < 29 ? (int)(op->how % 3) : (int)op->how - 30);
     end_call();
-    /* Refused: a span is then counted as there with all its pages, those that had been gone before included. */
+    /* A SuperSlab that the system refused to take back counts as there up to its last page that is. */
     bool refused = faults.fired && (faults.mask & (OS_CALL_PURGE | OS_CALL_DECOMMIT)) != 0;
     REQUIRE((refused || committed_bytes() <= before_bytes) && "trim gives back", NULL);
     effort += 100;
