@@ -242,6 +242,28 @@ HAK_API int hak_resident_get(struct hak_resident *out) HAK_NOEXCEPT;
  * Returns    the length without the NUL that the whole text has; >= size_bytes means that it was cut. */
 HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
 
+/* ---- Heap profile ----------------------------------------------------------------------------------------------- */
+
+/* Which call stacks allocate, and whose blocks are live, by a sample: a block of b bytes is noted with the chance
+ * 1 - exp(-b/interval), and then counts for the inverse. The environment variable HAKMEM_PROFILE does the same from the start,
+ * and `hakmem profile PID` from outside. docs/heap-profile.md has the format, and how far the estimates can be off. */
+
+/* Begins. What an earlier profile noted is dropped; blocks that are live already are not in it.
+ * interval_bytes  bytes from one sample to the next in the mean, up to 2^40; 0 for the default, 512 KiB
+ * Returns         0, or -1 with errno EBUSY (one is on), EINVAL, ENOMEM, or ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
+ * Limits          65,535 different stacks of at most 48 frames; memory for them as they come, 29 MiB at most.
+ * Cost            while it is on, for each sample a walk up the stack, some 0.3 microseconds a frame, and a page of memory
+ *                 for as long as the block lives; and a slow call for one of some thirty small blocks. */
+HAK_API int hak_profile_start(size_t interval_bytes) HAK_NOEXCEPT;
+
+/* Ends. What was noted stays, and what of it is live stays true. */
+HAK_API void hak_profile_stop(void) HAK_NOEXCEPT;
+
+/* Writes what was noted so far to a file: text, which `go tool pprof` and `hakmem profile` read. Any number of times. Allocates
+ * nothing.
+ * Returns    0, or -1 with errno as open() and write() have it. */
+HAK_API int hak_profile_dump(const char *path) HAK_NOEXCEPT;
+
 /* "MAJOR.MINOR.PATCH", a constant string. */
 HAK_API const char *hak_version(void) HAK_NOEXCEPT;
 

@@ -6,6 +6,7 @@
  */
 #include "api/introspect.h"
 
+#include "api/profile.h"
 #include "front/front.h"
 #include "front/guarded.h"
 #include "front/harden.h"
@@ -395,13 +396,15 @@ static void write_file(const char *path, const char *bytes, size_t len)
 __attribute__((constructor)) static void on_load(void)
 {
     thread_start_process();
-    if (harden_state == HARDEN_SAMPLING)
+    if (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0)
         stack_prepare();
+    profile_start_process();
 }
 
 __attribute__((destructor)) static void on_exit_process(void)
 {
     harden_check_at_exit();
+    profile_end_process();
     if (config.stats == STATS_OFF)
         return;
     if (config.stats == STATS_TEXT) {

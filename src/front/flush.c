@@ -17,6 +17,7 @@
 
 #include "front/front.h"
 #include "front/harden.h"
+#include "front/profile.h"
 #include "front/route.h"
 #include "front/sampled.h"
 #include "meta/arena.h"
@@ -303,6 +304,8 @@ static void return_located(const struct place *place, void *block, const char *c
     }
     struct thread *thread = thread_enter();
     if (place->class_id == CLASS_SPAN) {
+        if (unlikely(profile_has_records()))
+            profile_forget(block);
         if (!span_return(block))
             report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
     } else if (thread != NULL) {

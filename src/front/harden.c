@@ -12,6 +12,7 @@
 
 #include "front/flush.h"
 #include "front/guarded.h"
+#include "front/profile.h"
 #include "front/sampled.h"
 #include "front/sampler.h"
 #include "front/seal.h"
@@ -27,7 +28,7 @@
 #include <signal.h>
 #include <string.h>
 
-uint8_t harden_state;
+_Atomic uint8_t harden_state;
 
 struct harden_secrets harden_secrets;
 
@@ -46,9 +47,9 @@ _Static_assert(sizeof(struct quarantine) <= METAPOOL_PIECE_BYTES, "a quarantine 
 
 bool harden_decide(void)
 {
-    if (harden_state == HARDEN_UNKNOWN)
+    if (harden_mode() == HARDEN_UNKNOWN)
         thread_start_process();
-    return harden_state == HARDEN_ON;
+    return harden_mode() == HARDEN_ON;
 }
 
 static struct sigaction fault_before;
@@ -77,13 +78,13 @@ static void watch_faults(void)
 
 static void start_sampling(void)
 {
-    if (harden_state == HARDEN_ON) {
+    if (harden_mode() == HARDEN_ON) {
         report_line("hakmem: HAKMEM_GUARD_SAMPLE has no effect with HAKMEM_SECURE");
     } else if (!sampled_start()) {
         report_line("hakmem: HAKMEM_GUARD_SAMPLE has no effect: no memory for it");
     } else {
-        sampler_start(config.guard_sample);
-        harden_state = HARDEN_SAMPLING;
+        sampler_start_by_count(config.guard_sample);
+        atomic_store(&harden_state, HARDEN_SAMPLING);
     }
 }
 
@@ -102,10 +103,10 @@ void harden_start(void)
         harden_secrets.factor = os_random() | 1;
         arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
     }
-    harden_state = config.secure != 0 ? HARDEN_ON : HARDEN_OFF;
+    atomic_store(&harden_state, config.secure != 0 ? HARDEN_ON : HARDEN_OFF);
     if (config.guard_sample != 0)
         start_sampling();
-    if (checks(SECURE_GUARD) || harden_state == HARDEN_SAMPLING)
+    if (checks(SECURE_GUARD) || harden_mode() == HARDEN_SAMPLING)
         watch_faults();
 }
 
@@ -333,16 +334,20 @@ void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
     return claim_small(size_bytes, alignment, kind);
 }
 
-/* Counts an allocation; if it is picked it gets a place of its own. NULL: none. */
+/* Counts an allocation; if it is picked it gets a place of its own, or is noted. NULL: it is not. */
 static void *claim_sampled(size_t size_bytes, size_t alignment)
 {
     unsigned class_id = class_of_aligned(size_bytes, alignment);
     struct thread *thread = class_id == 0 ? NULL : thread_enter();
     if (thread == NULL)
         return NULL;
+    profile_follow_if_due(thread);
     bool picked = sampler_picks(thread, class_id);
     thread_leave(thread);
-    return picked ? sampled_claim(size_bytes, alignment) : NULL;
+    if (!picked)
+        return NULL;
+    return harden_mode() == HARDEN_SAMPLING ? sampled_claim(size_bytes, alignment)
+                                            : profile_claim(size_bytes, alignment, class_id);
 }
 
 bool harden_answers(size_t size_bytes, size_t alignment, void **block)
@@ -351,7 +356,7 @@ bool harden_answers(size_t size_bytes, size_t alignment, void **block)
         *block = harden_claim(size_bytes, alignment, KIND_MALLOC);
         return true;
     }
-    if (harden_state != HARDEN_SAMPLING)
+    if (harden_mode() != HARDEN_SAMPLING && harden_mode() != HARDEN_PROFILING)
         return false;
     *block = claim_sampled(size_bytes, alignment);
     return *block != NULL;
@@ -525,7 +530,7 @@ static void check_free(void *block)
 
 void harden_check_at_exit(void)
 {
-    struct thread *thread = harden_state == HARDEN_ON && checks(SECURE_ZERO) ? thread_enter() : NULL;
+    struct thread *thread = harden_mode() == HARDEN_ON && checks(SECURE_ZERO) ? thread_enter() : NULL;
     if (thread == NULL)
         return;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {

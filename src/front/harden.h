@@ -16,16 +16,23 @@
 
 struct thread;
 
-/* SAMPLING: not hardened, but some blocks are sampled (sampled.h). */
-enum { HARDEN_UNKNOWN = 0, HARDEN_OFF, HARDEN_ON, HARDEN_SAMPLING };
-extern uint8_t harden_state __attribute__((visibility("hidden")));
+/* SAMPLING: not hardened, but some blocks are sampled (sampled.h). PROFILING: not hardened, but some are noted with the
+ * stack of who allocated them (profile.h): the only one that begins and ends while the process runs. */
+enum { HARDEN_UNKNOWN = 0, HARDEN_OFF, HARDEN_ON, HARDEN_SAMPLING, HARDEN_PROFILING };
+extern _Atomic uint8_t harden_state __attribute__((visibility("hidden")));
+
+static inline unsigned harden_mode(void)
+{
+    return atomic_load_explicit(&harden_state, memory_order_relaxed); /* relaxed: who sees it late follows late */
+}
 
 /* Starts the process if need be, and says whether it is hardened. */
 NOINLINE bool harden_decide(void);
 
 static inline bool harden_is_on(void)
 {
-    return unlikely(harden_state != HARDEN_OFF) && (harden_state == HARDEN_ON || harden_decide());
+    unsigned mode = harden_mode();
+    return unlikely(mode != HARDEN_OFF) && (mode == HARDEN_ON || harden_decide());
 }
 
 /* For the doors of malloc: whether *block is the answer, and else the door leads on. */

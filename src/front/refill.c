@@ -9,6 +9,7 @@
 #include "front/sampler.h"
 #include "front/hit.h"
 #include "front/pressure.h"
+#include "front/profile.h"
 #include "front/route.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
@@ -230,6 +231,7 @@ static void *claim_class(unsigned class_id, bool exact)
     struct thread *thread = thread_enter();
     if (thread == NULL)
         return claim_from_slabs(NULL, class_id, exact);
+    profile_follow_if_due(thread);
     void *block = pop_at_hand(thread, class_id);
     if (block == NULL)
         block = claim_from_slabs(thread, class_id, exact);
@@ -258,7 +260,7 @@ void *front_claim_class(unsigned class_id, bool exact)
 void *front_claim_slow(size_t size_bytes)
 {
     void *block = NULL;
-    if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
+    if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
         return block;
     unsigned class_id = class_of(size_bytes);
     struct thread *thread = thread_enter_open();
@@ -288,7 +290,7 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
     return block;
 }
 
-void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+void *front_claim_place(size_t size_bytes, size_t alignment, bool *zeroed)
 {
     void *block = claim_span(size_bytes, alignment, zeroed);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
@@ -301,6 +303,14 @@ void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
     }
     if (unlikely(block == NULL))
         note_failure();
+    return block;
+}
+
+void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    void *block = front_claim_place(size_bytes, alignment, zeroed);
+    if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
+        profile_consider(block, size_bytes);
     return block;
 }
 
@@ -318,6 +328,8 @@ bool front_resize_span(void *block, size_t size_bytes)
     }
     if (thread != NULL)
         thread_leave(thread);
+    if (unlikely(profile_has_records()) && resized)
+        profile_resized(block, size_bytes);
     return resized;
 }
 
@@ -329,7 +341,7 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
         struct cache *cache = tls_cache;
         if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
             return block;
-        if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
+        if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
             return block;
         return front_claim_class(class_id, false);
     }
@@ -355,7 +367,7 @@ void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind k
     unsigned class_id = class_of_aligned(size_bytes, alignment);
     bool zeroed;
     void *block;
-    if (unlikely(harden_state != HARDEN_OFF) && harden_answers(size_bytes, alignment, &block))
+    if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, alignment, &block))
         return block;
     return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
 }

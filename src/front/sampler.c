@@ -1,5 +1,6 @@
 /* sampler.c - see sampler.h.
- * Owns     the interval; each thread's counts.     Called by  refill.c, thread.c     Calls  flush.h, metapool.h
+ * Owns     the chance of a pick; each thread's counts.     Called by  refill.c, thread.c, harden.c, profile.c
+ * Calls    flush.h, metapool.h
  * Threads  each on its own record.
  * I1  `left` of a class is how many more allocations there are to the next pick, that one included, less what has been
  *     popped of the portion.
@@ -8,6 +9,7 @@
 
 #include "front/flush.h"
 #include "os/os.h"
+#include "pool/shared_pool.h"
 
 #include <string.h>
 
@@ -29,12 +31,12 @@ struct sampler {
 };
 _Static_assert(sizeof(struct sampler) <= METAPOOL_PIECE_BYTES, "it is a piece of metapool.h");
 
-static uint32_t pick_interval; /* 0: no picks */
+_Atomic uint32_t sampler_epoch;
 
-void sampler_start(uint32_t interval)
-{
-    pick_interval = interval;
-}
+static _Atomic bool picks;
+/* Of each class: the number of allocations from one pick to the next is 1 plus what is whole in -ln(u) times this, u being
+ * uniform in (0, 1). 0: each is picked. */
+static double stretch[CLASS_END];
 
 /* The natural logarithm of x > 0, to 7 digits. libm has a better one, and hakmem needs libc alone. */
 static double logarithm(double x)
@@ -50,39 +52,93 @@ static double logarithm(double x)
            2 * t * (1 + square * (1 / 3. + square * (1 / 5. + square * (1 / 7. + square * (1 / 9. + square / 11)))));
 }
 
-/* Geometrically distributed on 1, 2, ... with the mean pick_interval. */
-static uint32_t draw(struct sampler *sampler)
+/* Geometrically distributed on 1, 2, ... */
+static uint32_t draw(struct sampler *sampler, unsigned class_id)
 {
     uint64_t x = sampler->random; /* xorshift64* */
     x ^= x >> 12;
     x ^= x << 25;
     x ^= x >> 27;
     sampler->random = x;
-    if (pick_interval == 1)
-        return 1;
     double uniform = ((double)(x * 0x2545f4914f6cdd1du >> 11) + 0.5) / 9007199254740992.; /* in (0, 1), of 53 bits */
-    double n = 1 + logarithm(uniform) / logarithm(1 - 1. / pick_interval);
+    double n = 1 - logarithm(uniform) * stretch[class_id];
     return n < LEFT_MAX ? (uint32_t)n : LEFT_MAX;
 }
 
-void sampler_prepare(struct thread *thread)
+/* Threads see a new epoch after what it stands for. */
+static void change(bool on)
 {
-    if (pick_interval == 0)
-        return;
-    if (thread->sampler == NULL)
-        thread->sampler = metapool_claim();
+    atomic_store_explicit(&picks, on, memory_order_relaxed); /* relaxed: the epoch publishes it */
+    atomic_fetch_add_explicit(&sampler_epoch, 1, memory_order_release);
+}
+
+void sampler_start_by_count(uint32_t n)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        stretch[c] = n == 1 ? 0 : -1 / logarithm(1 - 1. / n);
+    change(true);
+}
+
+/* A block of b bytes is picked with the chance 1 - exp(-b/interval), so -1/ln(1 - chance) is interval/b. */
+void sampler_start_by_bytes(size_t interval_bytes)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        stretch[c] = (double)interval_bytes / class_table[c].bytes;
+    change(true);
+}
+
+void sampler_stop(void)
+{
+    change(false);
+}
+
+/* Claims pop from the portions, which are empty: so the next ones come by the slow path. */
+static void begin(struct thread *thread)
+{
     struct sampler *sampler = thread->sampler;
-    if (sampler == NULL)
-        return; /* No memory: nothing of this thread's is picked. */
     sampler->random = os_random() | 1;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
-        sampler->left[c] = draw(sampler);
+        sampler->left[c] = draw(sampler, c);
         sampler->given[c] = 0;
         thread->portion[c].top = thread->portion[c].base = sampler->slot[c];
         thread->cache.claim_offset_of_class[c] = cache_offset(&thread->cache, &thread->portion[c]);
     }
     for (unsigned i = 0; i < SMALL_TABLE_ENTRIES; i++)
         thread->cache.claim_offset[i] = thread->cache.claim_offset_of_class[small_class_offset[i] / CLASS_OFFSET_SCALE];
+}
+
+void sampler_dissolve(struct thread *thread)
+{
+    sampler_empty(thread);
+    thread->sampler = NULL;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        thread->cache.claim_offset_of_class[c] = (uint16_t)(c * CLASS_OFFSET_SCALE);
+    for (unsigned i = 0; i < SMALL_TABLE_ENTRIES; i++)
+        thread->cache.claim_offset[i] = small_class_offset[i];
+}
+
+static void *claim_piece(bool locked)
+{
+    if (!locked && !pool_lock(HAK_LOCK_METADATA))
+        return NULL;
+    void *piece = metapool_claim();
+    if (!locked)
+        pool_unlock();
+    return piece;
+}
+
+void sampler_follow(struct thread *thread, bool locked)
+{
+    thread->sampler_epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
+    bool on = atomic_load_explicit(&picks, memory_order_relaxed);
+    if (on && thread->sampler_piece == NULL)
+        thread->sampler_piece = claim_piece(locked); /* NULL: no memory; nothing of this thread's is picked. */
+    if (thread->sampler != NULL)
+        sampler_dissolve(thread);
+    if (on && thread->sampler_piece != NULL) {
+        thread->sampler = thread->sampler_piece;
+        begin(thread);
+    }
 }
 
 bool sampler_picks(struct thread *thread, unsigned class_id)
@@ -95,7 +151,7 @@ bool sampler_picks(struct thread *thread, unsigned class_id)
     sampler->given[class_id] = 0;
     if (--sampler->left[class_id] != 0)
         return false;
-    sampler->left[class_id] = draw(sampler);
+    sampler->left[class_id] = draw(sampler, class_id);
     return true;
 }
 

@@ -16,11 +16,22 @@
 
 #define PORTION_MAX_SLOTS 64
 
-/* Begins to pick, one of so many. Before the first thread has a record. */
-void sampler_start(uint32_t interval);
+/* Counts up when picks begin or end, or should: a thread whose record has another number calls sampler_follow on its next slow
+ * path. Written from outside of the process, too: see profile.h. */
+extern _Atomic uint32_t sampler_epoch __attribute__((visibility("hidden")));
 
-/* A thread has got a record: prepares its portions, if picks are made. Caller holds the pool lock. */
-void sampler_prepare(struct thread *thread);
+/* Begins to pick: one of n allocations; or of each class so many that in the mean one falls on interval_bytes, as if each byte
+ * had the same small chance to be the one. Or ends it. Any thread; not two at once. */
+void sampler_start_by_count(uint32_t n);
+void sampler_start_by_bytes(size_t interval_bytes);
+void sampler_stop(void);
+
+/* A thread has got a record, or the epoch has changed: prepares its portions, or dissolves them. Between thread_enter and
+ * thread_leave; or, of a record without a thread, under the pool lock. */
+COLD void sampler_follow(struct thread *thread, bool locked);
+
+/* Claims pop where frees push, from now on. Likewise. */
+void sampler_dissolve(struct thread *thread);
 
 /* Counts an allocation that comes by a slow path; whether it is picked. Between thread_enter and thread_leave. */
 bool sampler_picks(struct thread *thread, unsigned class_id);

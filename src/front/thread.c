@@ -11,6 +11,7 @@
 #include "front/handler.h"
 #include "front/harden.h"
 #include "front/pressure.h"
+#include "front/profile.h"
 #include "front/route.h"
 #include "front/sampler.h"
 #include "front/sleepers.h"
@@ -72,15 +73,6 @@ void thread_empty(struct thread *thread)
 
 /* ---- Life -------------------------------------------------------------------------------------------------------- */
 
-/* Claims pop where frees push. */
-static void fill_tables(struct cache *cache)
-{
-    for (unsigned i = 0; i < SMALL_TABLE_ENTRIES; i++)
-        cache->claim_offset[i] = small_class_offset[i];
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        cache->claim_offset_of_class[c] = (uint16_t)(c * CLASS_OFFSET_SCALE);
-}
-
 static struct thread *claim_record(void)
 {
     if (!pool_lock(HAK_LOCK_METADATA))
@@ -89,18 +81,18 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         free_threads = thread->next_free;
     } else if ((thread = metapool_claim()) != NULL) {
-        fill_tables(&thread->cache);
+        sampler_dissolve(thread);
         thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&all_threads, thread, memory_order_release);
     }
     if (thread != NULL) {
         atomic_store(&thread->busy, 1); /* nobody else's until create() is done with it */
         thread->tls_slot = &tls_cache;
-        thread->door = harden_state == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
-        if (harden_state == HARDEN_ON)
+        thread->door = harden_mode() == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
+        if (harden_mode() == HARDEN_ON)
             harden_prepare(thread);
         else
-            sampler_prepare(thread);
+            sampler_follow(thread, true);
         thread->handler_frame = 0;
         thread->refills_before = thread->refills;
         thread->thread_id = os_thread_id();
@@ -151,6 +143,16 @@ static void on_thread_exit(void *record)
     release_record(thread);
 }
 
+void thread_close_all_doors(void)
+{
+    if (!pool_lock(HAK_LOCK_METADATA)) /* under which no thread's record is let go, and so no tls_slot goes */
+        return;
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: written under our lock */
+            __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+    pool_unlock();
+}
+
 /* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done. */
 static void mend(struct thread *thread)
 {
@@ -171,6 +173,7 @@ static void on_fork_child(void)
     shared_pool_fork_child(interrupted);
     background_fork_child();
     pressure_fork_child(interrupted);
+    profile_fork_child();
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
      * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
      * leak. */

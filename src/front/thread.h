@@ -38,6 +38,7 @@ struct thread {
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
     struct cache *door;               /* what tls_cache points to outside of slow paths: the cache, or the closed one */
     struct sampler *sampler;          /* NULL: the thread does not sample */
+    struct sampler *sampler_piece;    /* its memory, kept for the next time. NULL: none yet */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
     uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
@@ -50,6 +51,7 @@ struct thread {
     _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
     _Atomic uint32_t claim;           /* enum thread_claim: another thread is at the record. See sleepers.c */
     uint32_t relief;                  /* the last relief in which it gave up its cache; see pressure.c */
+    uint32_t sampler_epoch;           /* that the record's portions are of; see sampler.h */
     uint8_t shrink_cursor;            /* class that next gives up capacity */
     uint8_t crowded;                  /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
@@ -167,6 +169,9 @@ void thread_empty(struct thread *thread);
 
 /* All records; NULL when there are none. Any thread. */
 struct thread *thread_first(void);
+
+/* Closes the doors of all threads: the next call of each takes the slow path. One that is on a slow path right now may miss it. */
+void thread_close_all_doors(void);
 
 /* Starts the allocator if need be: configuration, handlers. Any number of times. */
 void thread_start_process(void);

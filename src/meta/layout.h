@@ -83,7 +83,10 @@ struct slab {
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
     struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
     char *memory;                 /* the slab's 64 KiB. Likewise */
-    _Atomic uint64_t *bits;       /* small_bits or the large map. Set on acquire */
+    union {
+        _Atomic uint64_t *bits; /* small_bits or the large map. Set on acquire */
+        uint64_t sample;        /* head of a span: what the heap profile knows of the block; 0: nothing. Who holds the block */
+    };
     union {
         struct {
             size_t span_bytes;          /* head: usable bytes, a multiple of the page. Pool lock */

@@ -125,6 +125,8 @@ enum os_call {
 unsigned long os_fail_from(unsigned long first, unsigned long n, unsigned mask);
 /* Reservations above this size fail, as under vm.overcommit_memory=2 or valgrind. SIZE_MAX ends it. */
 void os_fail_reservations_above(size_t len_bytes);
+/* From now on os_random gives a series that the seed decides; 0 ends it. */
+void os_pretend_random(uint64_t seed);
 /* Pretends another system page size; 0 ends it. */
 void os_pretend_page_bytes(size_t page_bytes);
 #endif

@@ -55,6 +55,24 @@ void os_fail_reservations_above(size_t len_bytes)
     atomic_store(&reserve_limit_bytes, len_bytes);
 }
 
+static _Atomic uint64_t pretended_random; /* 0: none */
+
+void os_pretend_random(uint64_t seed)
+{
+    atomic_store(&pretended_random, seed);
+}
+
+/* splitmix64; 0: no seed was given. */
+static uint64_t next_pretended(void)
+{
+    if (atomic_load(&pretended_random) == 0)
+        return 0;
+    uint64_t z = atomic_fetch_add(&pretended_random, 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
 void os_pretend_page_bytes(size_t page_bytes)
 {
     os_page_bytes_known = page_bytes != 0 ? page_bytes : getauxval(AT_PAGESZ);
@@ -72,6 +90,7 @@ static bool fault(enum os_call call, size_t len_bytes)
 #define FAULT(call, len_bytes) fault(call, len_bytes)
 #else
 #define FAULT(call, len_bytes) false
+#define next_pretended() ((uint64_t)0)
 #endif
 
 size_t os_page_bytes_known = 4096;
@@ -218,7 +237,9 @@ size_t os_physical_bytes(void)
 uint64_t os_random(void)
 {
     int saved_errno = errno;
-    uint64_t bits;
+    uint64_t bits = next_pretended();
+    if (bits != 0)
+        return bits;
     if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) { /* too early in the system's life */
         struct timespec now = {0};
         clock_gettime(CLOCK_MONOTONIC, &now);

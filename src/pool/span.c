@@ -148,6 +148,7 @@ static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
     struct slab *head = superslab_slab(ss, slot);
     head->span_slabs = (uint16_t)n;
     head->span_bytes = len_bytes;
+    head->sample = 0;
     pool_unlock();
     return superslab_memory(ss) + slot * SLAB_BYTES;
 }
@@ -252,6 +253,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     struct slab *head = superslab_slab(ss, 0);
     slab_place(head, ss, 0);
     head->span_slabs = 0; /* tells a run from a span */
+    head->sample = 0;
     set_state(head, SLAB_SPAN_HEAD);
     pool_unlock();
     return superslab_memory(ss);

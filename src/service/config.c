@@ -219,6 +219,22 @@ static bool parse_guard_sample(const char *text)
     return true;
 }
 
+static bool parse_heap_profile(const char *text)
+{
+    if (strcmp(text, "0") == 0)
+        return true;
+    config.profile_report = strcmp(text, "report") == 0;
+    if (*text == 0 || strlen(text) >= sizeof config.profile_path)
+        return false;
+    strcpy(config.profile_path, text); /* NOLINT: it fits */
+    return true;
+}
+
+static bool parse_profile_interval(const char *text)
+{
+    return parse_size(text, true, (size_t)1 << 40, &config.profile_interval_bytes);
+}
+
 static bool parse_huge_pages(const char *text)
 {
     static const char *const names[] = {"never", "auto", "always"};
@@ -269,6 +285,11 @@ static const struct {
       "one of so many blocks lies beside an inaccessible page, and mistakes with it are reported with stacks; auto: "
       "50000"},
      parse_guard_sample},
+    {{"HAKMEM_PROFILE", "0|report|FILE", "0",
+      "heap profile by samples, written at exit: the largest live stacks on stderr, or all to a file (%p: the process)"},
+     parse_heap_profile},
+    {{"HAKMEM_PROFILE_INTERVAL", "1..1T", "512K", "bytes from one sample to the next in the mean"},
+     parse_profile_interval},
     {{"HAKMEM_ARENA_BYTES", "0|2M..64T", "0", "address space reserved at a time; 0: by the machine's memory"},
      parse_arena},
     {{"HAKMEM_DEBUG", "0|1", "0", "event log on stderr; debug builds only"}, parse_debug},

@@ -38,6 +38,9 @@ struct config {
     bool budget_auto;                            /* the control group's limit decides whether, and how much */
     unsigned secure;                             /* enum secure */
     uint32_t guard_sample;                       /* one of so many blocks gets a place of its own; 0: none. sampled.h */
+    char profile_path[CONFIG_PATH_MAX_BYTES];    /* where the heap profile goes at exit; "": there is none. profile.h */
+    size_t profile_interval_bytes;               /* 0: the default */
+    bool profile_report;                         /* on stderr instead */
     bool background;                             /* a thread of our own may give idle memory back */
     bool debug;                                  /* event log, in builds that have it */
 };

@@ -76,6 +76,11 @@ void stack_report(const char *title, const struct stack *stack)
     if (stack->n_frames == 0)
         return;
     report_line("hakmem:   %s by thread %z:", title, (size_t)stack->thread_id);
+    stack_report_frames(stack);
+}
+
+void stack_report_frames(const struct stack *stack)
+{
     for (unsigned i = 0; i < stack->n_frames; i++)
         report_frame(i, stack->frame[i]);
 }

@@ -30,4 +30,7 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc);
  * place in its module, for addr2line. Nothing for an empty stack. Allocates nothing. */
 COLD void stack_report(const char *title, const struct stack *stack);
 
+/* The lines of the frames alone. */
+COLD void stack_report_frames(const struct stack *stack);
+
 #endif

@@ -1,0 +1,261 @@
+/* profile.c - the heap profile as programs see it: hak_profile_*, HAKMEM_PROFILE, the dump and the report.
+ * Owns     nothing but the number of the process that began.     Called by  programs, introspect.c (start and end of the process)
+ * Calls    front/profile.h
+ * Threads  any. Nothing here allocates: a dump shows the heap as it is, and can be had when memory is exhausted.
+ *
+ * The dump is gperftools' text format, which `go tool pprof`, google-pprof and `hakmem profile` read, with sums that are
+ * estimates already: docs/heap-profile.md.
+ */
+#include "api/profile.h"
+
+#include "front/profile.h"
+#include "front/thread.h"
+#include "hakmem/hakmem.h"
+#include "os/os.h"
+#include "service/config.h"
+#include "service/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define REPORT_STACKS 20
+
+static pid_t first_process;
+
+/* ---- The dump ---------------------------------------------------------------------------------------------------- */
+
+struct output {
+    int file, error; /* errno of the first write that failed */
+    size_t len;
+    char buffer[4096];
+};
+
+static void flush_output(struct output *output)
+{
+    for (size_t done = 0; done < output->len && output->error == 0;) {
+        ssize_t n = write(output->file, output->buffer + done, output->len - done);
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            output->error = n == 0 ? EIO : errno;
+    }
+    output->len = 0;
+}
+
+/* At most 400 bytes. */
+__attribute__((format(printf, 2, 3))) static void print(struct output *output, const char *format, ...)
+{
+    va_list arguments;
+    if (sizeof output->buffer - output->len < 400)
+        flush_output(output);
+    va_start(arguments, format);
+    int n = vsnprintf(output->buffer + output->len, sizeof output->buffer - output->len, format, arguments);
+    va_end(arguments);
+    output->len += n > 0 ? min_size((size_t)n, sizeof output->buffer - output->len - 1) : 0;
+}
+
+struct sums {
+    unsigned long long live_count, live_bytes, total_count, total_bytes;
+};
+
+/* A count in whole blocks. */
+static unsigned long long blocks_of(uint64_t count)
+{
+    return (count + PROFILE_COUNT_SCALE / 2) / PROFILE_COUNT_SCALE;
+}
+
+/* Read one after the other while the program goes on: what is live was allocated, and no sum is below zero. */
+static struct sums sums_of(const struct profile_record *record)
+{
+    uint64_t live_count = atomic_load_explicit(&record->live_count, memory_order_relaxed); /* relaxed, all: numbers */
+    uint64_t live_bytes = atomic_load_explicit(&record->live_bytes, memory_order_relaxed);
+    uint64_t total_count = atomic_load_explicit(&record->total_count, memory_order_relaxed);
+    uint64_t total_bytes = atomic_load_explicit(&record->total_bytes, memory_order_relaxed);
+    return (struct sums){blocks_of(live_count > total_count ? 0 : live_count),
+                         live_bytes > total_bytes ? 0 : live_bytes, blocks_of(total_count), total_bytes};
+}
+
+/* Record i, counted from 1; NULL: it is not valid. */
+static const struct profile_record *record_at(uint32_t i)
+{
+    const struct profile_record *record = &profile_state.records[i];
+    return atomic_load_explicit(&record->total_samples, memory_order_acquire) == 0 ? NULL : record;
+}
+
+static void print_line(struct output *output, const struct sums *sums, const struct stack *stack)
+{
+    print(output, "%llu: %llu [%llu: %llu] @", sums->live_count, sums->live_bytes, sums->total_count,
+          sums->total_bytes);
+    for (uint32_t i = 0; i < stack->n_frames; i++)
+        print(output, " %p", stack->frame[i]);
+    print(output, "\n");
+}
+
+static struct sums sum_of_all(uint32_t n)
+{
+    struct sums all = {0};
+    for (uint32_t i = 1; i <= n; i++) {
+        if (record_at(i) == NULL)
+            continue;
+        struct sums one = sums_of(record_at(i));
+        all.live_count += one.live_count;
+        all.live_bytes += one.live_bytes;
+        all.total_count += one.total_count;
+        all.total_bytes += one.total_bytes;
+    }
+    return all;
+}
+
+static void copy_maps(struct output *output)
+{
+    char piece[512];
+    ssize_t n;
+    int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    while (maps >= 0 && (n = read(maps, piece, sizeof piece)) > 0) {
+        if (sizeof output->buffer - output->len < (size_t)n)
+            flush_output(output);
+        memcpy(output->buffer + output->len, piece, (size_t)n);
+        output->len += (size_t)n;
+    }
+    if (maps >= 0)
+        close(maps);
+}
+
+static void write_records(struct output *output)
+{
+    uint32_t n = profile_has_records() ? atomic_load(&profile_state.n_records) : 0;
+    struct sums all = sum_of_all(n);
+    print(output, "heap profile: %llu: %llu [%llu: %llu] @ heapprofile\n", all.live_count, all.live_bytes,
+          all.total_count, all.total_bytes);
+    for (uint32_t i = 1; i <= n; i++) {
+        if (record_at(i) == NULL)
+            continue;
+        struct sums sums = sums_of(record_at(i));
+        print_line(output, &sums, &record_at(i)->stack);
+    }
+    uint32_t ms = os_now_ms() - (uint32_t)atomic_load(&profile_state.from_ms);
+    print(output, "# hakmem %s pid=%d interval_bytes=%llu seconds=%u.%03u samples=%llu dropped=%llu\n", hak_version(),
+          (int)getpid(), (unsigned long long)atomic_load(&profile_state.interval_bytes), ms / 1000, ms % 1000,
+          (unsigned long long)atomic_load(&profile_state.n_samples),
+          (unsigned long long)atomic_load(&profile_state.n_dropped));
+    print(output, "\nMAPPED_LIBRARIES:\n");
+    copy_maps(output);
+}
+
+static int dump(const char *path)
+{
+    struct output output = {.file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+    if (output.file < 0)
+        return errno;
+    write_records(&output);
+    flush_output(&output);
+    if (close(output.file) != 0 && output.error == 0)
+        output.error = errno;
+    return output.error;
+}
+
+/* ---- The report -------------------------------------------------------------------------------------------------- */
+
+/* The record that has most live bytes of those that come after `bytes` and number `after`; 0: there is none. */
+static uint32_t next_largest(uint64_t bytes, uint32_t after)
+{
+    uint32_t found = 0, n = atomic_load(&profile_state.n_records);
+    uint64_t most = 0;
+    for (uint32_t i = 1; i <= n; i++) {
+        uint64_t own = record_at(i) == NULL ? 0 : sums_of(record_at(i)).live_bytes;
+        if (own > most && (own < bytes || (own == bytes && i > after))) {
+            most = own;
+            found = i;
+        }
+    }
+    return found;
+}
+
+static COLD void report(void)
+{
+    struct sums all = sum_of_all(atomic_load(&profile_state.n_records));
+    report_line("hakmem: live at exit, by samples: %z bytes in %z blocks", (size_t)all.live_bytes,
+                (size_t)all.live_count);
+    uint64_t bytes = UINT64_MAX;
+    for (uint32_t i = 0, number = 0; i < REPORT_STACKS && (number = next_largest(bytes, number)) != 0; i++) {
+        struct sums sums = sums_of(record_at(number));
+        bytes = sums.live_bytes;
+        report_line("hakmem:   %z bytes in %z blocks, allocated by", (size_t)sums.live_bytes, (size_t)sums.live_count);
+        stack_report_frames(&record_at(number)->stack);
+    }
+}
+
+/* ---- The interface ----------------------------------------------------------------------------------------------- */
+
+static int answer(int status)
+{
+    if (status == 0)
+        return 0;
+    errno = status;
+    return -1;
+}
+
+int hak_profile_start(size_t interval_bytes)
+{
+    thread_start_process();
+    stack_prepare();
+    return answer(profile_start(interval_bytes));
+}
+
+void hak_profile_stop(void)
+{
+    profile_stop();
+}
+
+int hak_profile_dump(const char *path)
+{
+    int saved_errno = errno, status = path == NULL ? EINVAL : dump(path);
+    errno = saved_errno;
+    return answer(status);
+}
+
+/* ---- The process ------------------------------------------------------------------------------------------------- */
+
+void profile_start_process(void)
+{
+    first_process = getpid();
+    if (config.profile_path[0] == 0)
+        return;
+    int status = profile_start(config.profile_interval_bytes);
+    if (status == ENOTSUP)
+        report_line("hakmem: HAKMEM_PROFILE has no effect with HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE");
+    else if (status != 0)
+        report_line("hakmem: HAKMEM_PROFILE has no effect: no memory for it");
+}
+
+/* The file's name: %p stands for the process. Where it does not, children of fork get its number behind the name. */
+static void name_file(char *name, size_t size_bytes)
+{
+    const char *p = strstr(config.profile_path, "%p");
+    if (p != NULL)
+        snprintf(name, size_bytes, "%.*s%d%s", (int)(p - config.profile_path), config.profile_path, (int)getpid(),
+                 p + 2);
+    else if (getpid() != first_process)
+        snprintf(name, size_bytes, "%s.%d", config.profile_path, (int)getpid());
+    else
+        snprintf(name, size_bytes, "%s", config.profile_path);
+}
+
+void profile_end_process(void)
+{
+    char name[CONFIG_PATH_MAX_BYTES + 16];
+    if (config.profile_path[0] == 0 || !profile_has_records())
+        return;
+    profile_stop();
+    if (config.profile_report) {
+        report();
+        return;
+    }
+    name_file(name, sizeof name);
+    if (dump(name) != 0)
+        report_line("hakmem: HAKMEM_PROFILE: the file cannot be written: %s", name);
+}

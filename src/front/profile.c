@@ -1,0 +1,403 @@
+/* profile.c - see profile.h.
+ * Owns     the records, and slab.sample of spans.
+ * Called by  refill.c, flush.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, os.h
+ * Threads  any, and signal handlers: no lock. A record is found, or made, by compare-and-swap in the index, and its sums are
+ *          counters. A block's sample belongs to who holds the block.
+ * I1  A record's stack does not change while the session lasts.
+ * I2  live_* of a record are the sums over the blocks that have its number in their sample, and this session's.
+ * I3  Nobody is inside (n_inside) while a session's records are cleared.
+ */
+#include "front/profile.h"
+
+#include "front/front.h"
+#include "front/sampler.h"
+#include "front/thread.h"
+#include "meta/arena.h"
+#include "meta/registry.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
+#include "service/config.h"
+#include "service/report.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* slab.sample: session | record | class | bytes asked for. A class of 0 stands for a span; CLASS_SPAN for one whose bytes do not
+ * fit: then they are pages. So a sample tells its own weight, whatever has become of the block. */
+#define SAMPLE_SIZE_BITS 30
+#define SAMPLE_CLASS_BITS 6
+#define SAMPLE_RECORD_BITS 16
+#define SAMPLE_SESSION_BITS 12
+#define SAMPLE_SIZE_MAX (((size_t)1 << SAMPLE_SIZE_BITS) - 1)
+_Static_assert(SAMPLE_SIZE_BITS + SAMPLE_CLASS_BITS + SAMPLE_RECORD_BITS + SAMPLE_SESSION_BITS == 64,
+               "a word is filled");
+_Static_assert(PROFILE_MAX_RECORDS >> SAMPLE_RECORD_BITS == 0, "the record numbers fit");
+
+#define RECORDS_BYTES ((PROFILE_MAX_RECORDS + 1) * sizeof(struct profile_record))
+#define INDEX_BYTES (PROFILE_INDEX_SLOTS * sizeof(uint32_t))
+
+struct profile_state profile_state = {
+    .version = PROFILE_VERSION, .record_bytes = sizeof(struct profile_record), .epoch = &sampler_epoch};
+
+static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
+#define INSIDE_MAX_YIELDS 10000
+
+static _Atomic uint32_t n_inside, next_record, changing;
+static _Atomic uint64_t requested;    /* the last request from outside */
+static _Atomic uint64_t chance_state; /* of the spans' random numbers */
+
+/* ---- Chances ----------------------------------------------------------------------------------------------------- */
+
+/* 1 - exp(-x), for x > 0, to 9 digits. */
+static double one_minus_exp(double x)
+{
+    unsigned halvings = 0;
+    if (x > 40)
+        return 1;
+    for (; x > 0.25; x /= 2)
+        halvings++;
+    /* m = 1 - exp(-x) by its series; exp(-2x) = (1 - m)^2, so m becomes 2m - m^2. */
+    double m = x * (1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5 * (1 - x / 6 * (1 - x / 7))))));
+    for (; halvings != 0; halvings--)
+        m = m * (2 - m);
+    return m;
+}
+
+static double chance_of(size_t block_bytes)
+{
+    return one_minus_exp((double)block_bytes / (double)profile_state.interval_bytes);
+}
+
+/* In [0, 1): splitmix64. */
+static double uniform(void)
+{
+    uint64_t z =
+        atomic_fetch_add_explicit(&chance_state, 0x9e3779b97f4a7c15u, memory_order_relaxed); /* relaxed: a number */
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)((z ^ z >> 31) >> 11) / 9007199254740992.;
+}
+
+/* ---- Records ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t hash_of(const struct stack *stack)
+{
+    uint64_t hash = stack->n_frames;
+    for (uint32_t i = 0; i < stack->n_frames; i++)
+        hash = (hash ^ (uintptr_t)stack->frame[i]) * 0x9fb21c651e98df25u, hash ^= hash >> 32;
+    return (uint32_t)hash;
+}
+
+static bool is_of(const struct profile_record *record, uint32_t hash, const struct stack *stack)
+{
+    return record->hash == hash && record->stack.n_frames == stack->n_frames &&
+           memcmp(record->stack.frame, stack->frame, stack->n_frames * sizeof stack->frame[0]) == 0;
+}
+
+/* A new record, which nobody knows yet; 0: there is no room. */
+static uint32_t make_record(uint32_t hash, const struct stack *stack)
+{
+    uint32_t number = atomic_load(&next_record);
+    do {
+        if (number > PROFILE_MAX_RECORDS)
+            return 0;
+    } while (!atomic_compare_exchange_weak(&next_record, &number, number + 1));
+    struct profile_record *record = &profile_state.records[number];
+    record->hash = hash;
+    record->stack = *stack;
+    return number;
+}
+
+/* The record of a stack; 0: there is no room for it. One that two threads make at once is made twice and found once: the
+ * other's number stays unused. */
+static uint32_t record_of(const struct stack *stack)
+{
+    uint32_t hash = hash_of(stack), made = 0;
+    for (uint32_t i = hash;; i++) {
+        _Atomic uint32_t *slot = &index_of_stack[i % PROFILE_INDEX_SLOTS];
+        uint32_t number = atomic_load_explicit(slot, memory_order_acquire);
+        if (number == 0) {
+            if (made == 0 && (made = make_record(hash, stack)) == 0)
+                return 0;
+            if (atomic_compare_exchange_strong(slot, &number, made)) {
+                uint32_t seen = atomic_load(&profile_state.n_records);
+                while (seen < made && !atomic_compare_exchange_weak(&profile_state.n_records, &seen, made))
+                    ;
+                return made;
+            }
+        }
+        if (is_of(&profile_state.records[number], hash, stack))
+            return number;
+    }
+}
+
+/* ---- Samples ----------------------------------------------------------------------------------------------------- */
+
+/* The record of a span or run; NULL when none begins here, or it has none (emergency.h). */
+static struct slab *head_of(const void *block)
+{
+    struct arena *arena = registry_arena(block);
+    if (arena == NULL || arena->class_map == NULL || ((uintptr_t)block & (SLAB_BYTES - 1)) != 0)
+        return NULL;
+    struct slab *slab = &arena->slabs[arena_slab_index(arena, block)];
+    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
+}
+
+static uint64_t sample_of(uint32_t record, unsigned class_id, size_t size_bytes)
+{
+    uint64_t session = atomic_load_explicit(&profile_state.session, memory_order_relaxed); /* relaxed: we are inside */
+    if (size_bytes > SAMPLE_SIZE_MAX) {
+        class_id = CLASS_SPAN;
+        size_bytes = min_size(size_bytes / os_page_bytes() + 1, SAMPLE_SIZE_MAX);
+    }
+    return session << (64 - SAMPLE_SESSION_BITS) | (uint64_t)record << (SAMPLE_SIZE_BITS + SAMPLE_CLASS_BITS) |
+           (uint64_t)class_id << SAMPLE_SIZE_BITS | size_bytes;
+}
+
+static bool is_of_session(uint64_t sample)
+{
+    uint64_t session = atomic_load_explicit(&profile_state.session, memory_order_relaxed); /* relaxed: we are inside */
+    return sample != 0 && (sample ^ session << (64 - SAMPLE_SESSION_BITS)) >> (64 - SAMPLE_SESSION_BITS) == 0;
+}
+
+/* What a sample adds to its record's sums, as counted there. */
+struct weight {
+    uint64_t count, bytes, rounding_bytes;
+};
+
+static struct weight weight_of(uint64_t sample)
+{
+    unsigned class_id = (unsigned)(sample >> SAMPLE_SIZE_BITS) & ((1u << SAMPLE_CLASS_BITS) - 1);
+    size_t asked_bytes = sample & SAMPLE_SIZE_MAX;
+    if (class_id == CLASS_SPAN)
+        asked_bytes *= os_page_bytes();
+    size_t block_bytes = class_id >= CLASS_FIRST ? class_table[class_id].bytes : round_up(asked_bytes, os_page_bytes());
+    double times = 1 / chance_of(block_bytes);
+    return (struct weight){(uint64_t)(times * PROFILE_COUNT_SCALE + 0.5), (uint64_t)(times * (double)asked_bytes + 0.5),
+                           (uint64_t)(times * (double)(block_bytes - asked_bytes) + 0.5)};
+}
+
+/* Sums that nobody reads together: relaxed. */
+static void add(_Atomic uint64_t *sum, uint64_t n)
+{
+    atomic_fetch_add_explicit(sum, n, memory_order_relaxed);
+}
+
+static void note(void *block, size_t size_bytes, unsigned class_id)
+{
+    struct slab *head = head_of(block);
+    struct stack stack;
+    if (head == NULL)
+        return;
+    stack_take(&stack);
+    uint32_t number = record_of(&stack);
+    add(&profile_state.n_samples, 1);
+    if (number == 0) {
+        add(&profile_state.n_dropped, 1);
+        return;
+    }
+    struct profile_record *record = &profile_state.records[number];
+    uint64_t sample = sample_of(number, class_id, size_bytes);
+    struct weight weight = weight_of(sample);
+    head->sample = sample;
+    add(&record->live_count, weight.count);
+    add(&record->live_bytes, weight.bytes);
+    add(&record->live_rounding_bytes, weight.rounding_bytes);
+    add(&record->total_count, weight.count);
+    add(&record->total_bytes, weight.bytes);
+    atomic_fetch_add_explicit(&record->live_samples, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&record->total_samples, 1, memory_order_release); /* valid from now on */
+}
+
+static void forget(struct slab *head)
+{
+    uint64_t sample = head->sample;
+    head->sample = 0;
+    if (!is_of_session(sample))
+        return;
+    struct profile_record *record =
+        &profile_state.records[sample >> (SAMPLE_SIZE_BITS + SAMPLE_CLASS_BITS) & PROFILE_MAX_RECORDS];
+    struct weight weight = weight_of(sample);
+    add(&record->live_count, -weight.count);
+    add(&record->live_bytes, -weight.bytes);
+    add(&record->live_rounding_bytes, -weight.rounding_bytes);
+    atomic_fetch_sub_explicit(&record->live_samples, 1, memory_order_relaxed);
+}
+
+/* Whether the session goes on; then its records stay until leave(). */
+static bool enter(void)
+{
+    atomic_fetch_add(&n_inside, 1);
+    if (atomic_load(&changing) == 0)
+        return true;
+    atomic_fetch_sub(&n_inside, 1);
+    return false;
+}
+
+static void leave(void)
+{
+    atomic_fetch_sub(&n_inside, 1);
+}
+
+void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
+{
+    int saved_errno = errno;
+    bool zeroed;
+    void *block = front_claim_place(max_size(size_bytes, 1), alignment, &zeroed);
+    if (block != NULL && enter()) {
+        note(block, size_bytes, class_id);
+        leave();
+    }
+    errno = saved_errno;
+    return block;
+}
+
+static void consider(void *block, size_t size_bytes)
+{
+    if (uniform() < chance_of(round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes())))
+        note(block, size_bytes, 0);
+}
+
+void profile_consider(void *block, size_t size_bytes)
+{
+    int saved_errno = errno;
+    if (enter()) {
+        consider(block, size_bytes);
+        leave();
+    }
+    errno = saved_errno;
+}
+
+void profile_forget(void *block)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL || head->sample == 0 || !enter())
+        return;
+    forget(head);
+    leave();
+}
+
+void profile_resized(void *block, size_t size_bytes)
+{
+    struct slab *head = head_of(block);
+    int saved_errno = errno;
+    if (head == NULL || !enter())
+        return;
+    forget(head);
+    if (atomic_load(&profile_state.on) != 0)
+        consider(block, size_bytes);
+    leave();
+    errno = saved_errno;
+}
+
+/* ---- Sessions ---------------------------------------------------------------------------------------------------- */
+
+/* The records' memory: all zero. It is made once; later sessions give its pages back first. */
+static bool make_room(void)
+{
+    size_t records_bytes = round_up(RECORDS_BYTES, os_page_bytes()),
+           index_bytes = round_up(INDEX_BYTES, os_page_bytes());
+    if (profile_state.records != NULL)
+        return os_purge(profile_state.records, records_bytes) &&
+               os_purge((void *)(uintptr_t)index_of_stack, index_bytes);
+    char *memory = os_reserve(records_bytes + index_bytes, os_page_bytes());
+    if (memory == NULL)
+        return false;
+    if (!os_commit(memory, records_bytes + index_bytes)) {
+        os_unreserve(memory, records_bytes + index_bytes);
+        return false;
+    }
+    profile_state.records = (struct profile_record *)(void *)memory;
+    index_of_stack = (_Atomic uint32_t *)(void *)(memory + records_bytes);
+    return true;
+}
+
+/* With `changing` set. */
+static int begin(size_t interval_bytes)
+{
+    if (atomic_load(&profile_state.on) != 0)
+        return EBUSY;
+    if (harden_mode() != HARDEN_OFF)
+        return ENOTSUP;
+    for (unsigned i = 0; atomic_load(&n_inside) != 0; i++) { /* I3: they will not come back before we are done */
+        if (i == INSIDE_MAX_YIELDS)
+            return EBUSY; /* a signal handler has left by siglongjmp while it was inside */
+        os_yield();
+    }
+    if (!make_room())
+        return ENOMEM;
+    uint32_t session = atomic_load(&profile_state.session) % ((1u << SAMPLE_SESSION_BITS) - 1) + 1;
+    atomic_store(&next_record, 1);
+    atomic_store(&profile_state.n_records, 0);
+    atomic_store(&profile_state.n_samples, 0);
+    atomic_store(&profile_state.n_dropped, 0);
+    atomic_store(&profile_state.interval_bytes, interval_bytes);
+    atomic_store(&profile_state.from_ms, os_now_ms());
+    atomic_store(&chance_state, os_random());
+    atomic_store(&profile_state.session, session);
+    return 0;
+}
+
+int profile_start(size_t interval_bytes)
+{
+    uint32_t no = 0;
+    if (interval_bytes == 0)
+        interval_bytes = PROFILE_DEFAULT_INTERVAL_BYTES;
+    if (interval_bytes > PROFILE_MAX_INTERVAL_BYTES)
+        return EINVAL;
+    if (!atomic_compare_exchange_strong(&changing, &no, 1))
+        return EBUSY;
+    int status = begin(interval_bytes);
+    atomic_store(&changing, 0);
+    if (status != 0)
+        return status;
+    sampler_start_by_bytes(interval_bytes);
+    atomic_store(&profile_state.on, 1);
+    atomic_store(&harden_state, HARDEN_PROFILING);
+    thread_close_all_doors(); /* a thread that would go on hitting for long sees it now */
+    return 0;
+}
+
+void profile_stop(void)
+{
+    uint32_t yes = 1;
+    if (!atomic_compare_exchange_strong(&profile_state.on, &yes, 0))
+        return;
+    atomic_store(&harden_state, HARDEN_OFF);
+    sampler_stop();
+    thread_close_all_doors();
+}
+
+/* In a thread of its own, for what backtrace() loads takes locks of libc's that the program's thread may not wait for. */
+static void *obey(void *unused)
+{
+    uint64_t request = atomic_load(&requested);
+    int status = 0;
+    if (request == PROFILE_REQUEST_STOP) {
+        profile_stop();
+    } else {
+        stack_prepare();
+        status = profile_start(request);
+    }
+    atomic_store(&profile_state.answer, (uint32_t)status);
+    return unused;
+}
+
+void profile_follow(struct thread *thread)
+{
+    sampler_follow(thread, false);
+    uint64_t request = atomic_exchange(&profile_state.request, 0);
+    if (likely(request == 0))
+        return;
+    atomic_store(&requested, request);
+    atomic_store(&profile_state.answer, EINPROGRESS);
+    if (!config.background || !os_start_thread(obey))
+        atomic_store(&profile_state.answer, EPERM); /* without a thread of our own there is no one to do it */
+}
+
+void profile_fork_child(void)
+{
+    atomic_store(&n_inside, 0);
+    atomic_store(&changing, 0);
+}
