@@ -355,7 +355,7 @@ int profile_start(size_t interval_bytes)
     sampler_start_by_bytes(interval_bytes);
     atomic_store(&profile_state.on, 1);
     atomic_store(&harden_state, HARDEN_PROFILING);
-    thread_close_all_doors(); /* a thread that would go on hitting for long sees it now */
+    thread_call_all(); /* a thread that would go on hitting for long sees it now */
     return 0;
 }
 
@@ -366,7 +366,7 @@ void profile_stop(void)
         return;
     atomic_store(&harden_state, HARDEN_OFF);
     sampler_stop();
-    thread_close_all_doors();
+    thread_call_all();
 }
 
 /* In a thread of its own, for what backtrace() loads takes locks of libc's that the program's thread may not wait for. */

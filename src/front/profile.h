@@ -69,8 +69,10 @@ COLD void profile_follow(struct thread *thread);
 /* On each slow path that claims a block. */
 static inline void profile_follow_if_due(struct thread *thread)
 {
-    if (unlikely(thread->sampler_epoch != atomic_load_explicit(&sampler_epoch, memory_order_relaxed)))
-        profile_follow(thread); /* relaxed: sampler_follow looks again */
+    /* relaxed, both: the one is our own, and sampler_follow looks at the other again */
+    if (unlikely(atomic_load_explicit(&thread->sampler_epoch, memory_order_relaxed) !=
+                 atomic_load_explicit(&sampler_epoch, memory_order_relaxed)))
+        profile_follow(thread);
 }
 
 /* In the child of a fork, which has one thread. */

@@ -129,7 +129,8 @@ static void *claim_piece(bool locked)
 
 void sampler_follow(struct thread *thread, bool locked)
 {
-    thread->sampler_epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
+    atomic_store_explicit(&thread->sampler_epoch, atomic_load_explicit(&sampler_epoch, memory_order_acquire),
+                          memory_order_relaxed); /* relaxed: thread_call_all looks again */
     bool on = atomic_load_explicit(&picks, memory_order_relaxed);
     if (on && thread->sampler_piece == NULL)
         thread->sampler_piece = claim_piece(locked); /* NULL: no memory; nothing of this thread's is picked. */

@@ -41,6 +41,8 @@ static _Atomic uint32_t n_threads;  /* records with a thread. Written under the 
 static pthread_key_t exit_key;
 static bool exit_key_made;
 
+#define CALL_MAX_ROUNDS 50 /* of a millisecond */
+
 enum { START_NOT, START_RUNNING, START_DONE };
 static _Atomic int start_state;
 
@@ -143,14 +145,32 @@ static void on_thread_exit(void *record)
     release_record(thread);
 }
 
-void thread_close_all_doors(void)
+/* Whether every thread has followed the sampler, or will before its next hit: its door is closed, and it is not inside a slow
+ * path, whose end would open it. Closes the doors of the others. */
+static bool all_are_called(void)
 {
+    uint32_t epoch = atomic_load(&sampler_epoch);
+    bool all = true;
     if (!pool_lock(HAK_LOCK_METADATA)) /* under which no thread's record is let go, and so no tls_slot goes */
-        return;
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: written under our lock */
-            __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+        return true;
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 || /* relaxed: written under our lock */
+            atomic_load(&thread->sampler_epoch) == epoch)
+            continue;
+        bool inside = atomic_load(&thread->busy) != 0;
+        if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
+            continue;
+        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+        all = false;
+    }
     pool_unlock();
+    return all;
+}
+
+void thread_call_all(void)
+{
+    for (unsigned i = 0; i < CALL_MAX_ROUNDS && !all_are_called(); i++)
+        os_sleep_ms(1);
 }
 
 /* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done. */

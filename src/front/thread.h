@@ -51,7 +51,7 @@ struct thread {
     _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
     _Atomic uint32_t claim;           /* enum thread_claim: another thread is at the record. See sleepers.c */
     uint32_t relief;                  /* the last relief in which it gave up its cache; see pressure.c */
-    uint32_t sampler_epoch;           /* that the record's portions are of; see sampler.h */
+    _Atomic uint32_t sampler_epoch;   /* that the record's portions are of; see sampler.h */
     uint8_t shrink_cursor;            /* class that next gives up capacity */
     uint8_t crowded;                  /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
@@ -170,8 +170,9 @@ void thread_empty(struct thread *thread);
 /* All records; NULL when there are none. Any thread. */
 struct thread *thread_first(void);
 
-/* Closes the doors of all threads: the next call of each takes the slow path. One that is on a slow path right now may miss it. */
-void thread_close_all_doors(void);
+/* Makes all threads follow the sampler (sampler.h) at their next call, by closing their doors. One that is inside a slow path
+ * for longer than 50 ms follows at its next slow call. Not on a slow path. */
+void thread_call_all(void);
 
 /* Starts the allocator if need be: configuration, handlers. Any number of times. */
 void thread_start_process(void);

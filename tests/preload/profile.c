@@ -1,0 +1,265 @@
+/* profile.c - the heap profile as users meet it: HAKMEM_PROFILE at the start, hak_profile_* at run time; the file's sums, its
+ * name, children of fork, threads that only hit, and what is said when it cannot be.
+ * Owns     a directory, that is removed. With an interval of 1 byte every block is a sample, so sums are exact.
+ */
+#include "check.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#define N_LEAKED 1000
+#define LEAKED_BYTES 100
+
+static char directory[] = "/tmp/hakmem-profile.XXXXXX";
+
+static int (*profile_start)(size_t);
+static void (*profile_stop)(void);
+static int (*profile_dump)(const char *);
+
+/* The sums of a dump's line: what is live, and all. */
+struct sums {
+    unsigned long long live_blocks, live_bytes, blocks, bytes;
+};
+
+/* Reads a dump: the sums of its first line, and those of the lines whose stack has an address of the function. True: it is whole,
+ * and the lines' sums are those of the first one; or more, where threads went on meanwhile. */
+static bool read_dump(bool may_grow, const char *name, struct sums *all, const void *function, struct sums *own)
+{
+    static char line[1 << 16];
+    struct sums sum = {0}, one;
+    bool has_maps = false;
+    FILE *file = fopen(name, "r");
+    *own = *all = (struct sums){0};
+    if (file == NULL)
+        return false;
+    if (fgets(line, sizeof line, file) == NULL ||
+        sscanf(line, "heap profile: %llu: %llu [%llu: %llu] @ heapprofile", &all->live_blocks, &all->live_bytes,
+               &all->blocks, &all->bytes) != 4)
+        return false;
+    while (fgets(line, sizeof line, file) != NULL) {
+        int at;
+        if (sscanf(line, "%llu: %llu [%llu: %llu] @%n", &one.live_blocks, &one.live_bytes, &one.blocks, &one.bytes,
+                   &at) != 4) {
+            has_maps |= strcmp(line, "MAPPED_LIBRARIES:\n") == 0;
+            continue;
+        }
+        sum.live_blocks += one.live_blocks, sum.live_bytes += one.live_bytes;
+        sum.blocks += one.blocks, sum.bytes += one.bytes;
+        bool is_own = false;
+        for (char *frame = strtok(line + at, " \n"); frame != NULL; frame = strtok(NULL, " \n"))
+            is_own |= strtoull(frame, NULL, 16) - (uintptr_t)function < 256;
+        if (is_own) {
+            own->live_blocks += one.live_blocks, own->live_bytes += one.live_bytes;
+            own->blocks += one.blocks, own->bytes += one.bytes;
+        }
+    }
+    fclose(file);
+    return has_maps && sum.bytes >= all->bytes &&
+           (may_grow || (sum.live_bytes == all->live_bytes && sum.bytes == all->bytes));
+}
+
+static __attribute__((noinline, aligned(256))) void *leak(size_t size)
+{
+    void *block = malloc(size);
+    __asm__ volatile("" : "+r"(block) : : "memory"); /* no tail call */
+    return block;
+}
+
+/* ---- Programs that are started anew ------------------------------------------------------------------------------ */
+
+static int leak_and_exit(void)
+{
+    for (unsigned i = 0; i < N_LEAKED; i++) {
+        CHECK_THAT(leak(LEAKED_BYTES) != NULL, "no memory");
+        free(leak(LEAKED_BYTES));
+    }
+    printf("%p\n", (void *)(uintptr_t)leak);
+    fflush(stdout);
+    if (getenv("TEST_FORKS") != NULL) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            for (unsigned i = 0; i < N_LEAKED; i++)
+                CHECK_THAT(leak(LEAKED_BYTES) != NULL, "no memory");
+            exit(check_status());
+        }
+        int status;
+        REQUIRE(waitpid(pid, &status, 0) == pid);
+        CHECK_THAT(status == 0, "the child's status is %#x", (unsigned)status);
+        printf("%d\n", (int)pid);
+        fflush(stdout);
+    }
+    return check_status();
+}
+
+/* Runs this program as leak_and_exit; what it writes on stdout and stderr goes to `out`. Returns its process's number. */
+static pid_t run_again(const char *profile, const char *interval, const char *secure, bool forks, char *out,
+                       size_t size)
+{
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        dup2(ends[1], STDERR_FILENO);
+        setenv("HAKMEM_PROFILE", profile, 1);
+        setenv("HAKMEM_PROFILE_INTERVAL", interval, 1);
+        if (secure != NULL)
+            setenv("HAKMEM_SECURE", secure, 1);
+        if (forks)
+            setenv("TEST_FORKS", "1", 1);
+        execl("/proc/self/exe", "preload_profile", "leak", (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    size_t len = 0;
+    for (ssize_t n; len < size - 1 && (n = read(ends[0], out + len, size - 1 - len)) > 0;)
+        len += (size_t)n;
+    out[len] = 0;
+    close(ends[0]);
+    int status;
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    CHECK_THAT(status == 0, "%s: status %#x: %s", profile, (unsigned)status, out);
+    return pid;
+}
+
+static void check_leaks(const char *name, const char *out, unsigned n_live, unsigned n_all)
+{
+    struct sums all, own;
+    void *function = NULL;
+    CHECK_THAT(sscanf(out, "%p", &function) == 1, "the program said: %s", out);
+    CHECK_THAT(read_dump(false, name, &all, function, &own), "%s is not a whole dump", name);
+    CHECK_THAT(own.live_blocks == n_live && own.live_bytes == (unsigned long long)n_live * LEAKED_BYTES,
+               "%s: %llu live blocks of %llu bytes instead of %u", name, own.live_blocks, own.live_bytes, n_live);
+    CHECK_THAT(own.blocks == n_all && all.blocks >= n_all, "%s: %llu blocks instead of %u", name, own.blocks, n_all);
+}
+
+static void profile_of_a_whole_run(void)
+{
+    char name[128], out[8192];
+    snprintf(name, sizeof name, "%s/plain", directory);
+    run_again(name, "1", NULL, false, out, sizeof out);
+    check_leaks(name, out, N_LEAKED, 2 * N_LEAKED);
+    struct stat status;
+    CHECK_THAT(stat(name, &status) == 0 && (status.st_mode & 0777) == 0600, "others may read the dump");
+}
+
+static void children_write_their_own(void)
+{
+    char name[128], own_name[160], out[8192];
+    snprintf(name, sizeof name, "%s/forks", directory);
+    run_again(name, "1", NULL, true, out, sizeof out);
+    check_leaks(name, out, N_LEAKED, 2 * N_LEAKED);
+    char *line = strchr(out, '\n');
+    REQUIRE(line != NULL);
+    snprintf(own_name, sizeof own_name, "%s.%d", name, atoi(line + 1));
+    check_leaks(own_name, out, 2 * N_LEAKED, 3 * N_LEAKED);
+
+    snprintf(name, sizeof name, "%s/a.%%p.prof", directory);
+    pid_t pid = run_again(name, "1", NULL, true, out, sizeof out);
+    snprintf(own_name, sizeof own_name, "%s/a.%d.prof", directory, (int)pid);
+    check_leaks(own_name, out, N_LEAKED, 2 * N_LEAKED);
+    line = strchr(out, '\n');
+    REQUIRE(line != NULL);
+    snprintf(own_name, sizeof own_name, "%s/a.%d.prof", directory, atoi(line + 1));
+    check_leaks(own_name, out, 2 * N_LEAKED, 3 * N_LEAKED);
+}
+
+static void what_goes_wrong_is_said(void)
+{
+    char out[8192];
+    run_again("report", "1", NULL, false, out, sizeof out);
+    CHECK_THAT(strstr(out, "hakmem: live at exit, by samples:") != NULL &&
+                   strstr(out, "hakmem:   100000 bytes in 1000 blocks, allocated by\nhakmem:     #0") != NULL,
+               "the report says: %.300s", out);
+    run_again("/nowhere/at/all", "1", NULL, false, out, sizeof out);
+    CHECK_THAT(strstr(out, "hakmem: HAKMEM_PROFILE: the file cannot be written: /nowhere/at/all") != NULL, "%.300s",
+               out);
+    run_again("report", "1", "1", false, out, sizeof out);
+    CHECK_THAT(strstr(out, "hakmem: HAKMEM_PROFILE has no effect with HAKMEM_SECURE") != NULL, "%.300s", out);
+    run_again("report", "much", NULL, false, out, sizeof out);
+    CHECK_THAT(strstr(out, "HAKMEM_PROFILE_INTERVAL") != NULL, "%.300s", out);
+    run_again("0", "1", NULL, false, out, sizeof out);
+    CHECK_THAT(strstr(out, "hakmem") == NULL, "%.300s", out);
+}
+
+/* ---- At run time ------------------------------------------------------------------------------------------------- */
+
+static _Atomic bool ended;
+static _Atomic unsigned n_running;
+
+static __attribute__((noinline, aligned(256))) void *hit(size_t size)
+{
+    void *block = malloc(size);
+    __asm__ volatile("" : "+r"(block) : : "memory");
+    return block;
+}
+
+/* Never leaves the hit paths, unless its door is closed. */
+static void *only_hit(void *unused)
+{
+    for (unsigned i = 0; i < 100; i++)
+        free(hit(40));
+    n_running++;
+    while (!ended)
+        free(hit(40));
+    return unused;
+}
+
+static void threads_that_only_hit_are_seen(void)
+{
+    char name[128];
+    struct sums all, own;
+    pthread_t thread;
+    snprintf(name, sizeof name, "%s/threads", directory);
+    REQUIRE(pthread_create(&thread, NULL, only_hit, NULL) == 0);
+    while (n_running == 0)
+        usleep(100);
+    for (unsigned round = 0; round < 3; round++) {
+        REQUIRE(profile_start(1000) == 0);
+        do {
+            REQUIRE(profile_dump(name) == 0);
+            CHECK_THAT(read_dump(true, name, &all, (const void *)(uintptr_t)hit, &own), "%s is not a whole dump", name);
+        } while (own.blocks < 1000);
+        profile_stop();
+    }
+    ended = true;
+    pthread_join(thread, NULL);
+    REQUIRE(profile_dump(name) == 0);
+    CHECK_THAT(read_dump(false, name, &all, (const void *)(uintptr_t)hit, &own) && own.live_blocks == 0 &&
+                   own.live_bytes == 0,
+               "%llu blocks are live", own.live_blocks);
+}
+
+static void remove_directory(void)
+{
+    char name[512];
+    DIR *entries = opendir(directory);
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;)
+        if (entry->d_name[0] != '.') {
+            snprintf(name, sizeof name, "%s/%s", directory, entry->d_name);
+            unlink(name);
+        }
+    if (entries != NULL)
+        closedir(entries);
+    rmdir(directory);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "leak") == 0)
+        return leak_and_exit();
+    check_on_hakmem();
+    *(void **)&profile_start = dlsym(RTLD_DEFAULT, "hak_profile_start");
+    *(void **)&profile_stop = dlsym(RTLD_DEFAULT, "hak_profile_stop");
+    *(void **)&profile_dump = dlsym(RTLD_DEFAULT, "hak_profile_dump");
+    REQUIRE(profile_start != NULL && profile_stop != NULL && profile_dump != NULL);
+    REQUIRE(mkdtemp(directory) != NULL);
+    profile_of_a_whole_run();
+    children_write_their_own();
+    what_goes_wrong_is_said();
+    threads_that_only_hit_are_seen();
+    remove_directory();
+    return check_status();
+}
