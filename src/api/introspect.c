@@ -6,6 +6,7 @@
  */
 #include "api/introspect.h"
 
+#include "api/anchor.h"
 #include "api/profile.h"
 #include "front/front.h"
 #include "front/guarded.h"
@@ -32,8 +33,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STRING(x) #x
-#define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
 #define JSON_MAX_BYTES 4096
 
 /* ---- The walk ---------------------------------------------------------------------------------------------------- */
@@ -233,7 +232,7 @@ struct introspect_totals introspect_totals(void)
 
 const char *hak_version(void)
 {
-    return VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+    return hakmem_anchor.version;
 }
 
 const char *hak_profile_name(void)
