@@ -207,16 +207,12 @@ static void part_live_from_cached(struct census_class *class)
 
 static void sum_classes(const struct census_source *source, struct census *c)
 {
-    struct census_class *spans = &c->classes[CENSUS_SPANS], *runs = &c->classes[CENSUS_RUNS];
+    const struct census_class *spans = &c->classes[CENSUS_SPANS], *runs = &c->classes[CENSUS_RUNS];
     struct hak_stats *s = &c->stats;
     s->spans = spans->live_blocks;
     s->span_bytes = spans->live_bytes;
     s->runs = runs->live_blocks;
     s->run_bytes = runs->live_bytes;
-    spans->cached_blocks = source->waiting.spans;
-    spans->cached_bytes = source->waiting.span_bytes;
-    runs->cached_blocks = source->waiting.runs;
-    runs->cached_bytes = source->waiting.run_bytes;
     for (unsigned i = CLASS_FIRST; i < CENSUS_CLASSES; i++) {
         struct census_class *class = &c->classes[i];
         if (i < CLASS_END) {
@@ -230,6 +226,10 @@ static void sum_classes(const struct census_source *source, struct census *c)
         s->cached_blocks += class->cached_blocks;
         s->cached_bytes += class->cached_bytes;
     }
+    s->live_blocks = beyond(s->live_blocks, source->waiting_blocks);
+    s->live_bytes = beyond(s->live_bytes, source->waiting_bytes);
+    s->cached_blocks += source->waiting_blocks;
+    s->cached_bytes += source->waiting_bytes;
 }
 
 static void add_counters(const struct stats_counters *c, struct hak_stats *s)

@@ -12,7 +12,6 @@
 #ifndef HAKMEM_API_CENSUS_H
 #define HAKMEM_API_CENSUS_H
 
-#include "front/guarded.h"
 #include "hakmem/hakmem.h"
 #include "meta/layout.h"
 #include "meta/sizeclass.h"
@@ -28,12 +27,12 @@ struct census_source {
     size_t slab_page_bytes;
     /* Blocks that lie outside of the arenas' slabs, in places of their own (sampled.h); and freed spans and runs that wait
      * in quarantine (guarded.h). Counted by who has them. */
-    uint64_t sampled_blocks, sampled_bytes, sampled_total;
-    struct guarded_sums waiting;
+    uint64_t sampled_blocks, sampled_bytes, sampled_total, waiting_blocks, waiting_bytes;
     uint64_t budget_soft_bytes, budget_hard_bytes;
 };
 
-/* One size class; or, as the last two, spans and runs, which have no free blocks and no block size. */
+/* One size class; or, as the last two, spans and runs, which have no free blocks and no block size. Those that wait in quarantine
+ * are live here, and cached in the sums. */
 struct census_class {
     uint64_t block_bytes;                             /* 0: each has its own */
     uint64_t slabs;                                   /* with this class now: 64 KiB each */

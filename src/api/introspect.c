@@ -48,7 +48,9 @@ static struct census_source here(void)
                                    .slab_page_bytes = slab_page_bytes(),
                                    .sampled_total = sampled_total()};
     sampled_count(&source.sampled_blocks, &source.sampled_bytes);
-    guarded_waiting(&source.waiting);
+    size_t waiting_bytes;
+    source.waiting_blocks = guarded_waiting(&waiting_bytes);
+    source.waiting_bytes = waiting_bytes;
     if (budget_is_set()) {
         source.budget_soft_bytes = atomic_load(&budget.soft_bytes);
         source.budget_hard_bytes = atomic_load(&budget.hard_bytes);

@@ -280,17 +280,17 @@ bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kin
     return true;
 }
 
-void guarded_waiting(struct guarded_sums *sums)
+size_t guarded_waiting(size_t *sum_bytes)
 {
-    *sums = (struct guarded_sums){0};
+    size_t n = 0;
+    *sum_bytes = 0;
     for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
         const struct large *large =
             (const struct large *)atomic_load(&large_quarantine[i]); /* NOLINT: our own record */
-        size_t bytes = large == NULL ? 0 : span_usable_bytes(large->base);
-        bool is_run = bytes > SPAN_MAX_BYTES;
-        *(is_run ? &sums->runs : &sums->spans) += large != NULL;
-        *(is_run ? &sums->run_bytes : &sums->span_bytes) += bytes;
+        n += large != NULL;
+        *sum_bytes += large == NULL ? 0 : span_usable_bytes(large->base);
     }
+    return n;
 }
 
 void guarded_release_waiting(void)

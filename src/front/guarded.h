@@ -28,11 +28,8 @@ bool guarded_resize(void *block, size_t size_bytes);
 /* Whether a block begins here that was not freed; and what is known of it. */
 bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind);
 
-/* The freed ones that wait, by what they are to span.h. Any thread; a guess. */
-struct guarded_sums {
-    uint64_t spans, span_bytes, runs, run_bytes;
-};
-void guarded_waiting(struct guarded_sums *sums);
+/* How many freed ones wait, and their bytes. Any thread; a guess. */
+size_t guarded_waiting(size_t *sum_bytes);
 
 /* Ends their wait. */
 void guarded_release_waiting(void);
