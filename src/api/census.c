@@ -66,6 +66,15 @@ static void add_slot(const struct census_source *source, struct census *c, const
         spans->slabs++;
         spans->dirty_bytes += dirty_bytes;
         break;
+    case SLAB_HELD: /* live until part_live_from_cached; a block, as it were, of those pages that it has */
+        spans->live_blocks++;
+        spans->cached_blocks++;
+        c->stats.slots_active++;
+        spans->slabs++;
+        spans->dirty_bytes += dirty_bytes;
+        spans->live_bytes += dirty_bytes;
+        spans->cached_bytes += dirty_bytes;
+        break;
     default:
         add_slab(c, ctl, dirty_bytes);
     }
@@ -209,8 +218,8 @@ static void sum_classes(const struct census_source *source, struct census *c)
 {
     const struct census_class *spans = &c->classes[CENSUS_SPANS], *runs = &c->classes[CENSUS_RUNS];
     struct hak_stats *s = &c->stats;
-    s->spans = spans->live_blocks;
-    s->span_bytes = spans->live_bytes;
+    s->spans = beyond(spans->live_blocks, spans->cached_blocks);
+    s->span_bytes = beyond(spans->live_bytes, spans->cached_bytes);
     s->runs = runs->live_blocks;
     s->run_bytes = runs->live_bytes;
     for (unsigned i = CLASS_FIRST; i < CENSUS_CLASSES; i++) {

@@ -61,11 +61,9 @@ void thread_empty(struct thread *thread)
         }
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             flush_open_word(&thread->open_word[c], c);
-        struct slab *slab = thread->current[c];
-        thread->current[c] = NULL;
-        if (slab != NULL)
-            shared_pool_disown_slab(slab);
     }
+    shared_pool_disown_slabs(thread->current, CLASS_END);
+    span_cache_empty(thread);
     harden_empty(thread);
     sampler_empty(thread);
     magazine_forget_arrays(thread);
@@ -178,6 +176,7 @@ static void mend(struct thread *thread)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
+    span_cache_forget(thread);
     harden_forget(thread);
     sampler_forget(thread);
     magazine_forget_arrays(thread);

@@ -12,6 +12,7 @@
 
 #include "front/magazine.h"
 #include "front/open_word.h"
+#include "front/span_cache.h"
 #include "meta/metapool.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. Few threads may
@@ -43,6 +44,7 @@ struct thread {
     uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
+    struct span_cache span_cache;     /* of blocks above 32 KiB */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
     uint64_t refills_before;          /* those of threads that had the record before */
     struct thread *next;              /* all records ever made; constant */

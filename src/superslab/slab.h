@@ -89,6 +89,10 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
 /* Whether a slab with so many blocks in use has too few free ones to be listed. */
 bool slab_counts_as_full(unsigned class_id, unsigned used);
 
+/* Makes a FULL slab of the class PARTIAL if it has any free block: the caller lists it. False: it has none, or is not FULL. Any
+ * thread, no lock. */
+bool slab_unfill(struct slab *slab, unsigned class_id);
+
 /* The owner lets go. Returns SLAB_RETURN_LISTABLE, SLAB_RETURN_RETIRING, or NOTHING when the slab is full. */
 enum slab_return slab_disown(struct slab *slab);
 

@@ -2,8 +2,9 @@
  * slot.
  * Stands for
  *   src/superslab/slab.c: slab_open slab_claim slab_return_blocks slab_counts_as_full slab_disown slab_own
- *     slab_unretire
+ *     slab_unretire slab_unfill
  *   src/pool/shared_pool.c: own_listed shared_pool_acquire_slab open_slot list_slab let_wait shared_pool_retire
+ *     let_wait_locked disown shared_pool_disown_slabs
  *   src/pool/shared_pool.c: shared_pool_disown_slab shared_pool_return_blocks check_release shared_pool_release_slab
  *   src/pool/slots.c: pool_evaluate_tier pool_reopen_superslab list_slabs pool_take_slots_out pool_put_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove
