@@ -6,6 +6,7 @@
  */
 #include "api/introspect.h"
 
+#include "api/anchor.h"
 #include "api/printing.h"
 #include "api/profile.h"
 #include "front/front.h"
@@ -26,9 +27,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-#define STRING(x) #x
-#define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
 
 /* ---- Sums ---------------------------------------------------------------------------------------------------- */
 
@@ -115,7 +113,7 @@ struct introspect_totals introspect_totals(const struct census *c)
 
 const char *hak_version(void)
 {
-    return VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+    return hakmem_anchor.version;
 }
 
 const char *hak_profile_name(void)
