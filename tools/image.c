@@ -510,7 +510,7 @@ static bool slot_makes_sense(const struct slab *slab, unsigned slot)
         return slab->span_slabs >= 1 && slab->span_slabs <= slot;
     if (slab_state_has_class(state))
         return class_id >= CLASS_FIRST && class_id < CLASS_END && CTL_USED(ctl) <= class_table[class_id].n_blocks;
-    return state <= SLAB_SPAN_BODY;
+    return state <= SLAB_HELD;
 }
 
 static bool superslab_makes_sense(const struct image_arena *arena, uint32_t i)

@@ -335,10 +335,11 @@ static void judge_slab(struct court *court, const struct spot *spot)
 
 /* ---- Spans --------------------------------------------------------------------------------------------------------- */
 
-/* A head; or one that a signal handler returned, and that waits to be put back. */
+/* A head; or one that a signal handler returned, and that waits to be put back; or one that a thread is just taking out of what
+ * it holds, or adding to it: its bodies follow, or came before. */
 static bool is_head(slab_ctl ctl)
 {
-    return CTL_STATE(ctl) == SLAB_SPAN_HEAD || ctl == SLAB_CTL(SLAB_RETIRING, 0, 0);
+    return CTL_STATE(ctl) == SLAB_SPAN_HEAD || ctl == SLAB_CTL(SLAB_RETIRING, 0, 0) || ctl == SLAB_CTL(SLAB_HELD, 0, 0);
 }
 
 static void judge_head(struct court *court, const struct spot *spot)
@@ -368,9 +369,10 @@ static void judge_body(struct court *court, const struct spot *spot)
 
 static void judge_span_slot(struct court *court, const struct spot *spot)
 {
-    if (CTL_STATE(ctl_of(slab_of(court, spot))) == SLAB_SPAN_HEAD)
+    const unsigned state = CTL_STATE(ctl_of(slab_of(court, spot)));
+    if (state == SLAB_SPAN_HEAD)
         judge_head(court, spot);
-    else
+    else if (state == SLAB_SPAN_BODY)
         judge_body(court, spot);
     if (mapped_class(court, spot) != CLASS_SPAN * CLASS_OFFSET_SCALE)
         accuse(court, of_slot(court, RULE_CLASS_MAP, spot, 0), "a span by its record, entry %u in the class map",
@@ -408,6 +410,7 @@ static void judge_slot(struct court *court, const struct spot *spot)
         break;
     case SLAB_SPAN_HEAD:
     case SLAB_SPAN_BODY:
+    case SLAB_HELD:
         judge_span_slot(court, spot);
         break;
     case SLAB_TAKEN:

@@ -403,12 +403,12 @@ void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool
 {
     struct slab *head = superslab_slab(ss, slot);
     unsigned n = (unsigned)slabs_for(len_bytes);
+    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
     for (unsigned i = 1; i < n; i++) {
         head[i].span_slabs = (uint16_t)i;
         set_state(&head[i], SLAB_SPAN_BODY);
     }
     *zeroed = hand_out_pages(ss, slot, len_bytes);
-    head->span_slabs = (uint16_t)n;
     head->span_bytes = len_bytes;
     head->sample = 0;
     set_state(head, SLAB_SPAN_HEAD);
