@@ -29,29 +29,29 @@ struct snapshot_slot {
 
 struct snapshot_superslab {
     uint64_t address;
-    uint32_t arena;                             /* its number, in order of creation */
-    uint8_t state;                              /* enum superslab_state; ABSENT ones are left out */
-    uint8_t tier;                               /* enum superslab_tier, if POOLED */
-    uint32_t run_superslabs;                    /* RUN: how many in a row */
-    uint64_t run_bytes;                         /* RUN: usable bytes */
-    uint32_t dirty_prefix_bytes;                /* not POOLED: so much from its beginning may be in memory */
+    uint32_t arena;              /* its number, in order of creation */
+    uint8_t state;               /* enum superslab_state; ABSENT ones are left out */
+    uint8_t tier;                /* enum superslab_tier, if POOLED */
+    uint32_t run_superslabs;     /* RUN: how many in a row */
+    uint64_t run_bytes;          /* RUN: usable bytes */
+    uint32_t dirty_prefix_bytes; /* not POOLED: so much from its beginning may be in memory */
     struct snapshot_slot slot[SUPERSLAB_SLABS]; /* POOLED */
 };
 
 struct snapshot {
     pid_t pid;
-    char name[64];           /* the program's, by /proc/PID/comm */
-    char version[16];        /* of the library in it */
-    char profile[16];        /* HAKMEM_TINY_PROFILE in force */
-    uint64_t time_ns;        /* CLOCK_MONOTONIC, when the reading began */
-    uint64_t resident_bytes; /* the whole process, by /proc; 0: not told */
+    char name[64];            /* the program's, by /proc/PID/comm */
+    char version[16];         /* of the library in it */
+    char profile[16];         /* HAKMEM_TINY_PROFILE in force */
+    uint64_t time_ns;         /* CLOCK_MONOTONIC, when the reading began */
+    uint64_t resident_bytes;  /* the whole process, by /proc; 0: not told */
     size_t slab_page_bytes;
-    uint32_t n_torn;      /* records that could not be read in one piece */
-    struct census census; /* the sums, by the code that hak_stats_get runs */
+    uint32_t n_torn;          /* records that could not be read in one piece */
+    struct census census;     /* the sums, by the code that hak_stats_get runs */
     size_t n_superslabs;
     struct snapshot_superslab *superslabs; /* by address */
-    size_t n_threads;                      /* at most CENSUS_MAX_THREADS */
-    struct census_thread *threads;         /* that have a record in use, in the order of their records */
+    size_t n_threads;                      /* that have a record in use */
+    struct census_thread *threads;         /* in the order of their records */
 };
 
 /* Reads the heap of a process. Returns 0 and fills *out, to be given to snapshot_free; or -1, and one line that says why, without

@@ -1,7 +1,8 @@
 /* tool.h - what the files of the hakmem command share.
  *
- * The command is a table of subcommands (hakmem.c), one file each (run.c), on top of helpers that know where the
- * library is (library.c), what kind of program a file holds (program.c) and what all of them say and allocate (output.c). It does not link the library. */
+ * The command is a table of subcommands (hakmem.c), one or several files each, on top of helpers that know where the library
+ * is (library.c), what kind of program a file holds (program.c), how to open another process (target.c) and how to say what is
+ * wrong (output.c). It does not link the library. */
 #ifndef HAKMEM_TOOL_H
 #define HAKMEM_TOOL_H
 
@@ -27,6 +28,8 @@ struct tool_command {
 };
 
 extern const struct tool_command run_command;
+extern const struct tool_command top_command;
+extern const struct tool_command metrics_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
