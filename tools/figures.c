@@ -134,7 +134,7 @@ static void list_classes(struct figures *out, const struct census *census)
     }
 }
 
-/* The same thread in the earlier snapshot. Records keep their order, and only ever become more, so it is mostly at the same place. */
+/* The same thread in the earlier snapshot; it is mostly at the same place. */
 static const struct census_thread *find_earlier(const struct snapshot *earlier, size_t guess, int32_t thread_id)
 {
     for (size_t i = 0; earlier != NULL && i < earlier->n_threads; i++) {
@@ -174,6 +174,7 @@ static void list_threads(struct figures *out, const struct snapshot *earlier, co
         if (name != NULL)
             snprintf(out->threads[i].name, sizeof out->threads[i].name, "%s", name);
     }
+    figures_sort_threads(out, THREAD_COLUMN_ID, false);
 }
 
 void figures_make(struct figures *out, const struct snapshot *earlier, const struct snapshot *now,

@@ -45,9 +45,10 @@ struct figures {
     uint64_t fullness
         [FIGURES_FULLNESS_STEPS]; /* SuperSlabs of the pool with up to 25, 50, 75, 100 % of their slots' blocks out */
     size_t n_classes;
-    struct figures_class classes[CENSUS_CLASSES];
+    struct figures_class
+        classes[CENSUS_CLASSES]; /* by block size, spans and runs at the end, unless sorted otherwise */
     size_t n_threads;
-    struct figures_thread *threads;
+    struct figures_thread *threads; /* by thread id, unless sorted otherwise */
 };
 
 /* Computes all. earlier may be NULL. The names may be those of threads that have ended, or be missing. */

@@ -1,6 +1,6 @@
 /* metrics.c - `hakmem metrics`: a process's heap as metrics, once or for Prometheus.
  * Owns       the options, the latest snapshot, the knowledge of whether the process lives.
- * Called by  hakmem.c     Calls  target.h (names), snapshot.h, process.c, metrics_*.c.     Threads  one.
+ * Called by  hakmem.c     Calls  target.h (names), watch.h, metrics_*.c.     Threads  one.
  * I1  However many ask, the process is read at most once in MIN_AGE_MS.
  * I2  A series of counters never mixes two processes: a scrape that finds another process behind the number answers 503.
  * Why linger after the end: the 503 is how Prometheus learns of it; a closed port would look like a fault of this command.
@@ -11,6 +11,7 @@
 #include "process.h"
 #include "target.h"
 #include "tool.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -39,8 +40,8 @@ struct metrics_settings {
 /* What is served. */
 struct source {
     const struct metrics_settings *set;
-    struct process process;
-    bool found; /* there is a process, and it lived when it was last looked at */
+    bool found; /* target is open, and lived when it was last looked at */
+    struct target target;
     int64_t ended_ms;
     bool has_snapshot;
     struct snapshot snapshot;
@@ -90,7 +91,7 @@ static bool take_snapshot(struct source *source, char *why, size_t why_bytes)
 {
     struct snapshot fresh;
     const int64_t before_us = now_us();
-    if (snapshot_take(source->process.pid, &fresh, why, why_bytes) != 0)
+    if (!watch_read(&source->target, &fresh, why, why_bytes))
         return false;
     forget_snapshot(source);
     source->snapshot = fresh;
@@ -100,25 +101,29 @@ static bool take_snapshot(struct source *source, char *why, size_t why_bytes)
     return true;
 }
 
+static void note_end(struct source *source)
+{
+    const struct metrics_settings *set = source->set;
+    source->found = false;
+    source->ended_ms = now_ms();
+    forget_snapshot(source);
+    target_close(&source->target);
+    if (set->name != NULL)
+        tool_complain("process %d has ended; waiting for the next one named %s", (int)source->target.pid, set->name);
+    else
+        tool_complain("process %d has ended; answering 503 for %lu s", (int)source->target.pid, set->linger_s);
+}
+
 /* Notices the end, and with a name the next process that has it. */
 static void look_for_process(struct source *source)
 {
     char why[TARGET_WHY_BYTES];
-    if (source->found && !process_is_alive(&source->process)) {
-        source->found = false;
-        source->ended_ms = now_ms();
-        forget_snapshot(source);
-        if (source->set->name != NULL)
-            tool_complain("process %d has ended; waiting for the next one named %s", (int)source->process.pid,
-                          source->set->name);
-        else
-            tool_complain("process %d has ended; answering 503 for %lu s", (int)source->process.pid,
-                          source->set->linger_s);
-    }
+    if (source->found && !target_is_alive(&source->target))
+        note_end(source);
     if (source->found || source->set->name == NULL)
         return;
     const pid_t pid = target_find_by_name(source->set->name, why, sizeof why);
-    source->found = pid > 0 && process_note(pid, &source->process);
+    source->found = pid > 0 && target_open(pid, &source->target, why, sizeof why) == 0;
     if (source->found)
         source->why[0] = '\0';
 }
@@ -126,6 +131,22 @@ static void look_for_process(struct source *source)
 static bool is_fresh(const struct source *source)
 {
     return source->has_snapshot && now_ms() - source->taken_ms < MIN_AGE_MS;
+}
+
+static void close_source(struct source *source)
+{
+    forget_snapshot(source);
+    if (source->found)
+        target_close(&source->target);
+}
+
+static bool open_source(struct source *source, char *why, size_t why_bytes)
+{
+    source->found = target_open(source->set->pid, &source->target, why, why_bytes) == 0;
+    if (source->found && take_snapshot(source, why, why_bytes))
+        return true;
+    close_source(source);
+    return false;
 }
 
 /* ---- Answers ----------------------------------------------------------------------------------------------------- */
@@ -318,14 +339,12 @@ static int metrics_main(int argc, char **argv)
         fputs(metrics_command.help, stdout);
         return tool_finish_output();
     }
-    source.found = process_note(set.pid, &source.process);
-    source.process.pid = set.pid;
-    if (!take_snapshot(&source, why, sizeof why)) {
+    if (!open_source(&source, why, sizeof why)) {
         tool_complain("%s", why);
         return TOOL_USAGE;
     }
     const int status = set.listens ? serve(&source) : print_once(&source);
-    forget_snapshot(&source);
+    close_source(&source);
     return status;
 }
 

@@ -1,7 +1,6 @@
 /* process.c - see process.h.
  * Owns       nothing; reads /proc.     Called by  watch.c, top.c, metrics.c     Calls  output.c     Threads  one.
- * I1  What cannot be read counts as not there: names are an ornament, and a process that is hidden cannot be looked into anyway.
- * Why the start time: a number is given to another process once its owner is gone, and a view must not go on with a stranger.
+ * I1  What cannot be read counts as not there: names are an ornament.
  * Why namespaces: the heap's records have thread ids as the process sees them; /proc has them as we do. */
 #define _GNU_SOURCE
 #include "process.h"
@@ -56,37 +55,6 @@ static bool read_name(const char *directory, char name[NAME_BYTES])
         *newline = '\0';
     snprintf(name, NAME_BYTES, "%.15s", text);
     return true;
-}
-
-/* ---- Which process ----------------------------------------------------------------------------------------------- */
-
-/* Field 3, the state, and field 22, when it was started. They are counted from the last parenthesis, because field 2 is a name that
- * may contain anything. Returns false when there is no such process, or a zombie. */
-static bool read_start(pid_t pid, uint64_t *start_ticks)
-{
-    char path[PATH_BYTES], text[STATUS_BYTES];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (!read_text(path, text, sizeof text))
-        return false;
-    const char *field = strrchr(text, ')');
-    if (field == NULL || field[1] == '\0' || strchr("ZXx", field[2]) != NULL)
-        return false;
-    for (int i = 2; i < 22 && field != NULL; i++)
-        field = strchr(field + 1, ' ');
-    *start_ticks = field == NULL ? 0 : strtoull(field, NULL, 10);
-    return true;
-}
-
-bool process_note(pid_t pid, struct process *out)
-{
-    out->pid = pid;
-    return read_start(pid, &out->start_ticks);
-}
-
-bool process_is_alive(const struct process *process)
-{
-    uint64_t start_ticks;
-    return read_start(process->pid, &start_ticks) && start_ticks == process->start_ticks;
 }
 
 /* ---- Its threads -------------------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* process.h - what /proc tells of a process besides its heap: whether it still lives, its threads' names. */
+/* process.h - a process's number as people give it, and its threads' names as /proc has them. */
 #ifndef HAKMEM_TOOLS_PROCESS_H
 #define HAKMEM_TOOLS_PROCESS_H
 
@@ -7,20 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* A process, told from a later one that gets the same number. */
-struct process {
-    pid_t pid;
-    uint64_t start_ticks; /* since the system's start; 0: /proc does not tell */
-};
-
 /* Reads "1234". Returns false when the text is no process id. */
 bool process_parse_pid(const char *text, pid_t *pid);
-
-/* Notes which process has the number now. Returns false when there is none. */
-bool process_note(pid_t pid, struct process *out);
-
-/* Whether it still runs: it is not a zombie, and its number was not given to another. */
-bool process_is_alive(const struct process *process);
 
 struct process_thread {
     int32_t thread_id; /* as the process itself sees it, in its own pid namespace */

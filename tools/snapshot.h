@@ -56,8 +56,6 @@ struct snapshot {
     struct census_thread *threads; /* those that there are, in no order */
     size_t n_superslabs;
     struct snapshot_superslab *superslabs; /* by address */
-    size_t n_threads;                      /* that have a record in use */
-    struct census_thread *threads;         /* in the order of their records */
 };
 
 /* Reads the heap of a process. Returns 0 and fills *out, to be given to snapshot_free; or -1, and one line that says why, without

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "top.h"
 
+#include "process.h"
 #include "target.h"
 #include "tool.h"
 
@@ -192,12 +193,11 @@ static int top_main(int argc, char **argv)
         fputs(top_command.help, stdout);
         return tool_finish_output();
     }
-    watch_begin(&watch, set.pid);
-    int status = TOOL_USAGE;
-    if (watch_sample(&watch) != WATCH_OK)
+    if (!watch_begin(&watch, set.pid)) {
         tool_complain("%s", watch.why);
-    else
-        status = set.once || set.json ? print_samples(&set, &watch) : show_on_screen(&set, &watch);
+        return TOOL_USAGE;
+    }
+    const int status = set.once || set.json ? print_samples(&set, &watch) : show_on_screen(&set, &watch);
     watch_end(&watch);
     return status;
 }

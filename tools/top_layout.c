@@ -11,9 +11,12 @@
 
 enum {
     MIN_TABLE_ROWS = 5,
-    ITEM_LABEL_WIDTH = 10,
-    ITEM_MIN_WIDTH = 20, /* the label, a figure of 6 characters, and what separates them */
-    ITEM_MAX_WIDTH = 26,
+    CAPTION_WIDTH = 12,
+    CAPTIONS_FROM_WIDTH = 76, /* narrower terminals have no room for captions */
+    ITEM_LABEL_WIDTH = 9,
+    ITEM_VALUE_END = 15, /* a figure has at most 6 characters */
+    ITEM_MIN_WIDTH = 16,
+    ITEM_MAX_WIDTH = 24,
     FIXED_ROWS = 3, /* the title, the heading of the table, the keys */
     BAR_MIN_WIDTH = 8,
     BAR_MAX_WIDTH = 50
@@ -24,11 +27,12 @@ enum {
 enum { MAX_ITEMS = 12, N_GROUPS = 4 };
 
 struct item {
-    const char *label;
+    const char *label; /* at most ITEM_LABEL_WIDTH */
     char value[UNITS_BYTES];
 };
 
 struct group {
+    const char *caption;
     unsigned n;
     struct item items[MAX_ITEMS];
 };
@@ -63,84 +67,98 @@ static void add_rate(struct group *group, const struct figures *f, const char *l
 static void fill_memory(struct group *group, const struct figures *f)
 {
     const struct hak_stats *s = &f->snapshot->census.stats;
+    group->caption = "memory";
     add_bytes(group, "live", s->live_bytes);
     add_bytes(group, "committed", s->committed_bytes);
     add_bytes(group, "resident", f->snapshot->resident_bytes);
     add_bytes(group, "cached", s->cached_bytes);
     add_count(group, "blocks", s->live_blocks);
     add_bytes(group, "peak", s->peak_committed_bytes);
-    add_bytes(group, "given back", f->given_back_bytes);
+    add_bytes(group, "returned", f->given_back_bytes);
     add_bytes(group, "holes", f->snapshot->census.fragmentation_bytes);
 }
 
 static void fill_rates(struct group *group, const struct figures *f)
 {
     const struct figures_rates *r = &f->rates;
-    struct item *growth = add(group, "growth/s");
+    double slabs = 0;
+    group->caption = "per second";
+    for (unsigned i = 0; i < FIGURES_STAGES; i++)
+        slabs += r->acquired[i];
+    strcpy(add(group, "growth/s")->value, "-");
     if (r->interval_s > 0)
-        units_growth(growth->value, r->live_bytes);
-    else
-        strcpy(growth->value, "-");
+        units_growth(group->items[0].value, r->live_bytes);
     add_rate(group, f, "refills/s", r->refills);
     add_rate(group, f, "flushes/s", r->flushes);
-    units_bytes(add(group, "purged/s")->value, (uint64_t)r->purged_bytes);
+    strcpy(add(group, "purged/s")->value, "-");
+    if (r->interval_s > 0)
+        units_bytes(group->items[3].value, (uint64_t)r->purged_bytes);
     add_rate(group, f, "locks/s", r->lock_acquisitions);
     add_rate(group, f, "waits/s", r->lock_contended);
+    add_rate(group, f, "slabs/s", slabs);
+    add_rate(group, f, "emptied/s", r->slabs_released);
 }
 
 static void fill_stages(struct group *group, const struct figures *f)
 {
-    static const char *const labels[FIGURES_STAGES] = {"listed/s", "slots/s", "reopened/s", "lru/s", "system/s"};
+    static const char *const labels[FIGURES_STAGES] = {"list/s", "slot/s", "reopen/s", "LRU/s", "system/s"};
+    group->caption = "slabs from";
     for (unsigned i = 0; i < FIGURES_STAGES; i++)
         add_rate(group, f, labels[i], f->rates.acquired[i]);
-    add_rate(group, f, "released/s", f->rates.slabs_released);
 }
 
 static void fill_superslabs(struct group *group, const struct figures *f)
 {
-    static const char *const labels[FIGURES_FULLNESS_STEPS] = {"full <25%", "full <50%", "full <75%", "full >75%"};
+    static const char *const labels[FIGURES_FULLNESS_STEPS] = {"to 25%", "to 50%", "to 75%", "to 100%"};
     const struct hak_stats *s = &f->snapshot->census.stats;
-    add_count(group, "SuperSlabs", s->superslabs_hot + s->superslabs_draining);
+    group->caption = "SuperSlabs";
+    add_count(group, "hot", s->superslabs_hot);
     add_count(group, "draining", s->superslabs_draining);
     add_count(group, "in LRU", s->superslabs_cached);
     add_count(group, "threads", s->threads);
     for (unsigned i = 0; i < FIGURES_FULLNESS_STEPS; i++)
         add_count(group, labels[i], f->fullness[i]);
-    add_count(group, "slots used", s->slots_active);
+    add_count(group, "slots", s->slots_active);
     add_count(group, "empty", s->slots_empty);
     add_count(group, "unused", s->slots_unused);
     add_count(group, "torn", f->snapshot->n_torn);
 }
 
-static int items_per_row(int width)
-{
-    return width < ITEM_MIN_WIDTH ? 1 : width / ITEM_MIN_WIDTH;
-}
+/* How the items lie: from which column on, how many in a row, how far apart. */
+struct grid {
+    int begin, per_row, width;
+};
 
-static int rows_of(const struct group *group, int width)
+/* From four on a multiple of four, so that groups have full rows. */
+static struct grid make_grid(int width)
 {
-    const int per_row = items_per_row(width);
-    return ((int)group->n + per_row - 1) / per_row;
+    struct grid grid = {.begin = width >= CAPTIONS_FROM_WIDTH ? CAPTION_WIDTH : 0};
+    const int room = width - grid.begin;
+    grid.per_row = room < ITEM_MIN_WIDTH ? 1 : room / ITEM_MIN_WIDTH;
+    if (grid.per_row > 4)
+        grid.per_row -= grid.per_row % 4;
+    grid.width = room / grid.per_row < ITEM_MAX_WIDTH ? room / grid.per_row : ITEM_MAX_WIDTH;
+    return grid;
 }
 
 static void draw_item(struct canvas *canvas, int row, int column, const struct item *item)
 {
     canvas_text(canvas, row, column, CANVAS_LABEL, item->label);
-    canvas_text_left_of(canvas, row, column + ITEM_MIN_WIDTH - 2, CANVAS_VALUE, item->value);
+    canvas_text_left_of(canvas, row, column + ITEM_VALUE_END, CANVAS_VALUE, item->value);
 }
 
 /* Draws as many rows of the group as there is room for. Returns the row behind. */
 static int draw_group(struct canvas *canvas, int row, int end, const struct group *group)
 {
-    const int per_row = items_per_row(canvas->width);
-    const int wide = canvas->width / per_row;
-    const int width = wide < ITEM_MAX_WIDTH ? wide : ITEM_MAX_WIDTH;
+    const struct grid grid = make_grid(canvas->width);
+    if (grid.begin > 0)
+        canvas_text(canvas, row, 0, CANVAS_PLAIN, group->caption);
     for (unsigned i = 0; i < group->n; i++) {
-        const int at = row + (int)i / per_row;
+        const int at = row + (int)i / grid.per_row;
         if (at < end)
-            draw_item(canvas, at, (int)i % per_row * width, &group->items[i]);
+            draw_item(canvas, at, grid.begin + (int)i % grid.per_row * grid.width, &group->items[i]);
     }
-    const int behind = row + rows_of(group, canvas->width);
+    const int behind = row + ((int)group->n + grid.per_row - 1) / grid.per_row;
     return behind < end ? behind : end;
 }
 
@@ -341,22 +359,25 @@ static void draw_title(struct canvas *canvas, const struct figures *f, const str
         canvas_text(canvas, 0, at, CANVAS_TITLE, text);
 }
 
-/* The longest form that fits. */
-static void draw_keys(struct canvas *canvas, const struct top_view *view)
+/* The longest form that fits, and which rows are shown if there is room for that, too. */
+static void draw_keys(struct canvas *canvas, const struct top_view *view, size_t n_rows, size_t n_visible)
 {
-    static const char *const forms[] = {
-        "q quit  h help  t classes/threads  s S sort by  r reverse  p pause  arrows, pages scroll",
-        "q quit  h help  t classes/threads  s S sort  r reverse  p pause",
-        "q quit  h help  t table  s sort  r turn  p pause", "q quit  h help"};
+    static const char *const forms[] = {"q quit  h help  t classes/threads  s S sort  r reverse  p pause",
+                                        "q quit  h help  t table  s sort  r turn  p pause", "q quit  h help"};
     const int row = canvas->height - 1;
     if (view->message != NULL) {
         canvas_text(canvas, row, 0, CANVAS_WARNING, view->message);
         return;
     }
     unsigned i = 0;
-    while (i < 3 && (int)strlen(forms[i]) > canvas->width)
+    while (i < 2 && (int)strlen(forms[i]) > canvas->width)
         i++;
-    canvas_text(canvas, row, 0, CANVAS_LABEL, forms[i]);
+    const int end = canvas_text(canvas, row, 0, CANVAS_LABEL, forms[i]);
+    char rows[64];
+    const size_t behind = view->scroll + n_visible < n_rows ? view->scroll + n_visible : n_rows;
+    snprintf(rows, sizeof rows, "%zu-%zu of %zu", n_rows == 0 ? 0 : view->scroll + 1, behind, n_rows);
+    if (end + 2 + (int)strlen(rows) <= canvas->width)
+        canvas_text_left_of(canvas, row, canvas->width, CANVAS_LABEL, rows);
 }
 
 static void clamp_scroll(struct top_view *view, size_t n_rows, size_t n_visible)
@@ -390,24 +411,24 @@ static void draw_threads(struct canvas *canvas, int row, size_t n_visible, struc
         draw_thread(canvas, row + 1 + (int)i, &f->threads[view->scroll + i], f->rates.interval_s > 0);
 }
 
+/* The keys and the words that need it, in the 14 rows of 48 columns that even small terminals have. */
 static void draw_help(struct canvas *canvas)
 {
     static const char *const lines[] = {
-        "q quit            p pause, go on",
-        "t classes, threads",
-        "s S  sort by next, previous column    r reverse",
-        "arrows, page keys, Home, End    scroll",
+        "q quit    p pause, go on    t classes, threads",
+        "s S sort by next, previous column   r reverse",
+        "arrows, pages, Home, End scroll    any key: back",
         "",
-        "live      in blocks that the program holds",
-        "cached    in threads' magazines",
-        "committed handed out, not given back since",
-        "resident  the whole process, by the system",
-        "holes     committed, neither live nor cached",
-        "MEMORY    pages that may be in memory",
-        "WASTE     of MEMORY, what is not live",
-        "listed .. system/s  where slabs came from",
-        "waits/s   locks that another thread held",
-        "full <25% SuperSlabs with few blocks out",
+        "live       in blocks that the program holds",
+        "cached     free, in the caches of threads",
+        "committed  handed out, and not returned since",
+        "returned   to the system, since the start",
+        "resident   the whole process, says the system",
+        "holes      committed, neither live nor cached",
+        "waits/s    lock acquisitions that had to wait",
+        "to 25%     SuperSlabs up to a quarter full",
+        "MEMORY     pages that may be in memory",
+        "WASTE      of MEMORY, what is not live",
     };
     for (int i = 0; i < (int)(sizeof lines / sizeof lines[0]); i++)
         canvas_text(canvas, i + 1, 0, CANVAS_PLAIN, lines[i]);
@@ -427,7 +448,6 @@ size_t top_draw(struct canvas *canvas, struct figures *figures, struct top_view 
         draw_threads(canvas, row, n_visible, figures, view);
     else
         draw_classes(canvas, row, n_visible, figures, view);
-    canvas_paint(canvas, canvas->height - 1, 0, canvas->width, CANVAS_PLAIN);
-    draw_keys(canvas, view);
+    draw_keys(canvas, view, view->threads ? figures->n_threads : figures->n_classes, n_visible);
     return n_visible;
 }

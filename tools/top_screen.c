@@ -280,7 +280,7 @@ static bool wait_until(int64_t moment_ns, const sigset_t *while_waiting)
 static bool sample_if_due(struct watch *watch, struct top_view *view, int64_t *due_ns)
 {
     if (view->paused || now_ns() < *due_ns)
-        return process_is_alive(&watch->process);
+        return watch_is_alive(watch);
     *due_ns = now_ns() + (int64_t)(view->every_s * SECOND_NS);
     const enum watch_result result = watch_sample(watch);
     view->message = result == WATCH_FAILED ? watch->why : NULL;

@@ -3,8 +3,8 @@
 #define HAKMEM_TOOLS_WATCH_H
 
 #include "figures.h"
-#include "process.h"
 #include "snapshot.h"
+#include "target.h"
 
 enum watch_result {
     WATCH_OK,
@@ -13,18 +13,26 @@ enum watch_result {
 };
 
 struct watch {
-    struct process process;
+    struct target target;
     uint64_t n_samples;           /* that succeeded */
     struct snapshot snapshots[2]; /* the latest, and the one before: see watch.c */
     struct figures figures;       /* of the latest; valid once there is a sample */
-    char why[512];
+    char why[TARGET_WHY_BYTES];
 };
 
-/* Begins with the process that has this number now. watch_end ends it, whatever came between. */
-void watch_begin(struct watch *watch, pid_t pid);
+/* Reads a process that is open. If it has executed another program its memory is another, and it is opened anew. Returns false, and
+ * one line in `why`, when it cannot be read. */
+bool watch_read(struct target *target, struct snapshot *out, char *why, size_t why_bytes);
 
-/* Takes a snapshot. After WATCH_OK the figures are new; after anything else they, and the snapshots, are as they were. */
+/* Opens the process that has this number now, and takes the first sample. Returns false, and why is set, when that fails; then
+ * there is nothing to end. */
+bool watch_begin(struct watch *watch, pid_t pid);
+
+/* Takes another. After WATCH_OK the figures are new; after anything else they, and the snapshots, are as they were. */
 enum watch_result watch_sample(struct watch *watch);
+
+/* Whether the process is still there. */
+bool watch_is_alive(const struct watch *watch);
 
 void watch_end(struct watch *watch);
 
