@@ -161,29 +161,8 @@ void pool_detach_superslab(struct superslab *ss)
 struct tier_use superslab_use(const struct superslab *ss)
 {
     struct tier_use use = {0};
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));
-        switch (CTL_STATE(ctl)) {
-        case SLAB_UNUSED:
-        case SLAB_EMPTY:
-        case SLAB_TAKEN:
-            break;
-        case SLAB_SPAN_HEAD:
-        case SLAB_SPAN_BODY:
-            use.active_slots++;
-            use.used_bytes += SLAB_BYTES;
-            use.capacity_bytes += SLAB_BYTES;
-            break;
-        default: {
-            const struct class_info *class = &class_table[CTL_CLASS(ctl)];
-            if (CTL_USED(ctl) == 0)
-                break; /* idle: as good as EMPTY */
-            use.active_slots++;
-            use.used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
-            use.capacity_bytes += (size_t) class->n_blocks * class->bytes;
-        }
-        }
-    }
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        tier_use_add(&use, slab_ctl_read(superslab_slab(ss, i)));
     return use;
 }
 
