@@ -71,37 +71,6 @@ static void compute_rates(struct figures_rates *r, const struct snapshot *earlie
     r->lock_contended = rate(a->lock_contended, b->lock_contended, s);
 }
 
-/* ---- Fullness ---------------------------------------------------------------------------------------------------- */
-
-/* Adds what a slot has room for, and what of that is out: the measure that decides about tiers. */
-static void add_slot(const struct snapshot_slot *slot, uint64_t *used_bytes, uint64_t *room_bytes)
-{
-    const enum slab_state state = slot->state;
-    if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY) {
-        *used_bytes += SLAB_BYTES;
-        *room_bytes += SLAB_BYTES;
-    } else if (state >= SLAB_OWNED && state <= SLAB_RETIRING && slot->class_id < CLASS_END) {
-        *used_bytes += (uint64_t)slot->used * class_table[slot->class_id].bytes;
-        *room_bytes += (uint64_t)slot->n_blocks * class_table[slot->class_id].bytes;
-    }
-}
-
-static void count_fullness(struct figures *out, const struct snapshot *snapshot)
-{
-    for (size_t i = 0; i < snapshot->n_superslabs; i++) {
-        const struct snapshot_superslab *ss = &snapshot->superslabs[i];
-        uint64_t used_bytes = 0, room_bytes = 0;
-        if (ss->state != SUPERSLAB_POOLED)
-            continue;
-        for (unsigned j = 0; j < SUPERSLAB_SLABS; j++)
-            add_slot(&ss->slot[j], &used_bytes, &room_bytes);
-        unsigned step = 0;
-        while (step < FIGURES_FULLNESS_STEPS - 1 && used_bytes * FIGURES_FULLNESS_STEPS > room_bytes * (step + 1))
-            step++;
-        out->fullness[step]++;
-    }
-}
-
 /* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 static void name_class(struct figures_class *row, uint64_t block_bytes)
@@ -130,7 +99,8 @@ static void list_classes(struct figures *out, const struct census *census)
         row->free_blocks = c->free_blocks;
         row->live_bytes = c->live_bytes;
         row->memory_bytes = c->dirty_bytes;
-        row->waste_bytes = subtract(c->dirty_bytes, c->live_bytes);
+        row->cached_bytes = c->cached_bytes;
+        row->waste_bytes = subtract(c->dirty_bytes, add(c->live_bytes, c->cached_bytes));
     }
 }
 
@@ -186,7 +156,6 @@ void figures_make(struct figures *out, const struct snapshot *earlier, const str
     out->lock_acquisitions = lock_sum(&now->census.stats);
     if (earlier != NULL && now->time_ns > earlier->time_ns)
         compute_rates(&out->rates, earlier, now);
-    count_fullness(out, now);
     list_classes(out, &now->census);
     list_threads(out, earlier, names, n_names);
 }

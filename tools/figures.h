@@ -5,7 +5,7 @@
 #include "process.h"
 #include "snapshot.h"
 
-enum { FIGURES_STAGES = 5, FIGURES_FULLNESS_STEPS = 4, FIGURES_LABEL_BYTES = 12 };
+enum { FIGURES_STAGES = 5, FIGURES_LABEL_BYTES = 12 };
 
 /* Events per second between two snapshots. A counter that went back (another program has taken the process's place) counts 0. */
 struct figures_rates {
@@ -25,9 +25,9 @@ struct figures_class {
     unsigned index;                  /* in census.classes */
     char label[FIGURES_LABEL_BYTES]; /* its block size in bytes; "span", "run" */
     uint64_t block_bytes;            /* spans and runs: 0, because each has its own */
-    uint64_t slabs, live_blocks, cached_blocks, free_blocks, live_bytes;
+    uint64_t slabs, live_blocks, cached_blocks, free_blocks, live_bytes, cached_bytes;
     uint64_t memory_bytes; /* of its pages: may be in memory */
-    uint64_t waste_bytes;  /* of those, what is not live */
+    uint64_t waste_bytes;  /* of those, what is neither live nor cached */
 };
 
 struct figures_thread {
@@ -42,13 +42,12 @@ struct figures {
     struct figures_rates rates;
     uint64_t given_back_bytes;  /* to the system, since the start: pages and SuperSlabs */
     uint64_t lock_acquisitions; /* of all causes */
-    uint64_t fullness
-        [FIGURES_FULLNESS_STEPS]; /* SuperSlabs of the pool with up to 25, 50, 75, 100 % of their slots' blocks out */
+    /* By block size, spans and runs behind them, until sorted otherwise. */
     size_t n_classes;
-    struct figures_class
-        classes[CENSUS_CLASSES]; /* by block size, spans and runs at the end, unless sorted otherwise */
+    struct figures_class classes[CENSUS_CLASSES];
+    /* By thread id, until sorted otherwise. */
     size_t n_threads;
-    struct figures_thread *threads; /* by thread id, unless sorted otherwise */
+    struct figures_thread *threads;
 };
 
 /* Computes all. earlier may be NULL. The names may be those of threads that have ended, or be missing. */

@@ -169,20 +169,31 @@ static enum MHD_Result send_metrics(struct metrics_server *server, struct MHD_Co
     return send_response(connection, (unsigned)status, response);
 }
 
-/* Answers as soon as the headers are there: a body would not change the answer, and the connection closes behind it. */
+static bool has_body(struct MHD_Connection *connection)
+{
+    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return (length != NULL && strcmp(length, "0") != 0) ||
+           MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING) != NULL;
+}
+
+/* Called when the headers are there, and again when the whole request is. An answer at the first call refuses the body and closes
+ * the connection behind it; one at the second leaves it open for further requests. */
 static enum MHD_Result answer(void *argument, struct MHD_Connection *connection, const char *url, const char *method,
                               const char *version, const char *body, size_t *body_bytes, void **state)
 {
-    struct metrics_server *server = argument;
+    static char headers_were_seen;
     (void)version;
     (void)body;
-    (void)body_bytes;
-    (void)state;
+    (void)body_bytes; /* 0: bodies are refused */
     if (strcmp(url, "/metrics") != 0)
         return send_line(connection, MHD_HTTP_NOT_FOUND, "Not found: the metrics are at /metrics.\n");
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
         return send_line(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed.\n");
-    return send_metrics(server, connection);
+    if (*state == NULL && !has_body(connection)) {
+        *state = &headers_were_seen;
+        return MHD_YES;
+    }
+    return send_metrics(argument, connection);
 }
 
 /* ---- Life -------------------------------------------------------------------------------------------------------- */

@@ -101,8 +101,8 @@ static const struct plain_metric plain_metrics[] = {
      STAT(committed_bytes)},
     {"hakmem_peak_committed_bytes", "bytes", GAUGE, "The most that was ever committed.", STAT(peak_committed_bytes)},
     {"hakmem_fragmentation_bytes", "bytes", GAUGE,
-     "Committed and neither live nor cached: holes, and what waits to go back.",
-     offsetof(struct census, fragmentation_bytes)},
+     "Committed and neither live nor cached: holes, and what waits to go back.", STAT(fragmentation_bytes)},
+    {"hakmem_empty_bytes", "bytes", GAUGE, "Of that, in slots and SuperSlabs that hold nothing.", STAT(empty_bytes)},
     {"hakmem_mapped_bytes", "bytes", GAUGE, "Address space of SuperSlabs and runs in use.", STAT(mapped_bytes)},
     {"hakmem_reserved_bytes", "bytes", GAUGE, "Address space reserved, most of which costs no memory.",
      STAT(reserved_bytes)},
@@ -128,8 +128,16 @@ static const struct plain_metric plain_metrics[] = {
     {"hakmem_budget_refusals", NULL, COUNTER, "Times that the budget refused a request.", STAT(budget_refusals)},
     {"hakmem_budget_reliefs", NULL, COUNTER, "Times that all idle memory was given back because of the budget.",
      STAT(budget_reliefs)},
-    {"hakmem_sampled_blocks", NULL, COUNTER, "Blocks that were given guard pages by HAKMEM_GUARD_SAMPLE.",
-     STAT(sampled_total)},
+    {"hakmem_guard_samples", NULL, COUNTER, "Blocks that got guard pages by HAKMEM_GUARD_SAMPLE.", STAT(sampled_total)},
+    {"hakmem_guarded_blocks", NULL, GAUGE, "Of these, the ones that the program holds.", STAT(sampled_blocks)},
+    {"hakmem_guarded_bytes", "bytes", GAUGE, "Bytes that were asked for for them.", STAT(sampled_bytes)},
+    {"hakmem_quarantined_blocks", NULL, GAUGE, "Freed blocks above 32 KiB that wait in quarantine: a part of cached.",
+     STAT(waiting_blocks)},
+    {"hakmem_quarantined_bytes", "bytes", GAUGE, "Their usable bytes.", STAT(waiting_bytes)},
+    {"hakmem_rounding_bytes", "bytes", GAUGE,
+     "Lost by rounding up to block sizes, estimated by the heap profile; 0 without samples.", STAT(rounding_bytes)},
+    {"hakmem_rounding_of_bytes", "bytes", GAUGE, "The usable bytes in which that was lost.", STAT(rounding_of_bytes)},
+    {"hakmem_rounding_samples", NULL, GAUGE, "The blocks that both are estimated from.", STAT(rounding_samples)},
 };
 
 static uint64_t value_at(const struct census *census, size_t offset)
@@ -198,6 +206,20 @@ static void print_superslabs(struct writer *w, const struct census *census)
     print_by_label(w, census, "state", slots, COUNT(slots));
     begin_family(w, "hakmem_tier_changes", NULL, COUNTER, "SuperSlabs that went to another tier.");
     print_by_label(w, census, "to", changes, COUNT(changes));
+}
+
+static void print_fullness(struct writer *w, const struct hak_stats *s)
+{
+    begin_family(w, "hakmem_superslabs_by_fullness", NULL, GAUGE,
+                 "SuperSlabs in the pool by how much of their slabs is in use, in tenths.");
+    for (unsigned i = 0; i < 2 * HAK_STATS_TENTHS; i++) {
+        const unsigned tenth = i % HAK_STATS_TENTHS;
+        const bool hot = i < HAK_STATS_TENTHS;
+        char labels[64];
+        snprintf(labels, sizeof labels, "tier=\"%s\",up_to=\"%u.%u\"", hot ? "hot" : "draining", (tenth + 1) / 10,
+                 (tenth + 1) % 10);
+        add_sample(w, labels, hot ? s->hot_by_fullness[tenth] : s->draining_by_fullness[tenth]);
+    }
 }
 
 static void print_large(struct writer *w, const struct census *census)
@@ -308,6 +330,7 @@ void metrics_print(FILE *out, const struct snapshot *snapshot, double read_s, en
     print_process(&w, snapshot, choice);
     print_plain(&w, census);
     print_superslabs(&w, census);
+    print_fullness(&w, &census->stats);
     print_large(&w, census);
     print_stages(&w, census);
     print_locks(&w, census);

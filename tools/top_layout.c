@@ -75,7 +75,7 @@ static void fill_memory(struct group *group, const struct figures *f)
     add_count(group, "blocks", s->live_blocks);
     add_bytes(group, "peak", s->peak_committed_bytes);
     add_bytes(group, "returned", f->given_back_bytes);
-    add_bytes(group, "holes", f->snapshot->census.fragmentation_bytes);
+    add_bytes(group, "waste", s->fragmentation_bytes);
 }
 
 static void fill_rates(struct group *group, const struct figures *f)
@@ -109,15 +109,12 @@ static void fill_stages(struct group *group, const struct figures *f)
 
 static void fill_superslabs(struct group *group, const struct figures *f)
 {
-    static const char *const labels[FIGURES_FULLNESS_STEPS] = {"to 25%", "to 50%", "to 75%", "to 100%"};
     const struct hak_stats *s = &f->snapshot->census.stats;
     group->caption = "SuperSlabs";
     add_count(group, "hot", s->superslabs_hot);
     add_count(group, "draining", s->superslabs_draining);
     add_count(group, "in LRU", s->superslabs_cached);
     add_count(group, "threads", s->threads);
-    for (unsigned i = 0; i < FIGURES_FULLNESS_STEPS; i++)
-        add_count(group, labels[i], f->fullness[i]);
     add_count(group, "slots", s->slots_active);
     add_count(group, "empty", s->slots_empty);
     add_count(group, "unused", s->slots_unused);
@@ -162,6 +159,37 @@ static int draw_group(struct canvas *canvas, int row, int end, const struct grou
     return behind < end ? behind : end;
 }
 
+/* A column for each tenth, as high as the share of SuperSlabs that are so full; none for none. */
+static int draw_tenths(struct canvas *canvas, int row, int column, const uint64_t *by_fullness)
+{
+    static const char *const glyphs[2][9] = {{".", "1", "2", "3", "4", "5", "6", "7", "8"},
+                                             {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}};
+    double most = 0;
+    for (unsigned i = 0; i < HAK_STATS_TENTHS; i++)
+        most = (double)by_fullness[i] > most ? (double)by_fullness[i] : most;
+    for (unsigned i = 0; i < HAK_STATS_TENTHS; i++)
+        column = canvas_text(canvas, row, column, CANVAS_VALUE,
+                             glyphs[canvas->unicode][figures_share((double)by_fullness[i], most, 8)]);
+    return column;
+}
+
+/* One row: from the emptiest to the fullest SuperSlabs of each tier. Returns the row behind. */
+static int draw_fullness(struct canvas *canvas, int row, int end, const struct figures *f)
+{
+    const struct hak_stats *s = &f->snapshot->census.stats;
+    const struct grid grid = make_grid(canvas->width);
+    if (row >= end)
+        return row;
+    if (grid.begin > 0)
+        canvas_text(canvas, row, 0, CANVAS_PLAIN, "fullness");
+    int at = canvas_text(canvas, row, grid.begin, CANVAS_LABEL, "hot 0% ");
+    at = draw_tenths(canvas, row, at, s->hot_by_fullness);
+    at = canvas_text(canvas, row, at, CANVAS_LABEL, " 100%  draining 0% ");
+    at = draw_tenths(canvas, row, at, s->draining_by_fullness);
+    canvas_text(canvas, row, at, CANVAS_LABEL, " 100%");
+    return row + 1;
+}
+
 /* Returns the row behind the groups. A group is left out rather than cut, but for the first one that does not fit. */
 static int draw_groups(struct canvas *canvas, int row, const struct figures *f)
 {
@@ -173,7 +201,7 @@ static int draw_groups(struct canvas *canvas, int row, const struct figures *f)
         fillers[i](&group, f);
         row = draw_group(canvas, row, end, &group);
     }
-    return row;
+    return draw_fullness(canvas, row, end, f);
 }
 
 /* ---- Tables ------------------------------------------------------------------------------------------------------ */
@@ -186,17 +214,18 @@ struct column {
     int from_width;
 };
 
+/* The widths up to `from_width` make just that: a column is shown as soon as it has room beside those that come first. */
 static const struct column class_columns[CLASS_COLUMNS] = {
-    [CLASS_COLUMN_BLOCK] = {"BLOCK", 6, false, 0},   [CLASS_COLUMN_SLABS] = {"SLABS", 7, false, 30},
-    [CLASS_COLUMN_LIVE] = {"LIVE", 7, false, 0},     [CLASS_COLUMN_CACHED] = {"CACHED", 8, false, 54},
-    [CLASS_COLUMN_FREE] = {"FREE", 7, false, 44},    [CLASS_COLUMN_OCCUPANCY] = {"USED", 6, false, 36},
-    [CLASS_COLUMN_MEMORY] = {"MEMORY", 8, false, 0}, [CLASS_COLUMN_WASTE] = {"WASTE", 7, false, 0},
+    [CLASS_COLUMN_BLOCK] = {"BLOCK", 6, false, 0},    [CLASS_COLUMN_SLABS] = {"SLABS", 7, false, 35},
+    [CLASS_COLUMN_LIVE] = {"LIVE", 7, false, 13},     [CLASS_COLUMN_CACHED] = {"CACHED", 8, false, 56},
+    [CLASS_COLUMN_FREE] = {"FREE", 7, false, 48},     [CLASS_COLUMN_OCCUPANCY] = {"USED", 6, false, 41},
+    [CLASS_COLUMN_MEMORY] = {"MEMORY", 8, false, 21}, [CLASS_COLUMN_WASTE] = {"WASTE", 7, false, 28},
 };
 
 static const struct column thread_columns[THREAD_COLUMNS] = {
     [THREAD_COLUMN_ID] = {"TID", 8, false, 0},           [THREAD_COLUMN_NAME] = {"NAME", 16, true, 58},
-    [THREAD_COLUMN_CACHED] = {"CACHED", 8, false, 0},    [THREAD_COLUMN_REFILLS] = {"REFILL/S", 10, false, 26},
-    [THREAD_COLUMN_FLUSHES] = {"FLUSH/S", 9, false, 36}, [THREAD_COLUMN_SLABS] = {"SLABS", 7, false, 44},
+    [THREAD_COLUMN_CACHED] = {"CACHED", 8, false, 16},   [THREAD_COLUMN_REFILLS] = {"REFILL/S", 10, false, 26},
+    [THREAD_COLUMN_FLUSHES] = {"FLUSH/S", 9, false, 35}, [THREAD_COLUMN_SLABS] = {"SLABS", 7, false, 42},
 };
 
 static void draw_cell(struct canvas *canvas, int row, int column, const struct column *c, enum canvas_style style,
@@ -362,7 +391,7 @@ static void draw_title(struct canvas *canvas, const struct figures *f, const str
 /* The longest form that fits, and which rows are shown if there is room for that, too. */
 static void draw_keys(struct canvas *canvas, const struct top_view *view, size_t n_rows, size_t n_visible)
 {
-    static const char *const forms[] = {"q quit  h help  t classes/threads  s S sort  r reverse  p pause",
+    static const char *const forms[] = {"q quit  h help  t table  s S sort  r reverse  p pause",
                                         "q quit  h help  t table  s sort  r turn  p pause", "q quit  h help"};
     const int row = canvas->height - 1;
     if (view->message != NULL) {
@@ -415,20 +444,13 @@ static void draw_threads(struct canvas *canvas, int row, size_t n_visible, struc
 static void draw_help(struct canvas *canvas)
 {
     static const char *const lines[] = {
-        "q quit    p pause, go on    t classes, threads",
-        "s S sort by next, previous column   r reverse",
-        "arrows, pages, Home, End scroll    any key: back",
-        "",
-        "live       in blocks that the program holds",
-        "cached     free, in the caches of threads",
-        "committed  handed out, and not returned since",
-        "returned   to the system, since the start",
-        "resident   the whole process, says the system",
-        "holes      committed, neither live nor cached",
-        "waits/s    lock acquisitions that had to wait",
-        "to 25%     SuperSlabs up to a quarter full",
-        "MEMORY     pages that may be in memory",
-        "WASTE      of MEMORY, what is not live",
+        "q quit    p pause, go on    t classes, threads",   "s S sort by next, previous column   r reverse",
+        "arrows, pages, Home, End scroll    any key: back", "",
+        "live       in blocks that the program holds",      "cached     free, in the caches of threads",
+        "committed  handed out, and not returned since",    "returned   to the system, since the start",
+        "resident   the whole process, says the system",    "waste      committed, neither live nor cached",
+        "waits/s    lock acquisitions that had to wait",    "fullness   SuperSlabs by tenths of blocks out",
+        "MEMORY     pages that may be in memory",           "WASTE      of these, neither live nor cached",
     };
     for (int i = 0; i < (int)(sizeof lines / sizeof lines[0]); i++)
         canvas_text(canvas, i + 1, 0, CANVAS_PLAIN, lines[i]);

@@ -106,7 +106,8 @@ static void add_memory(struct table *t, const struct figures *f)
     add_figure(t, "cached_blocks", s->cached_blocks);
     add_rated(t, f, "committed_bytes", s->committed_bytes, f->rates.committed_bytes);
     add_figure(t, "peak_committed_bytes", s->peak_committed_bytes);
-    add_figure(t, "fragmentation_bytes", f->snapshot->census.fragmentation_bytes);
+    add_figure(t, "fragmentation_bytes", s->fragmentation_bytes);
+    add_figure(t, "empty_bytes", s->empty_bytes);
     add_figure(t, "process_resident_bytes", f->snapshot->resident_bytes);
     add_figure(t, "metadata_bytes", s->metadata_bytes);
     add_rated(t, f, "given_back_bytes", f->given_back_bytes, f->rates.given_back_bytes);
@@ -130,17 +131,25 @@ static void add_events(struct table *t, const struct figures *f)
     add_rated(t, f, "lock_contended", s->lock_contended, f->rates.lock_contended);
 }
 
+/* Only tenths that have any: most have none. */
+static void add_fullness(struct table *t, const char *tier, const uint64_t *by_fullness)
+{
+    for (unsigned i = 0; i < HAK_STATS_TENTHS; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "%s_%u%%_full", tier, 100 * (i + 1) / HAK_STATS_TENTHS);
+        if (by_fullness[i] != 0)
+            add_figure(t, name, by_fullness[i]);
+    }
+}
+
 static void add_superslabs(struct table *t, const struct figures *f)
 {
     const struct hak_stats *s = &f->snapshot->census.stats;
     add_figure(t, "superslabs_hot", s->superslabs_hot);
     add_figure(t, "superslabs_draining", s->superslabs_draining);
     add_figure(t, "superslabs_cached", s->superslabs_cached);
-    for (unsigned i = 0; i < FIGURES_FULLNESS_STEPS; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "superslabs_full_to_%u%%", 100 * (i + 1) / FIGURES_FULLNESS_STEPS);
-        add_figure(t, name, f->fullness[i]);
-    }
+    add_fullness(t, "superslabs_hot", s->hot_by_fullness);
+    add_fullness(t, "superslabs_draining", s->draining_by_fullness);
     add_figure(t, "slots_active", s->slots_active);
     add_figure(t, "slots_empty", s->slots_empty);
     add_figure(t, "slots_unused", s->slots_unused);

@@ -59,7 +59,7 @@ char *units_rate(char text[UNITS_BYTES], double per_second)
 char *units_growth(char text[UNITS_BYTES], double bytes_per_second)
 {
     const double size = tame(bytes_per_second);
-    if (size < 0.5)
+    if (size <= 0.5) /* printf would round it to 0 */
         return strcpy(text, "0");
     text[0] = bytes_per_second < 0 ? '-' : '+';
     char figure[UNITS_BYTES];
