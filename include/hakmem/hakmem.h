@@ -166,7 +166,7 @@ enum hak_lock_cause {
 #define HAK_STATS_TENTHS 10
 
 /* A reading of the allocator. Counts are exact when no other thread is allocating, and otherwise within what was in
- * flight. All sizes are bytes. Fields are only ever added at the end. */
+ * flight. All sizes are bytes. Fields are only ever added at the end; docs/statistics.md explains each. */
 struct hak_stats {
     uint32_t version;           /* HAK_STATS_VERSION of the library */
     uint32_t struct_size_bytes; /* bytes of this struct that were filled in */
@@ -241,6 +241,7 @@ struct hak_stats {
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.
  * Returns    0, or -1 with errno EINVAL when out is NULL or size_bytes < 8.
+ * Signals    async-signal-safe, with 5 KiB of stack.
  * Cost       one pass over the SuperSlabs in use; takes no lock. */
 HAK_API int hak_stats_get(struct hak_stats *out, size_t size_bytes) HAK_NOEXCEPT;
 
@@ -258,7 +259,7 @@ HAK_API int hak_resident_get(struct hak_resident *out) HAK_NOEXCEPT;
  * caches. docs/stats-schema.json is its schema. Writes at most size_bytes bytes including the terminating NUL. Allocates nothing.
  * Returns    the length without the NUL that the whole text has; >= size_bytes means that it was cut. It is some 2 KiB, 200 bytes
  *            more for each class in use, and up to 900 for each thread (of which 4096 are listed).
- * Limits     takes 16 KiB of stack at most. */
+ * Limits     takes 10 KiB of stack. Not async-signal-safe. */
 HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Heap profile ----------------------------------------------------------------------------------------------- */
