@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { PATIENCE_MS = 5000 };
+
 struct top_settings {
     pid_t pid;
     const char *name; /* NULL: the process is given by pid */
@@ -160,7 +162,7 @@ static int print_samples(const struct top_settings *set, struct watch *watch)
         if (status != TOOL_OK || watch->n_samples == set->samples)
             return status;
         sleep_until(&moment, set->every_s);
-        const enum watch_result result = watch_sample(watch);
+        const enum watch_result result = watch_sample(watch, PATIENCE_MS);
         if (result == WATCH_ENDED)
             return tell_end(set, watch);
         if (result == WATCH_FAILED) {
@@ -178,6 +180,8 @@ static int show_on_screen(const struct top_settings *set, struct watch *watch)
     const int status = top_run_screen(watch, set->every_s, &ended);
     if (!ended)
         return status;
+    figures_sort_classes(&watch->figures, CLASS_COLUMN_BLOCK, false); /* not as the view had them last */
+    figures_sort_threads(&watch->figures, THREAD_COLUMN_ID, false);
     printf("Process %d has ended. Its last figures:\n\n", (int)set->pid);
     top_print_text(stdout, &watch->figures);
     return tool_finish_output();

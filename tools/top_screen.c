@@ -282,7 +282,7 @@ static bool sample_if_due(struct watch *watch, struct top_view *view, int64_t *d
     if (view->paused || now_ns() < *due_ns)
         return watch_is_alive(watch);
     *due_ns = now_ns() + (int64_t)(view->every_s * SECOND_NS);
-    const enum watch_result result = watch_sample(watch);
+    const enum watch_result result = watch_sample(watch, 0); /* the next one comes soon */
     view->message = result == WATCH_FAILED ? watch->why : NULL;
     return result != WATCH_ENDED;
 }

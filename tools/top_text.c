@@ -189,8 +189,8 @@ static void fill_occupancy(table_row *row, unsigned column, const struct figures
 
 static void print_classes(FILE *out, const struct figures *f)
 {
-    static const char *const headings[] = {"class",       "slabs",      "live_blocks",  "cached_blocks", "free_blocks",
-                                           "occupancy_%", "live_bytes", "memory_bytes", "waste_bytes"};
+    static const char *const headings[] = {"class",  "slabs",      "live",        "cached",     "free",
+                                           "used_%", "live_bytes", "dirty_bytes", "waste_bytes"};
     struct table table;
     table_begin(&table, 9, headings);
     for (size_t i = 0; i < f->n_classes; i++) {
@@ -218,8 +218,8 @@ static void fill_rate(table_row *row, unsigned column, const struct figures *f, 
 
 static void print_threads(FILE *out, const struct figures *f)
 {
-    static const char *const headings[] = {"thread",  "cached_bytes",  "cached_blocks", "refills", "refills_per_s",
-                                           "flushes", "flushes_per_s", "owned_slabs",   "name"};
+    static const char *const headings[] = {"thread",  "cached_bytes", "cached", "refills", "refills/s",
+                                           "flushes", "flushes/s",    "slabs",  "name"};
     struct table table;
     table_begin(&table, 9, headings);
     for (size_t i = 0; i < f->n_threads; i++) {

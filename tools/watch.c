@@ -8,6 +8,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+enum { RETRY_MS = 20 };
 
 static void renew_figures(struct watch *watch, const struct snapshot *earlier, const struct snapshot *now)
 {
@@ -62,7 +65,7 @@ bool watch_begin(struct watch *watch, pid_t pid)
     return true;
 }
 
-enum watch_result watch_sample(struct watch *watch)
+static enum watch_result try_sample(struct watch *watch)
 {
     struct snapshot fresh;
     if (!watch_is_alive(watch))
@@ -72,6 +75,17 @@ enum watch_result watch_sample(struct watch *watch)
         return WATCH_OK;
     }
     return watch_is_alive(watch) ? WATCH_FAILED : WATCH_ENDED;
+}
+
+enum watch_result watch_sample(struct watch *watch, unsigned patience_ms)
+{
+    const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000};
+    enum watch_result result = try_sample(watch);
+    for (unsigned waited_ms = 0; result == WATCH_FAILED && waited_ms < patience_ms; waited_ms += RETRY_MS) {
+        nanosleep(&pause, NULL);
+        result = try_sample(watch);
+    }
+    return result;
 }
 
 bool watch_is_alive(const struct watch *watch)

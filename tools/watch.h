@@ -28,8 +28,9 @@ bool watch_read(struct target *target, struct snapshot *out, char *why, size_t w
  * there is nothing to end. */
 bool watch_begin(struct watch *watch, pid_t pid);
 
-/* Takes another. After WATCH_OK the figures are new; after anything else they, and the snapshots, are as they were. */
-enum watch_result watch_sample(struct watch *watch);
+/* Takes another. After WATCH_OK the figures are new; after anything else they, and the snapshots, are as they were.
+ * patience_ms  how long to try: a process that is ending, or executing another program, cannot be read for some moments */
+enum watch_result watch_sample(struct watch *watch, unsigned patience_ms);
 
 /* Whether the process is still there. */
 bool watch_is_alive(const struct watch *watch);
