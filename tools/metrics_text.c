@@ -102,12 +102,13 @@ static const struct plain_metric plain_metrics[] = {
     {"hakmem_peak_committed_bytes", "bytes", GAUGE, "The most that was ever committed.", STAT(peak_committed_bytes)},
     {"hakmem_fragmentation_bytes", "bytes", GAUGE,
      "Committed and neither live nor cached: holes, and what waits to go back.", STAT(fragmentation_bytes)},
-    {"hakmem_empty_bytes", "bytes", GAUGE, "Of that, in slots and SuperSlabs that hold nothing.", STAT(empty_bytes)},
+    {"hakmem_empty_bytes", "bytes", GAUGE,
+     "Committed in slots and SuperSlabs that hold nothing: a part of fragmentation.", STAT(empty_bytes)},
     {"hakmem_mapped_bytes", "bytes", GAUGE, "Address space of SuperSlabs and runs in use.", STAT(mapped_bytes)},
     {"hakmem_reserved_bytes", "bytes", GAUGE, "Address space reserved, most of which costs no memory.",
      STAT(reserved_bytes)},
-    {"hakmem_metadata_bytes", "bytes", GAUGE, "Memory committed for the allocator's own records.",
-     STAT(metadata_bytes)},
+    {"hakmem_metadata_bytes", "bytes", GAUGE,
+     "Memory made writable for the allocator's own records, most of it untouched.", STAT(metadata_bytes)},
     {"hakmem_threads", NULL, GAUGE, "Threads that have a cache.", STAT(threads)},
     {"hakmem_arenas", NULL, GAUGE, "Address ranges reserved.", STAT(arenas)},
     {"hakmem_superslabs_mapped", NULL, COUNTER, "SuperSlabs taken from the system.", STAT(superslabs_mapped_total)},
@@ -129,15 +130,18 @@ static const struct plain_metric plain_metrics[] = {
     {"hakmem_budget_reliefs", NULL, COUNTER, "Times that all idle memory was given back because of the budget.",
      STAT(budget_reliefs)},
     {"hakmem_guard_samples", NULL, COUNTER, "Blocks that got guard pages by HAKMEM_GUARD_SAMPLE.", STAT(sampled_total)},
-    {"hakmem_guarded_blocks", NULL, GAUGE, "Of these, the ones that the program holds.", STAT(sampled_blocks)},
-    {"hakmem_guarded_bytes", "bytes", GAUGE, "Bytes that were asked for for them.", STAT(sampled_bytes)},
+    {"hakmem_guarded_blocks", NULL, GAUGE, "Blocks with guard pages that the program holds.", STAT(sampled_blocks)},
+    {"hakmem_guarded_bytes", "bytes", GAUGE, "Bytes that were requested for blocks with guard pages.",
+     STAT(sampled_bytes)},
     {"hakmem_quarantined_blocks", NULL, GAUGE, "Freed blocks above 32 KiB that wait in quarantine: a part of cached.",
      STAT(waiting_blocks)},
-    {"hakmem_quarantined_bytes", "bytes", GAUGE, "Their usable bytes.", STAT(waiting_bytes)},
+    {"hakmem_quarantined_bytes", "bytes", GAUGE, "Usable bytes of blocks that wait in quarantine.",
+     STAT(waiting_bytes)},
     {"hakmem_rounding_bytes", "bytes", GAUGE,
      "Lost by rounding up to block sizes, estimated by the heap profile; 0 without samples.", STAT(rounding_bytes)},
-    {"hakmem_rounding_of_bytes", "bytes", GAUGE, "The usable bytes in which that was lost.", STAT(rounding_of_bytes)},
-    {"hakmem_rounding_samples", NULL, GAUGE, "The blocks that both are estimated from.", STAT(rounding_samples)},
+    {"hakmem_rounding_of_bytes", "bytes", GAUGE, "Usable bytes of the blocks whose rounding is estimated.",
+     STAT(rounding_of_bytes)},
+    {"hakmem_rounding_samples", NULL, GAUGE, "Blocks that the rounding is estimated from.", STAT(rounding_samples)},
 };
 
 static uint64_t value_at(const struct census *census, size_t offset)
@@ -318,7 +322,7 @@ static void print_reading(struct writer *w, const struct snapshot *snapshot, dou
     begin_sample(w, NULL);
     fprintf(w->out, " %.6f\n", read_s);
     begin_family(w, "hakmem_torn_records", NULL, GAUGE,
-                 "Records that changed while they were read, and are not counted.");
+                 "Records that could not be read in one piece, because they changed meanwhile.");
     add_sample(w, NULL, snapshot->n_torn);
 }
 

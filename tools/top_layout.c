@@ -92,7 +92,7 @@ static void fill_rates(struct group *group, const struct figures *f)
     add_rate(group, f, "flushes/s", r->flushes);
     strcpy(add(group, "purged/s")->value, "-");
     if (r->interval_s > 0)
-        units_bytes(group->items[3].value, (uint64_t)r->purged_bytes);
+        units_bytes(group->items[3].value, r->purged_bytes < 1e19 ? (uint64_t)r->purged_bytes : UINT64_MAX);
     add_rate(group, f, "locks/s", r->lock_acquisitions);
     add_rate(group, f, "waits/s", r->lock_contended);
     add_rate(group, f, "slabs/s", slabs);
