@@ -1,5 +1,5 @@
 /* canvas.c - see canvas.h.
- * Owns       the cells.     Called by  top_layout.c, top_screen.c     Calls  output.c.     Threads  one.
+ * Owns       the cells.     Called by  top_layout.c, top_screen.c     Calls  tool.c.     Threads  one.
  * I1  Each cell holds a glyph of one column, so that the columns of the canvas are those of the terminal.
  * Why not draw into ncurses at once: so the whole view is a function of its data, and tests look at it in any size.
  */

@@ -1,6 +1,6 @@
 /* figures.c - see figures.h.
  * Owns       the list of threads in struct figures.     Called by  watch.c, top_*.c
- * Calls      process.h (names), output.c (memory).     Threads  one.
+ * Calls      process.h (names), tool.c (memory).     Threads  one.
  * I1  Nothing here fails or overflows, whatever the snapshot holds: it was read from a process that went on running.
  */
 #define _GNU_SOURCE

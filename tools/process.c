@@ -1,5 +1,5 @@
 /* process.c - see process.h.
- * Owns       nothing; reads /proc.     Called by  watch.c, top.c, metrics.c     Calls  output.c     Threads  one.
+ * Owns       nothing; reads /proc.     Called by  watch.c, top.c, metrics.c     Calls  tool.c     Threads  one.
  * I1  What cannot be read counts as not there: names are an ornament.
  * Why namespaces: the heap's records have thread ids as the process sees them; /proc has them as we do. */
 #define _GNU_SOURCE

@@ -2,7 +2,7 @@
  *
  * The command is a table of subcommands (hakmem.c), one or several files each, on top of helpers that know where the library
  * is (library.c), what kind of program a file holds (program.c), how to open another process (target.c) and how to say what is
- * wrong (output.c). It does not link the library. */
+ * wrong (tool.c). It does not link the library. */
 #ifndef HAKMEM_TOOL_H
 #define HAKMEM_TOOL_H
 

@@ -3,6 +3,7 @@
 # it serves, refuses and warns of, and how it ends. metrics_prometheus.sh has Prometheus itself read it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+# shellcheck source=tests/scripts/_inspected.sh
 source "$HAKMEM_SOURCE_DIR/tests/scripts/_inspected.sh"
 require promtool curl setpriv
 python=
@@ -43,7 +44,17 @@ END
 grep -qF "hakmem_process_info{version=\"0.1.0\",profile=\"conservative\",pid=\"$inspected\",name=\"metered-" classic ||
     fail "the labels: $(grep _info classic)"
 if grep -E "\"$inspected\"|metered|0x|/" open | grep -v '^# HELP'; then fail "the text tells more than it should"; fi
+cat > documented.py << 'END'
+import re, sys
+families = re.findall(r"# HELP (\S+) (.+)\n# TYPE (\S+) (\S+)\n(?:# UNIT .*\n)?([a-z_]+)", open("open").read())
+rows = re.findall(r"^\| `(hakmem_[a-z_]+)` \| (\w+) \| .*? \| (.+) \|$", open(sys.argv[1]).read(), re.M)
+told = {(sample, kind, text) for _, text, _, kind, sample in families}
+assert told == set(rows) and len(rows) == len(families), told ^ set(rows)
+END
+"$python" documented.py "$HAKMEM_SOURCE_DIR/docs/inspect.md" || fail "docs/inspect.md has another table of metrics"
+[[ $(grep -vc '^#' open) -eq 421 ]] || fail "docs/inspect.md says 421 series, there are $(grep -vc '^#' open)"
 "$hakmem" metrics --no-classes "$inspected" > few
+[[ $(grep -vc '^#' few) -eq 85 ]] || fail "docs/inspect.md says 85 series, there are $(grep -vc '^#' few)"
 if grep -q hakmem_class_ few; then fail "--no-classes leaves classes in"; fi
 
 # Starts a server and sets $server and $url.
@@ -65,6 +76,9 @@ status_of() { curl -s -o body -D headers -w '%{http_code}' --max-time 60 "$@"; }
 step "over HTTP"
 start_server --listen 0 "$inspected"
 [[ $url =~ ^http://127\.0\.0\.1:[1-9][0-9]*/metrics$ && ! -s server.err ]] || fail "the address: $(cat server.out server.err)"
+port=${url##*:}
+port=${port%/metrics}
+exec 9<> "/dev/tcp/127.0.0.1/$port" # a client that says nothing
 [[ $(status_of "$url") == 200 ]] || fail "$(head -n 1 headers)"
 grep -qi '^content-type: text/plain; version=0.0.4; charset=utf-8' headers || fail "$(cat headers)"
 promtool check metrics < body > lint 2>&1 || fail "promtool: $(cat lint)"
@@ -84,9 +98,11 @@ before=$(value open hakmem_refills_total)
 rises() { [[ $(curl -s --max-time 60 "$url" | awk '$1 == "hakmem_refills_total" { print $2 }') -gt $before ]]; }
 wait_for "more refills than $before" rises
 
+step "who says nothing is sent away"
+timeout 60 cat <&9 > /dev/null || fail "a silent connection stays open"
+exec 9>&-
+
 step "a port that is taken: status 1"
-port=${url##*:}
-port=${port%/metrics}
 status=0
 "$hakmem" metrics --listen "$port" "$inspected" > out 2> err || status=$?
 [[ $status -eq 1 && $(cat err) == "hakmem: cannot listen: Address already in use" && ! -s out ]] || fail "status $status: $(cat err)"

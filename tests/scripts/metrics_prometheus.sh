@@ -2,6 +2,7 @@
 # metrics_prometheus.sh - Prometheus reads `hakmem metrics --listen`: it takes the format, has the values, and sees the process end.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+# shellcheck source=tests/scripts/_inspected.sh
 source "$HAKMEM_SOURCE_DIR/tests/scripts/_inspected.sh"
 require prometheus promtool curl jq
 start_inspected "scraped-$$"

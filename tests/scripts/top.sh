@@ -2,6 +2,7 @@
 # top.sh - `hakmem top` for scripts: a heap that is known is told right, as text and as JSON; samples, ends and errors.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+# shellcheck source=tests/scripts/_inspected.sh
 source "$HAKMEM_SOURCE_DIR/tests/scripts/_inspected.sh"
 require jq
 start_inspected
@@ -104,6 +105,17 @@ echo x >&7
 wait "$looker" || fail "status $?: $(cat err)"
 exec 7>&-
 jq -e -s '[.[].rates // {} | del(.live_bytes, .committed_bytes) | .. | numbers | . >= 0] | all' both > /dev/null || fail "a negative rate"
+
+if unshare --pid --fork true 2> /dev/null; then
+    step "a process in a pid namespace of its own: its threads have their names"
+    cp inspected "inside-$$"
+    env LD_PRELOAD="$HAKMEM_LIB" unshare --pid --fork "./inside-$$" > inside.out & outer=$!
+    wait_for "the process" grep -qs ready inside.out
+    inner=$(pgrep -P "$outer")
+    started_pids+=("$inner" "$outer")
+    "$hakmem" top --once "$inner" > text
+    grep -qE '^[2-9] .* holder one$' text || fail "no thread holder one: $(tail -n 5 text)"
+fi
 
 step "errors: one line and status 2"
 refuses "there is no process 99999999" "$hakmem" top 99999999

@@ -3,6 +3,7 @@
 # the terminal is afterwards as it was.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+# shellcheck source=tests/scripts/_inspected.sh
 source "$HAKMEM_SOURCE_DIR/tests/scripts/_inspected.sh"
 require tmux stty
 

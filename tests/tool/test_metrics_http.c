@@ -198,16 +198,20 @@ static void test_limits(void **state)
     assert_int_equal(status_of(ask("GET /metrics HTTP/1.1\r\n" CLOSE)), 200);
 }
 
-/* Clients that connect and say nothing do not keep others out, as long as there is room for one more. */
+/* Clients that connect and say nothing do not keep others out as long as there is room for one more; more of them than there is
+ * room for do, until they are gone. */
 static void test_silent_clients(void **state)
 {
-    int silent[20];
+    int silent[60];
     (void)state;
     for (int i = 0; i < 20; i++)
         silent[i] = connect_to_server();
     assert_int_equal(status_of(ask("GET /metrics HTTP/1.1\r\n" CLOSE)), 200);
-    for (int i = 0; i < 20; i++)
+    for (int i = 20; i < 60; i++)
+        silent[i] = connect_to_server();
+    for (int i = 0; i < 60; i++)
         close(silent[i]);
+    assert_int_equal(status_of(ask("GET /metrics HTTP/1.1\r\n" CLOSE)), 200);
 }
 
 /* One connection, several requests. */

@@ -1,4 +1,4 @@
-/* output.c - what the subcommands share: lines on stderr, the end of stdout, memory that is there.
+/* tool.c - what the subcommands share: lines on stderr, the end of stdout, memory that is there.
  * Owns       nothing.     Called by  the subcommands.     Calls  libc only.     Threads  any.
  * Why apart from hakmem.c: tests link everything but the table and main. */
 #define _GNU_SOURCE
