@@ -132,6 +132,8 @@ static json_t *make_thread_cache(const struct census_thread *t)
     set(object, "refills", number(t->refills));
     set(object, "flushes", number(t->flushes));
     set(object, "owned_slabs", number(t->owned_slabs));
+    set(object, "held_slabs", number(t->held_slabs));
+    set(object, "held_bytes", number(t->held_bytes));
     set(object, "cached_blocks_by_class", make_cached_by_class(t->cached_by_class));
     return object;
 }

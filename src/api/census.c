@@ -196,6 +196,10 @@ static void read_thread(const struct thread *thread, struct census_thread *out)
         out->cached_bytes += n * class_table[i].bytes;
         out->owned_slabs += thread->current[i] != NULL;
     }
+    out->held_slabs = thread->span_cache.held_slabs;
+    out->held_bytes = thread->span_cache.held_bytes;
+    out->cached_blocks += out->held_slabs;
+    out->cached_bytes += out->held_bytes;
 }
 
 bool census_thread_next(const struct census_source *source, const struct thread **at, struct census_thread *out)

@@ -62,6 +62,7 @@ struct census_thread {
     int32_t thread_id; /* the system's */
     uint64_t cached_bytes, cached_blocks, refills, flushes;
     uint64_t owned_slabs;
+    uint64_t held_slabs, held_bytes; /* for blocks above 32 KiB; a part of what is cached, each slab counts as a block */
     uint32_t cached_by_class[CLASS_END]; /* blocks */
 };
 

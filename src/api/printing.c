@@ -143,8 +143,10 @@ static void add_thread(struct text *text, const struct census_thread *thread)
     const char *separator = "";
     add(text, "{\"thread_id\":%d,\"cached_bytes\":%llu,\"cached_blocks\":%llu", (int)thread->thread_id,
         (ull)thread->cached_bytes, (ull)thread->cached_blocks);
-    add(text, ",\"refills\":%llu,\"flushes\":%llu,\"owned_slabs\":%llu,\"cached_blocks_by_class\":{",
-        (ull)thread->refills, (ull)thread->flushes, (ull)thread->owned_slabs);
+    add(text, ",\"refills\":%llu,\"flushes\":%llu,\"owned_slabs\":%llu", (ull)thread->refills, (ull)thread->flushes,
+        (ull)thread->owned_slabs);
+    add(text, ",\"held_slabs\":%llu,\"held_bytes\":%llu,\"cached_blocks_by_class\":{", (ull)thread->held_slabs,
+        (ull)thread->held_bytes);
     for (unsigned i = CLASS_FIRST; i < CLASS_END; i++)
         if (thread->cached_by_class[i] != 0) {
             add(text, "%s\"%u\":%u", separator, class_table[i].bytes, thread->cached_by_class[i]);

@@ -23,6 +23,7 @@ struct span_cache {
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
+    size_t held_bytes;     /* their pages that may be in memory */
     uint32_t n_uses;       /* claims and returns; tells a tick whether the cache is in use */
     uint32_t seen_uses;    /* at the last tick. Written by ticks */
 };

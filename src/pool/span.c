@@ -379,6 +379,14 @@ uint32_t span_slot_mask(unsigned slot, size_t len_bytes)
     return pool_slot_mask(slot, (unsigned)slabs_for(len_bytes));
 }
 
+size_t span_dirty_bytes(const struct held_slots *slots)
+{
+    size_t sum_bytes = 0;
+    for (uint32_t rest = slots->mask; rest != 0; rest &= rest - 1)
+        sum_bytes += slab_dirty_bytes(superslab_slab(slots->ss, (unsigned)__builtin_ctz(rest)));
+    return sum_bytes;
+}
+
 bool span_find_held(const struct held_slots *slots, size_t len_bytes, unsigned *slot)
 {
     *slot = pool_find_slots(slots->mask, (unsigned)slabs_for(len_bytes), 1);

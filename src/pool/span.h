@@ -29,6 +29,9 @@ void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool
 /* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once. */
 void span_put_held(const struct held_slots *slots, unsigned n);
 
+/* What of them may be in memory. */
+size_t span_dirty_bytes(const struct held_slots *slots);
+
 /* The slots that a block of len_bytes takes from `slot` on. */
 uint32_t span_slot_mask(unsigned slot, size_t len_bytes);
 

@@ -56,8 +56,9 @@ def check_sums(stats, path):
     require(sum_of(threads, "cached_bytes") + stats["waiting_bytes"] == stats["cached_bytes"], f"{path}: threads' bytes")
     for thread in threads:
         by_class = thread["cached_blocks_by_class"]
-        require(sum(by_class.values()) == thread["cached_blocks"], f"{path}: a thread's blocks")
-        require(sum(int(size) * n for size, n in by_class.items()) == thread["cached_bytes"], f"{path}: a thread's bytes")
+        require(sum(by_class.values()) + thread["held_slabs"] == thread["cached_blocks"], f"{path}: a thread's blocks")
+        in_classes = sum(int(size) * n for size, n in by_class.items())
+        require(in_classes + thread["held_bytes"] == thread["cached_bytes"], f"{path}: a thread's bytes")
     sizes = [entry["block_bytes"] for entry in plain]
     require(sizes == sorted(set(sizes)) and classes[:len(plain)] == plain, f"{path}: the classes' order")
     for entry in plain:

@@ -350,7 +350,9 @@ static void compare_threads(void)
         assert_member("thread_caches", n, "refills", thread.refills);
         assert_member("thread_caches", n, "flushes", thread.flushes);
         assert_member("thread_caches", n, "owned_slabs", thread.owned_slabs);
-        n_values += 6;
+        assert_member("thread_caches", n, "held_slabs", thread.held_slabs);
+        assert_member("thread_caches", n, "held_bytes", thread.held_bytes);
+        n_values += 8;
         for (unsigned i = CLASS_FIRST; i < CLASS_END; i++) {
             char path[64];
             snprintf(path, sizeof path, "cached_blocks_by_class.%u", class_table[i].bytes);
