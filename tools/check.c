@@ -195,7 +195,10 @@ static void print_text(const struct target *target, const struct verdict *verdic
     const struct judged *judged = &verdict->judged;
     for (size_t i = 0; i < verdict->found.n; i++) {
         const struct violation *one = &verdict->found.at[i];
-        printf("%#" PRIx64 ": %s: ", one->address, rule_names[one->rule]);
+        if (one->address != 0)
+            printf("%#" PRIx64 ": %s: ", one->address, rule_names[one->rule]);
+        else
+            printf("heap: %s: ", rule_names[one->rule]);
         if (one->class_bytes != 0)
             printf("class of %" PRIu32 " bytes: ", one->class_bytes);
         puts(one->text);
@@ -214,8 +217,9 @@ static json_t *json_of_violation(const struct violation *one)
 {
     char address[24];
     snprintf(address, sizeof address, "%#" PRIx64, one->address);
-    return json_pack("{s:s, s:s, s:I, s:s}", "rule", rule_names[one->rule], "address", address, "class_bytes",
-                     (json_int_t)one->class_bytes, "text", one->text);
+    return json_pack("{s:s, s:s?, s:I, s:s}", "rule", rule_names[one->rule], "address",
+                     one->address == 0 ? NULL : address, "class_bytes", (json_int_t)one->class_bytes, "text",
+                     one->text);
 }
 
 static int print_json(const struct target *target, const struct verdict *verdict, bool stopped)

@@ -143,8 +143,11 @@ int freeze_begin(pid_t pid, char *why, size_t why_bytes)
         return -1;
     }
     const struct sigaction action = {.sa_handler = on_ending_signal};
-    for (int i = 0; i < N_ENDING_SIGNALS; i++)
-        sigaction(ending_signals[i], &action, &frozen.before[i]);
+    for (int i = 0; i < N_ENDING_SIGNALS; i++) {
+        sigaction(ending_signals[i], NULL, &frozen.before[i]);
+        if (frozen.before[i].sa_handler != SIG_IGN) /* else it ends nothing, as nohup wants */
+            sigaction(ending_signals[i], &action, NULL);
+    }
     return 0;
 }
 

@@ -35,6 +35,36 @@ const char *const rule_names[N_RULES] = {
     [RULE_CURRENT] = "current",
 };
 
+static const char *slab_state_name(unsigned state)
+{
+    static const char *const names[] = {"unused", "empty",    "taken",       "owned",      "partial",
+                                        "full",   "retiring", "span's head", "span's body"};
+    return state < sizeof names / sizeof names[0] ? names[state] : "of no state";
+}
+
+static const char *superslab_state_name(unsigned state)
+{
+    static const char *const names[] = {"absent", "being mapped", "in the pool", "cached",
+                                        "a run",  "in a run",     "leaving"};
+    return state < sizeof names / sizeof names[0] ? names[state] : "of no state";
+}
+
+/* What a byte of the class map stands for, in a buffer of the caller's. */
+struct entry_text {
+    char text[40];
+};
+static const char *entry_name(unsigned entry, struct entry_text *out)
+{
+    const unsigned class_id = entry / CLASS_OFFSET_SCALE;
+    if (entry % CLASS_OFFSET_SCALE == 0 && class_id >= CLASS_FIRST && class_id < CLASS_END)
+        snprintf(out->text, sizeof out->text, "blocks of %" PRIu32 " bytes", class_table[class_id].bytes);
+    else if (entry == CLASS_SPAN * CLASS_OFFSET_SCALE || entry == CLASS_FOREIGN)
+        snprintf(out->text, sizeof out->text, entry == CLASS_FOREIGN ? "no block" : "a span");
+    else
+        snprintf(out->text, sizeof out->text, "nothing known (%u)", entry);
+    return out->text;
+}
+
 /* A block in a thread's cache. */
 struct cached {
     uint64_t address;
@@ -325,8 +355,8 @@ static void judge_slab(struct court *court, const struct spot *spot)
         accuse(court, of_slot(court, RULE_SLAB, spot, class_id),
                "the slab's record does not describe its place and class");
     if (mapped_class(court, spot) != class_id * CLASS_OFFSET_SCALE)
-        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, class_id),
-               "class %u by the slab's record, entry %u in the class map", class_id, mapped_class(court, spot));
+        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, class_id), "in the class map, which free() reads: %s",
+               entry_name(mapped_class(court, spot), &(struct entry_text){""}));
     judge_bits(court, spot, ctl);
     if (CTL_STATE(ctl) == SLAB_FULL && !counts_as_full(&class_table[class_id], CTL_USED(ctl)))
         accuse(court, of_slot(court, RULE_FULL, spot, class_id), "counts as full with %u of %u blocks in use",
@@ -375,8 +405,8 @@ static void judge_span_slot(struct court *court, const struct spot *spot)
     else if (state == SLAB_SPAN_BODY)
         judge_body(court, spot);
     if (mapped_class(court, spot) != CLASS_SPAN * CLASS_OFFSET_SCALE)
-        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, 0), "a span by its record, entry %u in the class map",
-               mapped_class(court, spot));
+        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, 0), "a span; in the class map, which free() reads: %s",
+               entry_name(mapped_class(court, spot), &(struct entry_text){""}));
 }
 
 /* ---- SuperSlabs ---------------------------------------------------------------------------------------------------- */
@@ -384,8 +414,9 @@ static void judge_span_slot(struct court *court, const struct spot *spot)
 static void judge_free_slot(struct court *court, const struct spot *spot, unsigned state)
 {
     if (mapped_class(court, spot) != CLASS_FOREIGN)
-        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, 0), "a slot without blocks, entry %u in the class map",
-               mapped_class(court, spot));
+        accuse(court, of_slot(court, RULE_CLASS_MAP, spot, 0),
+               "a slot without blocks; in the class map, which free() reads: %s",
+               entry_name(mapped_class(court, spot), &(struct entry_text){""}));
     if (state == SLAB_UNUSED && dirty_of(slab_of(court, spot)) != 0)
         accuse(court, of_slot(court, RULE_CLEAN_PAGE, spot, 0), "an unused slot has pages that were handed out");
 }
@@ -396,8 +427,9 @@ static void judge_slot(struct court *court, const struct spot *spot)
     const unsigned state = CTL_STATE(ctl_of(slab_of(court, spot)));
     const bool unused = ss->unused_slots >> spot->slot & 1, empty = ss->empty_slots >> spot->slot & 1;
     if (unused != (state == SLAB_UNUSED) || empty != (state == SLAB_EMPTY))
-        accuse(court, of_slot(court, RULE_MASKS, spot, 0), "state %u; by the SuperSlab's masks it is%s%s%s", state,
-               unused ? " unused" : "", empty ? " empty" : "", unused || empty ? "" : " in use");
+        accuse(court, of_slot(court, RULE_MASKS, spot, 0), "a slot that is %s; by the SuperSlab's masks it is%s%s%s",
+               slab_state_name(state), unused ? " unused" : "", empty ? " empty" : "",
+               unused || empty ? "" : " in use");
     switch (state) {
     case SLAB_UNUSED:
     case SLAB_EMPTY:
@@ -497,8 +529,8 @@ static void judge_record(struct court *court, uint32_t a, uint32_t i)
     if (ss->state > SUPERSLAB_LEAVING)
         accuse(court, of_superslabs(court, RULE_SUPERSLAB, a, i, 1), "a SuperSlab whose state, %u, is none", ss->state);
     if (taken != (ss->state != SUPERSLAB_ABSENT))
-        accuse(court, of_superslabs(court, RULE_TAKEN, a, i, 1), "%s by the arena's bit, state %u",
-               taken ? "taken" : "free", ss->state);
+        accuse(court, of_superslabs(court, RULE_TAKEN, a, i, 1), "%s; by the arena's bit it is %s",
+               superslab_state_name(ss->state), taken ? "taken" : "free");
     if (ss->state != SUPERSLAB_ABSENT && (target_address(ss->arena) != arena->address || ss->index != i))
         accuse(court, of_superslabs(court, RULE_SUPERSLAB, a, i, 1), "the record does not say its own place");
     if (atomic_load_explicit(&ss->dirty_prefix_bytes, memory_order_relaxed) > SUPERSLAB_BYTES)
@@ -585,8 +617,7 @@ static void judge_pool_counts(struct court *court, uint64_t n_active, uint64_t n
     struct violation what = of_everything(RULE_POOL_COUNTS);
     what.everything = false;
     what.lists = true;
-    what.difference =
-        (int64_t)(pool->n_active_slots - n_active) * 2 + (int64_t)(atomic_load(&pool->n_empty_slots) - n_empty);
+    what.difference = (int64_t)((pool->n_active_slots - n_active) * 2 + (atomic_load(&pool->n_empty_slots) - n_empty));
     if (court->image->cut_off != 0)
         return;
     if (pool->n_active_slots != n_active)
@@ -745,8 +776,8 @@ static void judge_current(struct court *court, size_t number, unsigned class_id)
     what.superslab = spot.superslab;
     what.n_superslabs = 1;
     if (CTL_STATE(ctl) != SLAB_OWNED || CTL_CLASS(ctl) != class_id)
-        accuse(court, what, "thread %" PRId32 ": claims from a slab of state %u and class %u", record->thread_id,
-               CTL_STATE(ctl), CTL_CLASS(ctl));
+        accuse(court, what, "thread %" PRId32 ": claims from a slab that is %s, of class %u", record->thread_id,
+               slab_state_name(CTL_STATE(ctl)), CTL_CLASS(ctl));
 }
 
 static void judge_thread(struct court *court, size_t number)

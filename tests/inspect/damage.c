@@ -1,6 +1,6 @@
 /* damage.c - damages one record of another process's heap, so that `hakmem check` has something to find.
  *
- * Usage: inspect_damage PID KIND     writes; then prints the address that check should name, and how to undo it: "ADDRESS WHERE VALUE"
+ * Usage: inspect_damage PID KIND     writes; then prints the address that check should name ("heap": none), and how to undo it: "ADDRESS WHERE VALUE"
  *        inspect_damage PID undo WHERE VALUE
  * KIND is the name of the rule that is broken. What is damaged is not in any thread's hands, so that the process may even run on, for
  * as long as nobody comes to it.
@@ -257,7 +257,10 @@ int main(int argc, char **argv)
         write_there(strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0));
     } else {
         const struct change change = plan(argv[2]);
-        printf("%#" PRIx64 " %#" PRIx64 " %#" PRIx64 "\n", change.named, change.where, read_there(change.where));
+        char named[24] = "heap";
+        if (change.named != 0)
+            snprintf(named, sizeof named, "%#" PRIx64, change.named);
+        printf("%s %#" PRIx64 " %#" PRIx64 "\n", named, change.where, read_there(change.where));
         write_there(change.where, change.value);
         image_free(&image);
     }
