@@ -10,7 +10,7 @@ set -euo pipefail
 
 packages_of_set() {
     case "$1" in
-        build) echo gcc g++ cmake ninja-build pkg-config zlib1g-dev ;;
+        build) echo gcc g++ cmake ninja-build pkg-config zlib1g-dev libjansson-dev ;;
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
                  python3 python3-jsonschema libpython3.11-testsuite strace spin binutils jq

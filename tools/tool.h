@@ -27,6 +27,7 @@ struct tool_command {
 };
 
 extern const struct tool_command run_command;
+extern const struct tool_command check_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
