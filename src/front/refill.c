@@ -330,6 +330,8 @@ bool front_resize_span(void *block, size_t size_bytes)
     size_t more_bytes =
         size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
     bool resized = false;
+    if (thread != NULL && thread->span_cache.n_places != 0 && size_bytes > span_usable_bytes(block))
+        span_cache_make_way(thread, block);
     if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
         resized = span_resize(block, size_bytes);
         if (more_bytes != 0)

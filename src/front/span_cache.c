@@ -12,6 +12,7 @@
 #include "front/span_cache.h"
 
 #include "front/thread.h"
+#include "meta/registry.h"
 #include "pool/background.h"
 #include "pool/span.h"
 #include "service/budget.h"
@@ -126,6 +127,19 @@ bool span_cache_return(struct thread *thread, void *block)
     if (cache->held_slabs > cache->room_slabs)
         shrink(cache, cache->room_slabs / 2, SPAN_CACHE_PLACES);
     return true;
+}
+
+void span_cache_make_way(struct thread *thread, const void *block)
+{
+    struct span_cache *cache = &thread->span_cache;
+    struct arena *arena = cache->n_places == 0 ? NULL : registry_arena(block);
+    if (arena == NULL || arena->class_map == NULL) /* the latter: pool/emergency.h */
+        return;
+    struct held_slots *place = place_of(cache, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
+    if (place == NULL)
+        return;
+    struct held_slots slots = take_out(cache, (unsigned)(place - cache->places));
+    span_put_held(&slots, 1);
 }
 
 void span_cache_empty(struct thread *thread)

@@ -37,6 +37,9 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed);
 /* Takes a block that is being freed. False: there is no room for it, or it is no span. */
 bool span_cache_return(struct thread *thread, void *block);
 
+/* Before a block grows where it lies: what the thread holds beside it goes back into the pool, for it may be what the block needs. */
+void span_cache_make_way(struct thread *thread, const void *block);
+
 /* Puts all of it back into the pool. */
 void span_cache_empty(struct thread *thread);
 

@@ -67,6 +67,8 @@ static bool hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes
         unsigned needed = slab_pages_below(len_bytes, (size_t)(i - head) * SLAB_BYTES);
         unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: we hold the slot */
         clean &= (dirty & needed) == 0;
+        if ((needed & ~dirty) == 0)
+            continue;
         fresh_bytes += count_bits(needed & ~dirty) * slab_page_bytes();
         atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | needed), memory_order_relaxed);
     }

@@ -392,7 +392,8 @@ static bool all_free(const struct slab *slab, const struct class_info *class, si
 size_t slab_dirty_bytes(const struct slab *slab)
 {
     /* relaxed: only who holds the slab writes them */
-    return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * slab_page_bytes();
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
+    return dirty == slab_all_pages() ? SLAB_BYTES : count_bits(dirty) * slab_page_bytes(); /* mostly the former */
 }
 
 size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl)

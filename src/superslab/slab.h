@@ -15,15 +15,21 @@ static inline size_t slab_page_bytes(void)
     return max_size(os_page_bytes(), 4096);
 }
 
-/* The page in which a byte of the slab lies. By a shift: the size of a page is known at run time alone. */
+/* For shifts instead of divisions: the size of a page is known at run time alone. */
+static inline unsigned slab_page_shift(void)
+{
+    return (unsigned)__builtin_ctzll(slab_page_bytes());
+}
+
+/* The page in which a byte of the slab lies. */
 static inline unsigned slab_page_of(size_t byte)
 {
-    return (unsigned)(byte >> __builtin_ctzll(slab_page_bytes()));
+    return (unsigned)(byte >> slab_page_shift());
 }
 
 static inline unsigned slab_all_pages(void)
 {
-    return (1u << (SLAB_BYTES / slab_page_bytes())) - 1;
+    return (1u << (SLAB_BYTES >> slab_page_shift())) - 1;
 }
 
 /* The pages of a slab that begin below byte `end` of its SuperSlab, when the slab begins at byte `from` of it. */
@@ -31,8 +37,9 @@ static inline unsigned slab_pages_below(size_t end, size_t from)
 {
     if (end <= from)
         return 0;
-    size_t n = (min_size(end - from, SLAB_BYTES) + slab_page_bytes() - 1) / slab_page_bytes();
-    return (1u << n) - 1;
+    if (end - from >= SLAB_BYTES)
+        return slab_all_pages();
+    return (1u << ((end - from + slab_page_bytes() - 1) >> slab_page_shift())) - 1;
 }
 
 /* What a return brought about; the caller acts on it (shared_pool.c). */

@@ -102,6 +102,20 @@ static void neighbours_serve_as_one(void **state)
     hak_free(whole);
 }
 
+/* A block that grows may take the slots behind it, also when its thread holds them. */
+static void growth_in_place_takes_what_is_held(void **state)
+{
+    (void)state;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    make_room();
+    char *first = hak_malloc(64 * KIB), *second = hak_malloc(64 * KIB);
+    assert_ptr_equal(second, first + SLAB_BYTES);
+    hak_free(second);
+    assert_ptr_equal(hak_realloc(first, 2 * SLAB_BYTES), first);
+    hak_free(first);
+}
+
 static void calloc_clears_what_was_held(void **state)
 {
     (void)state;
@@ -286,11 +300,17 @@ int main(void)
 {
     hak_free(hak_malloc(1));
     const struct CMUnitTest tests[] = {
-        TEST(same_sizes_again_take_no_lock), TEST(neighbours_serve_as_one),
-        TEST(calloc_clears_what_was_held),   TEST(room_has_a_bound),
-        TEST(one_block_is_not_held),         TEST(nothing_is_held_where_it_must_not_be),
-        TEST(an_unused_cache_is_given_up),   TEST(freed_twice_is_refused),
-        TEST(ended_threads_hold_nothing),    TEST(forks_child_gets_them_back),
+        TEST(same_sizes_again_take_no_lock),
+        TEST(neighbours_serve_as_one),
+        TEST(growth_in_place_takes_what_is_held),
+        TEST(calloc_clears_what_was_held),
+        TEST(room_has_a_bound),
+        TEST(one_block_is_not_held),
+        TEST(nothing_is_held_where_it_must_not_be),
+        TEST(an_unused_cache_is_given_up),
+        TEST(freed_twice_is_refused),
+        TEST(ended_threads_hold_nothing),
+        TEST(forks_child_gets_them_back),
         TEST(threads_free_each_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
