@@ -133,8 +133,8 @@ static void fill_collected(struct canvas *c)
 
 enum align { LEFT, RIGHT, MIDDLE };
 
-static double put_text(struct canvas *c, struct map_color color, double size, bool bold, enum align align, double x, double y,
-                       const char *text)
+static double put_text(struct canvas *c, struct map_color color, double size, bool bold, enum align align, double x,
+                       double y, const char *text)
 {
     cairo_text_extents_t extents;
     cairo_select_font_face(c->cr, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
@@ -159,7 +159,8 @@ static double text_width(struct canvas *c, double size, bool bold, const char *t
 }
 
 static double __attribute__((format(printf, 7, 8)))
-put_format(struct canvas *c, struct map_color color, double size, enum align align, double x, double y, const char *format, ...)
+put_format(struct canvas *c, struct map_color color, double size, enum align align, double x, double y,
+           const char *format, ...)
 {
     char text[160];
     va_list arguments;
@@ -218,8 +219,8 @@ static double draw_title(struct canvas *c, double y)
     map_clean_name(s->profile, true, profile, sizeof profile);
     const double width = put_text(c, tone(c, MAP_TONE_TEXT), 24, true, LEFT, MARGIN, y + 24, name);
     put_format(c, tone(c, MAP_TONE_MUTED), 14, LEFT, MARGIN + width + 12, y + 24, "pid %d", (int)s->pid);
-    put_format(c, tone(c, MAP_TONE_MUTED), 12, RIGHT, WIDTH - MARGIN, y + 24, "hakmem %s, profile %s%s%s", version, profile,
-               c->how->when[0] == '\0' ? "" : "    ", c->how->when);
+    put_format(c, tone(c, MAP_TONE_MUTED), 12, RIGHT, WIDTH - MARGIN, y + 24, "hakmem %s, profile %s%s%s", version,
+               profile, c->how->when[0] == '\0' ? "" : "    ", c->how->when);
     return y + 44;
 }
 
@@ -279,7 +280,8 @@ static double draw_shares(struct canvas *c, double y)
 
 /* ---- Counts: tiers, runs, spans -------------------------------------------------------------------------------------------- */
 
-static double draw_tag(struct canvas *c, enum map_row_kind kind, double x, double y, double h, double size, const char *text)
+static double draw_tag(struct canvas *c, enum map_row_kind kind, double x, double y, double h, double size,
+                       const char *text)
 {
     const bool loud = kind == MAP_DRAINING || kind == MAP_ROW_TORN;
     const double w = text_width(c, size, true, text) + 12;
@@ -290,7 +292,8 @@ static double draw_tag(struct canvas *c, enum map_row_kind kind, double x, doubl
         cairo_fill(c->cr);
     else
         cairo_stroke(c->cr);
-    put_text(c, tone(c, loud ? MAP_TONE_GROUND : MAP_TONE_TEXT), size, true, LEFT, x + 6.5, y + h / 2 + size * 0.36, text);
+    put_text(c, tone(c, loud ? MAP_TONE_GROUND : MAP_TONE_TEXT), size, true, LEFT, x + 6.5, y + h / 2 + size * 0.36,
+             text);
     return w;
 }
 
@@ -312,10 +315,11 @@ static double draw_counts(struct canvas *c, double y)
         x = draw_count(c, x, y, MAP_MOVING);
     x += draw_tag(c, MAP_RUN, x, y, 20, 11, map_row_kind_name(MAP_RUN)) + 8;
     x += 22 + put_format(c, tone(c, MAP_TONE_TEXT), 13, LEFT, x, y + 15, "%llu in %llu run%s, %s",
-                         (unsigned long long)map->run_superslabs, (unsigned long long)map->runs, map->runs == 1 ? "" : "s",
-                         map_bytes_text(map->run_bytes, text));
-    x += 22 + put_format(c, tone(c, MAP_TONE_TEXT), 13, LEFT, x, y + 15, "%llu span%s, %s", (unsigned long long)map->spans,
-                         map->spans == 1 ? "" : "s", map_bytes_text(map->span_bytes, text));
+                         (unsigned long long)map->run_superslabs, (unsigned long long)map->runs,
+                         map->runs == 1 ? "" : "s", map_bytes_text(map->run_bytes, text));
+    x += 22 + put_format(c, tone(c, MAP_TONE_TEXT), 13, LEFT, x, y + 15, "%llu span%s, %s",
+                         (unsigned long long)map->spans, map->spans == 1 ? "" : "s",
+                         map_bytes_text(map->span_bytes, text));
     if (map->snapshot->n_torn > 0)
         put_format(c, tone(c, MAP_TONE_TORN), 13, LEFT, x, y + 15, "%u records changed while they were read",
                    map->snapshot->n_torn);
@@ -358,7 +362,8 @@ static void draw_sample(struct canvas *c, double x, double y)
         if (whole && i == 1)
             continue;
         fill_rectangle(c, tone(c, MAP_TONE_LINE), x + 66, top[i] - 4.5, 14, 1);
-        put_text(c, tone(c, MAP_TONE_TEXT), 11.5, false, LEFT, x + 86, top[i], whole && i == 2 ? "in memory" : parts[i]);
+        put_text(c, tone(c, MAP_TONE_TEXT), 11.5, false, LEFT, x + 86, top[i],
+                 whole && i == 2 ? "in memory" : parts[i]);
     }
     put_text(c, tone(c, MAP_TONE_MUTED), 11, false, LEFT, x, y + 128, "a slab: 64 KiB");
 }
@@ -430,8 +435,8 @@ static void draw_classes(struct canvas *c, double x, double y, double w, double 
         const char *text;
     } heads[] = {{94, 0, "block"}, {160, 0, "slabs"}, {0, 100, "in memory"}, {0, 16, "not used"}};
     for (unsigned i = 0; i < 4 && n > 0; i++)
-        put_text(c, tone(c, MAP_TONE_MUTED), 11, false, RIGHT, heads[i].from_left > 0 ? x + heads[i].from_left : x + w - heads[i].from_right,
-                 y + 44, heads[i].text);
+        put_text(c, tone(c, MAP_TONE_MUTED), 11, false, RIGHT,
+                 heads[i].from_left > 0 ? x + heads[i].from_left : x + w - heads[i].from_right, y + 44, heads[i].text);
     for (size_t i = 0; i < n_shown; i++)
         if (c->map->classes[order[i]].memory_bytes > most_bytes)
             most_bytes = c->map->classes[order[i]].memory_bytes;
@@ -442,7 +447,8 @@ static void draw_classes(struct canvas *c, double x, double y, double w, double 
 /* ---- Cells ----------------------------------------------------------------------------------------------------------------- */
 
 /* One part of a cell, from `below` to `below` + bytes of its 64 KiB, counted from the bottom. */
-static void collect_part(struct canvas *c, struct map_color color, double x, double y, double w, uint32_t below, uint32_t bytes)
+static void collect_part(struct canvas *c, struct map_color color, double x, double y, double w, uint32_t below,
+                         uint32_t bytes)
 {
     const double h = c->density->cell_height, per_byte = h / (double)SLAB_BYTES;
     collect(c, color, x, y + h - (below + bytes) * per_byte, w, bytes * per_byte);
@@ -544,7 +550,8 @@ static void draw_numbers(struct canvas *c, const struct map_row *row, struct pla
     char text[MAP_TEXT_BYTES];
     if (w == 0)
         return;
-    put_text(c, tone(c, MAP_TONE_TEXT), d->font_size, false, RIGHT, x + w * 0.37, base, map_bytes_text(row->memory_bytes, text));
+    put_text(c, tone(c, MAP_TONE_TEXT), d->font_size, false, RIGHT, x + w * 0.37, base,
+             map_bytes_text(row->memory_bytes, text));
     put_text(c, tone(c, MAP_TONE_TEXT), d->font_size, false, RIGHT, x + w * 0.75, base,
              map_bytes_text(row->free_bytes + row->idle_bytes, text));
     if (full >= 0)
@@ -558,7 +565,8 @@ static void draw_row_text(struct canvas *c, const struct map_row *row, struct pl
     const struct density *d = c->density;
     const double base = at.y + d->cell_height / 2 + d->font_size * 0.36, x = cells_x(c, at);
     if (d->address_width > 0)
-        put_format(c, tone(c, MAP_TONE_MUTED), d->font_size, LEFT, at.x, base, "%llx", (unsigned long long)row->ss->address);
+        put_format(c, tone(c, MAP_TONE_MUTED), d->font_size, LEFT, at.x, base, "%llx",
+                   (unsigned long long)row->ss->address);
     draw_row_tag(c, row, at);
     draw_numbers(c, row, at, base);
     if (row->kind == MAP_RUN && d->cell_height >= 8) {
@@ -595,7 +603,8 @@ static void draw_column_heads(struct canvas *c, double y)
         const struct place at = place_of(c, i, y);
         const double x = cells_x(c, at), end = x + d->cell_width * SUPERSLAB_SLABS, w = d->numbers_width;
         if (d->address_width == 0) {
-            put_format(c, tone(c, MAP_TONE_MUTED), 9, LEFT, x, y, "from %llx", (unsigned long long)c->map->rows[i].ss->address);
+            put_format(c, tone(c, MAP_TONE_MUTED), 9, LEFT, x, y, "from %llx",
+                       (unsigned long long)c->map->rows[i].ss->address);
             continue;
         }
         put_text(c, tone(c, MAP_TONE_MUTED), d->font_size, false, LEFT, at.x, y, "address");
@@ -638,7 +647,8 @@ static void collect_coarse(struct canvas *c, const struct map_row *row, double x
     const double idle = (double)row->idle_bytes * per_byte;
     const struct map_color color = color_of_whole_row(c, row);
     const struct map_color free_color = c->how->by == MAP_BY_OCCUPANCY ? color : tone(c, MAP_TONE_FREE);
-    collect(c, row->kind == MAP_ROW_TORN ? tone(c, MAP_TONE_TORN) : tone(c, MAP_TONE_NOTHING), x, y, w, h - used - unused - idle);
+    collect(c, row->kind == MAP_ROW_TORN ? tone(c, MAP_TONE_TORN) : tone(c, MAP_TONE_NOTHING), x, y, w,
+            h - used - unused - idle);
     collect(c, tone(c, MAP_TONE_IDLE), x, y + h - used - unused - idle, w, idle);
     collect(c, free_color, x, y + h - used - unused, w, unused);
     collect(c, color, x, y + h - used, w, used);
@@ -660,10 +670,13 @@ static void draw_coarse(struct canvas *c, double y)
 static void draw_rows(struct canvas *c, double y)
 {
     const struct map *map = c->map;
-    const double x = MARGIN + 12 + put_text(c, tone(c, MAP_TONE_TEXT), 13, true, LEFT, MARGIN, y, "SuperSlabs and runs by address");
-    put_text(c, tone(c, MAP_TONE_MUTED), 12, false, LEFT, x, y,
-             c->density->coarse ? "a cell is a SuperSlab of 2 MiB, or a whole run, in the colour of its largest class; underlined: DRAINING"
-                                : "a row is a SuperSlab: 2 MiB in 32 slabs; a run of several is one row");
+    const double x =
+        MARGIN + 12 + put_text(c, tone(c, MAP_TONE_TEXT), 13, true, LEFT, MARGIN, y, "SuperSlabs and runs by address");
+    put_text(
+        c, tone(c, MAP_TONE_MUTED), 12, false, LEFT, x, y,
+        c->density->coarse
+            ? "a cell is a SuperSlab of 2 MiB, or a whole run, in the colour of its largest class; underlined: DRAINING"
+            : "a row is a SuperSlab: 2 MiB in 32 slabs; a run of several is one row");
     if (c->density->coarse) {
         draw_coarse(c, y + 16);
         return;
@@ -753,7 +766,8 @@ int map_draw_png(FILE *out, const struct map *map, const struct map_drawing *how
     struct canvas c = prepare(map, how);
     const double height = height_of(&c), scale = height > 6000 ? 1 : 2;
     if (height * scale > 32000) {
-        *why = "the heap is too large for one picture (a PNG is at most 32767 points high): take -o FILE.svg or FILE.html";
+        *why =
+            "the heap is too large for one picture (a PNG is at most 32767 points high): take -o FILE.svg or FILE.html";
         return -1;
     }
     cairo_surface_t *surface =

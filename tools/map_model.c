@@ -340,7 +340,8 @@ const char *map_row_kind_name(enum map_row_kind kind)
 
 const char *map_slab_state_name(unsigned state)
 {
-    static const char *const names[] = {"unused", "empty", "taken", "owned", "partial", "full", "retiring", "span", "span"};
+    static const char *const names[] = {"unused", "empty",    "taken", "owned", "partial",
+                                        "full",   "retiring", "span",  "span"};
     return state < sizeof names / sizeof names[0] ? names[state] : "torn";
 }
 
@@ -362,8 +363,8 @@ static size_t shown_length(const unsigned char *text)
     }
     static const uint32_t smallest[] = {1, 1, 0xa0, 0x800, 0x10000};
     if (code < smallest[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) || code == 0x61c ||
-        (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x2069) ||
-        code == 0xfeff)
+        (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
+        (code >= 0x2060 && code <= 0x2069) || code == 0xfeff)
         return 0;
     return n;
 }

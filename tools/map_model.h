@@ -70,11 +70,11 @@ struct map_class {
 struct map {
     const struct snapshot *snapshot;
     size_t n_rows;
-    struct map_row *rows;                         /* by address */
+    struct map_row *rows; /* by address */
     size_t rows_of_kind[MAP_N_ROW_KINDS];
     uint64_t spans, span_bytes, runs, run_bytes, run_superslabs;
     uint64_t memory_bytes, used_bytes, free_bytes, idle_bytes;
-    struct map_class classes[CENSUS_CLASSES];     /* by class id; CLASS_END: spans, CLASS_END + 1: runs */
+    struct map_class classes[CENSUS_CLASSES]; /* by class id; CLASS_END: spans, CLASS_END + 1: runs */
 };
 
 /* 0, or -1 when there is no memory for it. */

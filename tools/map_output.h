@@ -45,12 +45,12 @@ void map_page_drop(struct map_page *page);
 /* Adds one more snapshot of the same process, which is not needed afterwards. 0, or -1: no memory. */
 int map_page_add(struct map_page *page, const struct snapshot *snapshot);
 
-/* 0, or -1: no memory, or `out` failed. At least one snapshot must have been added. */
-int map_page_write(const struct map_page *page, FILE *out);
+/* Once, after at least one snapshot. 0, or -1: no memory, or `out` failed. */
+int map_page_write(struct map_page *page, FILE *out);
 
 /* ---- JSON: map_json.c -------------------------------------------------------------------------------------------------- */
 
-/* One object, on lines of its own: one line for the head, one per row. 0, or -1: no memory, or `out` failed. */
+/* One object on one line. 0, or -1: no memory, or `out` failed. */
 int map_print_json(FILE *out, const struct map *map);
 
 #endif

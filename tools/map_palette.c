@@ -5,7 +5,10 @@
  * darker. The ramp goes by the logarithm of the block size; which class it is exactly, the text says. */
 #include "map_palette.h"
 
-#define RGB(hex) {(uint8_t)((hex) >> 16), (uint8_t)((hex) >> 8 & 0xff), (uint8_t)((hex)&0xff)}
+#define RGB(hex)                                                                                                       \
+    {                                                                                                                  \
+        (uint8_t)((hex) >> 16), (uint8_t)((hex) >> 8 & 0xff), (uint8_t)((hex)&0xff)                                    \
+    }
 
 static const struct {
     const char *name;
@@ -30,17 +33,17 @@ static const struct {
 
 /* Violet, blue, cyan: darker is smaller. The light theme's stay dark enough for a white ground, the dark theme's the reverse. */
 static const struct map_color class_ramp[MAP_N_THEMES][MAP_RAMP_STEPS] = {
-    {RGB(0x4a2a8a), RGB(0x4a3a9e), RGB(0x464db1), RGB(0x3d62c0), RGB(0x3178ca), RGB(0x2a8dd0), RGB(0x32a2d4), RGB(0x4fb6d8),
-     RGB(0x78cadd)},
-    {RGB(0x7d5bd6), RGB(0x7a68de), RGB(0x7177e4), RGB(0x6488e9), RGB(0x559aec), RGB(0x52acee), RGB(0x63bdee), RGB(0x83ceee),
-     RGB(0xaadff0)}};
+    {RGB(0x4a2a8a), RGB(0x4a3a9e), RGB(0x464db1), RGB(0x3d62c0), RGB(0x3178ca), RGB(0x2a8dd0), RGB(0x32a2d4),
+     RGB(0x4fb6d8), RGB(0x78cadd)},
+    {RGB(0x7d5bd6), RGB(0x7a68de), RGB(0x7177e4), RGB(0x6488e9), RGB(0x559aec), RGB(0x52acee), RGB(0x63bdee),
+     RGB(0x83ceee), RGB(0xaadff0)}};
 
 /* Orange for unused, over a grey, to blue for used: yellow against blue, and both ends darker than the middle. */
 static const struct map_color occupancy_ramp[MAP_N_THEMES][MAP_RAMP_STEPS] = {
-    {RGB(0xe2590a), RGB(0xec7c35), RGB(0xf09c63), RGB(0xeab992), RGB(0xc9c2c4), RGB(0x9db4d6), RGB(0x7199d2), RGB(0x4a7dca),
-     RGB(0x2358b8)},
-    {RGB(0xf26a1b), RGB(0xef8544), RGB(0xeb9f6e), RGB(0xe0b699), RGB(0xc6c3c6), RGB(0xa5bade), RGB(0x83a9e6), RGB(0x6396ea),
-     RGB(0x4382ec)}};
+    {RGB(0xe2590a), RGB(0xec7c35), RGB(0xf09c63), RGB(0xeab992), RGB(0xc9c2c4), RGB(0x9db4d6), RGB(0x7199d2),
+     RGB(0x4a7dca), RGB(0x2358b8)},
+    {RGB(0xf26a1b), RGB(0xef8544), RGB(0xeb9f6e), RGB(0xe0b699), RGB(0xc6c3c6), RGB(0xa5bade), RGB(0x83a9e6),
+     RGB(0x6396ea), RGB(0x4382ec)}};
 
 struct map_color map_tone_color(enum map_theme theme, enum map_tone tone)
 {
@@ -62,15 +65,21 @@ struct map_color map_occupancy_ramp(enum map_theme theme, unsigned step)
     return occupancy_ramp[theme][step];
 }
 
+/* 8 bytes are 2^3, 32 KiB 2^15: the sizes between two powers of two share a colour. */
+unsigned map_class_step(unsigned class_id)
+{
+    if (class_id < CLASS_FIRST || class_id >= CLASS_END)
+        return 0;
+    return (31 - (unsigned)__builtin_clz(class_table[class_id].bytes) - 3) * (MAP_RAMP_STEPS - 1) / 12;
+}
+
 struct map_color map_class_color(enum map_theme theme, unsigned class_id)
 {
     if (class_id == CLASS_END)
         return map_tone_color(theme, MAP_TONE_SPAN);
     if (class_id < CLASS_FIRST || class_id > CLASS_END)
         return map_tone_color(theme, MAP_TONE_RUN);
-    /* 8 bytes are 2^3, 32 KiB 2^15: the steps between two powers of two share a colour. */
-    const unsigned log2 = 31 - (unsigned)__builtin_clz(class_table[class_id].bytes);
-    return class_ramp[theme][(log2 - 3) * (MAP_RAMP_STEPS - 1) / 12];
+    return class_ramp[theme][map_class_step(class_id)];
 }
 
 struct map_color map_occupancy_color(enum map_theme theme, int per_cent)
@@ -82,8 +91,8 @@ struct map_color map_occupancy_color(enum map_theme theme, int per_cent)
 struct map_color map_row_color(enum map_theme theme, enum map_row_kind kind)
 {
     static const enum map_tone of_kind[MAP_N_ROW_KINDS] = {
-        [MAP_HOT] = MAP_TONE_HOT,     [MAP_DRAINING] = MAP_TONE_DRAINING, [MAP_FREE] = MAP_TONE_MUTED,
-        [MAP_CACHED] = MAP_TONE_IDLE, [MAP_RUN] = MAP_TONE_RUN,           [MAP_MOVING] = MAP_TONE_MUTED,
+        [MAP_HOT] = MAP_TONE_HOT,      [MAP_DRAINING] = MAP_TONE_DRAINING, [MAP_FREE] = MAP_TONE_MUTED,
+        [MAP_CACHED] = MAP_TONE_IDLE,  [MAP_RUN] = MAP_TONE_RUN,           [MAP_MOVING] = MAP_TONE_MUTED,
         [MAP_ROW_TORN] = MAP_TONE_TORN};
     return map_tone_color(theme, kind < MAP_N_ROW_KINDS ? of_kind[kind] : MAP_TONE_TORN);
 }

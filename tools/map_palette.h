@@ -12,9 +12,9 @@
 enum map_theme { MAP_LIGHT, MAP_DARK, MAP_N_THEMES };
 
 enum map_tone {
-    MAP_TONE_GROUND,   /* behind everything */
-    MAP_TONE_PANEL,    /* behind a group */
-    MAP_TONE_LINE,     /* thin lines */
+    MAP_TONE_GROUND, /* behind everything */
+    MAP_TONE_PANEL,  /* behind a group */
+    MAP_TONE_LINE,   /* thin lines */
     MAP_TONE_TEXT,
     MAP_TONE_MUTED,    /* text that matters less */
     MAP_TONE_NOTHING,  /* a cell, or what of a cell is not in memory */
@@ -45,6 +45,9 @@ enum map_by { MAP_BY_CLASS, MAP_BY_OCCUPANCY, MAP_BY_TIER };
 /* From the smallest to the largest class, and from no block used to all. step is 0 to MAP_RAMP_STEPS - 1. */
 struct map_color map_class_ramp(enum map_theme theme, unsigned step);
 struct map_color map_occupancy_ramp(enum map_theme theme, unsigned step);
+
+/* The step of a class; 0 of what is none. */
+unsigned map_class_step(unsigned class_id);
 
 /* By id, spans and runs too. */
 struct map_color map_class_color(enum map_theme theme, unsigned class_id);

@@ -20,6 +20,8 @@ enum {
     N_CLASSES_SHOWN = 10
 };
 
+#define FULL_BLOCK "\u2588"
+
 /* ---- Ink: the colours in force ---------------------------------------------------------------------------------------- */
 
 struct ink {
@@ -47,8 +49,7 @@ static struct ink tone(enum map_tone tone)
 
 static bool same_ink(struct ink a, struct ink b)
 {
-    return a.on == b.on &&
-           (!a.on || (a.color.r == b.color.r && a.color.g == b.color.g && a.color.b == b.color.b));
+    return a.on == b.on && (!a.on || (a.color.r == b.color.r && a.color.g == b.color.g && a.color.b == b.color.b));
 }
 
 /* The nearest of the 6 x 6 x 6 colours that follow the first 16. Their steps are 0, 95, 135, 175, 215, 255. */
@@ -65,8 +66,7 @@ static void set_ink(const struct pen *pen, struct ink ink, unsigned base)
     else if (pen->how->colors == MAP_TRUE_COLORS)
         fprintf(pen->out, "\033[%u;2;%u;%u;%um", base + 8, c.r, c.g, c.b);
     else
-        fprintf(pen->out, "\033[%u;5;%um", base + 8,
-                16 + 36 * cube_step(c.r) + 6 * cube_step(c.g) + cube_step(c.b));
+        fprintf(pen->out, "\033[%u;5;%um", base + 8, 16 + 36 * cube_step(c.r) + 6 * cube_step(c.g) + cube_step(c.b));
 }
 
 static void use_inks(struct pen *pen, struct ink front, struct ink back)
@@ -94,18 +94,13 @@ struct flow {
     unsigned column;
 };
 
-static void flow_text(struct flow *flow, struct ink ink, const char *text)
+static void flow_begin(struct flow *flow, unsigned length)
 {
-    const unsigned length = (unsigned)strlen(text), width = flow->pen->how->width;
-    if (flow->column > 0 && flow->column + 3 + length > width) {
+    if (flow->column > 0 && flow->column + 3 + length > flow->pen->how->width) {
         end_line(flow->pen);
         flow->column = 0;
     }
-    fprintf(flow->pen->out, "%*s", flow->column == 0 ? 0 : 3, "");
-    flow->column += (flow->column == 0 ? 0 : 3) + length;
-    use_inks(flow->pen, ink, plain);
-    fputs(text, flow->pen->out);
-    use_inks(flow->pen, plain, plain);
+    flow->column += (unsigned)fprintf(flow->pen->out, "%*s", flow->column == 0 ? 0 : 3, "") + length;
 }
 
 static void __attribute__((format(printf, 3, 4))) flow_item(struct flow *flow, struct ink ink, const char *format, ...)
@@ -113,15 +108,28 @@ static void __attribute__((format(printf, 3, 4))) flow_item(struct flow *flow, s
     char text[96];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    const int length = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    flow_text(flow, ink, text);
+    flow_begin(flow, (unsigned)length);
+    use_inks(flow->pen, ink, plain);
+    fputs(text, flow->pen->out);
+    use_inks(flow->pen, plain, plain);
 }
 
-static void flow_bytes(struct flow *flow, struct ink ink, const char *what, uint64_t bytes)
+/* With a patch of colour in front, if there are any: text in pale colours is hard to read on a white ground. */
+static void flow_bytes(struct flow *flow, struct ink patch, const char *what, uint64_t bytes)
 {
-    char text[MAP_TEXT_BYTES];
-    flow_item(flow, ink, "%s %s", what, map_bytes_text(bytes, text));
+    char text[MAP_TEXT_BYTES], item[64];
+    const bool has_patch = patch.on && flow->pen->how->colors != MAP_ASCII;
+    const int length = snprintf(item, sizeof item, "%s %s", what, map_bytes_text(bytes, text));
+    flow_begin(flow, (unsigned)length + (has_patch ? 2 : 0));
+    if (has_patch) {
+        use_inks(flow->pen, patch, plain);
+        fputs(FULL_BLOCK, flow->pen->out);
+        use_inks(flow->pen, plain, plain);
+        fputc(' ', flow->pen->out);
+    }
+    fputs(item, flow->pen->out);
 }
 
 static void flow_end(struct flow *flow)
@@ -133,7 +141,8 @@ static void flow_end(struct flow *flow)
 
 /* ---- Glyphs ---------------------------------------------------------------------------------------------------------- */
 
-static const char *const eighths[] = {" ", "\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"};
+static const char *const eighths[] = {" ",      "\u2581", "\u2582", "\u2583",  "\u2584",
+                                      "\u2585", "\u2586", "\u2587", FULL_BLOCK};
 
 /* part of whole in eighths; more than nothing is one at least, and less than all seven at most. */
 static unsigned eighths_of(uint64_t part, uint64_t whole)
@@ -154,7 +163,8 @@ static void put_glyph(struct pen *pen, struct ink front, struct ink back, const 
 
 /* A character that says, of whole bytes, how many are used, how many are in memory without being used, and how many are not in
  * memory. It has two colours for three parts: where all three occur, the largest two are shown. */
-static void put_parts(struct pen *pen, struct ink used_ink, struct ink free_ink, uint64_t used, uint64_t unused, uint64_t whole)
+static void put_parts(struct pen *pen, struct ink used_ink, struct ink free_ink, uint64_t used, uint64_t unused,
+                      uint64_t whole)
 {
     const unsigned n_used = eighths_of(used, whole), n_memory = eighths_of(used + unused, whole);
     if (n_memory == 0)
@@ -226,25 +236,39 @@ struct part {
     char ascii;
 };
 
-/* Parts one after the other, in n_columns for whole bytes. What is there gets a column if that can be. */
-static void put_bar(struct pen *pen, const struct part *parts, size_t n_parts, uint64_t whole, unsigned n_columns)
+/* The columns of each part, of n_columns for whole bytes. What is there gets one at least, if need be at the cost of the largest. */
+static void share_columns(const struct part *parts, size_t n_parts, uint64_t whole, unsigned n_columns,
+                          unsigned *columns)
 {
+    size_t largest = 0;
     uint64_t before = 0;
-    unsigned column = 0;
-    for (size_t i = 0; i < n_parts && whole > 0; i++) {
+    unsigned given = 0, end = 0;
+    for (size_t i = 0; i < n_parts; i++) {
+        const unsigned begin = end;
         before += parts[i].bytes;
-        unsigned end = (unsigned)((double)before / (double)whole * n_columns + 0.5);
-        if (parts[i].bytes > 0 && end <= column)
-            end = column + 1;
-        for (; column < end && column < n_columns; column++) {
+        end = whole == 0 ? 0 : (unsigned)((double)before / (double)whole * n_columns + 0.5);
+        columns[i] = parts[i].bytes > 0 && end == begin ? 1 : end - begin;
+        given += columns[i];
+        largest = parts[i].bytes > parts[largest].bytes ? i : largest;
+    }
+    if (given > n_columns)
+        columns[largest] -= given - n_columns;
+}
+
+/* Returns how many of the columns are left behind it. */
+static unsigned put_bar(struct pen *pen, const struct part *parts, size_t n_parts, uint64_t whole, unsigned n_columns)
+{
+    unsigned columns[4], left = n_columns;
+    share_columns(parts, n_parts, whole, n_columns, columns);
+    for (size_t i = 0; i < n_parts; i++)
+        for (; columns[i] > 0 && left > 0; columns[i]--, left--) {
             if (pen->how->colors == MAP_ASCII)
                 fputc(parts[i].ascii, pen->out);
             else
-                put_glyph(pen, tone(parts[i].tone), plain, eighths[8]);
+                put_glyph(pen, tone(parts[i].tone), plain, FULL_BLOCK);
         }
-    }
     use_inks(pen, plain, plain);
-    fprintf(pen->out, "%*s", (int)(n_columns - column), "");
+    return left;
 }
 
 /* A bar that ends where the lines do, n_before columns from their beginning, but on a wide terminal earlier. */
@@ -259,9 +283,9 @@ static void print_name(struct pen *pen, const struct map *map)
 {
     const struct snapshot *s = map->snapshot;
     struct flow flow = {.pen = pen};
-    char text[sizeof s->name];
+    char text[24]; /* of a name the system keeps 15 bytes */
     map_clean_name(s->name, pen->how->colors == MAP_ASCII, text, sizeof text);
-    flow_item(&flow, plain, "%.31s, pid %d", text, (int)s->pid);
+    flow_item(&flow, plain, "%s, pid %d", text, (int)s->pid);
     map_clean_name(s->version, true, text, sizeof text);
     flow_item(&flow, plain, "hakmem %.15s", text);
     map_clean_name(s->profile, true, text, sizeof text);
@@ -305,9 +329,9 @@ static void print_counts(struct pen *pen, const struct map *map)
     flow_item(&flow, tone(MAP_TONE_DRAINING), "%zu DRAINING", map->rows_of_kind[MAP_DRAINING]);
     flow_item(&flow, plain, "%zu FREE", map->rows_of_kind[MAP_FREE]);
     flow_item(&flow, plain, "%zu CACHED", map->rows_of_kind[MAP_CACHED]);
-    flow_item(&flow, plain, "%llu in %llu runs of %s", (unsigned long long)map->run_superslabs,
+    flow_item(&flow, plain, "%llu in runs (%llu, %s)", (unsigned long long)map->run_superslabs,
               (unsigned long long)map->runs, map_bytes_text(map->run_bytes, text));
-    flow_item(&flow, plain, "%llu spans of %s", (unsigned long long)map->spans, map_bytes_text(map->span_bytes, text));
+    flow_item(&flow, plain, "%llu spans (%s)", (unsigned long long)map->spans, map_bytes_text(map->span_bytes, text));
     if (map->rows_of_kind[MAP_MOVING] > 0)
         flow_item(&flow, plain, "%zu coming or going", map->rows_of_kind[MAP_MOVING]);
     if (map->snapshot->n_torn > 0)
@@ -346,8 +370,6 @@ static void put_tag(struct pen *pen, enum map_row_kind kind)
     const bool loud = kind == MAP_DRAINING || kind == MAP_ROW_TORN;
     if (loud)
         use_inks(pen, tone(MAP_TONE_GROUND), ink_of(map_row_color(MAP_DARK, kind)));
-    else
-        use_inks(pen, ink_of(map_row_color(MAP_DARK, kind)), plain);
     fprintf(pen->out, "%-5s", tag_of(kind));
     use_inks(pen, plain, plain);
     fputc(' ', pen->out);
@@ -360,7 +382,9 @@ static void put_run(struct pen *pen, const struct map_row *row)
     char text[24];
     const int length = snprintf(text, sizeof text, "x %u ", row->n_superslabs);
     fputs(text, pen->out);
-    put_bar(pen, parts, 2, (uint64_t)row->n_superslabs * SUPERSLAB_BYTES, (unsigned)(SUPERSLAB_SLABS - length));
+    const unsigned left =
+        put_bar(pen, parts, 2, (uint64_t)row->n_superslabs * SUPERSLAB_BYTES, (unsigned)(SUPERSLAB_SLABS - length));
+    fprintf(pen->out, "%*s", (int)left, "");
 }
 
 static void put_cells(struct pen *pen, const struct map *map, const struct map_row *row)
@@ -420,7 +444,7 @@ static void print_row_heads(struct pen *pen, const struct layout *l, size_t n_ro
             fprintf(pen->out, "%*s", GAP_COLUMNS, "");
         if (l->address)
             fprintf(pen->out, "%-*s", ADDRESS_COLUMNS, "address");
-        fprintf(pen->out, "%-*s%-32s", TAG_COLUMNS, "tier", "slabs, 64 KiB each");
+        fprintf(pen->out, l->numbers ? "%-*s%-32s" : "%-*s%s", TAG_COLUMNS, "tier", "slabs, 64 KiB each");
         if (l->numbers)
             fputs(" memory unused  full", pen->out);
     }
@@ -472,6 +496,8 @@ static void print_rows(struct pen *pen, const struct map *map)
     say_what_is_shown(pen, map, n);
     if (n > 0)
         print_row_heads(pen, &l, n);
+    else
+        fputs("The heap has no SuperSlab.\n", pen->out);
     const size_t n_lines = (n + l.n_across - 1) / l.n_across;
     for (size_t line = 0; line < n_lines; line++) {
         for (size_t i = line; i < n; i += n_lines) {
@@ -491,9 +517,10 @@ static void print_class(struct pen *pen, const struct map *map, unsigned id, uin
     const struct map_class *class = &map->classes[id];
     const struct part parts[] = {{class->used_bytes, MAP_TONE_USED, '#'}, {class->free_bytes, MAP_TONE_FREE, '-'}};
     char name[MAP_TEXT_BYTES], memory[MAP_TEXT_BYTES], unused[MAP_TEXT_BYTES];
-    use_inks(pen, ink_of(map_class_color(MAP_DARK, id)), plain);
-    fprintf(pen->out, "%9s", map_class_text(id, name));
+    if (pen->how->colors != MAP_ASCII)
+        put_glyph(pen, ink_of(map_class_color(MAP_DARK, id)), plain, FULL_BLOCK);
     use_inks(pen, plain, plain);
+    fprintf(pen->out, "%*s", pen->how->colors == MAP_ASCII ? 9 : 8, map_class_text(id, name));
     fprintf(pen->out, " %8llu %7s %7s", (unsigned long long)class->slabs, short_bytes(class->memory_bytes, memory),
             short_bytes(class->free_bytes, unused));
     if (pen->how->width >= 60) {
@@ -520,7 +547,7 @@ static void print_classes(struct pen *pen, const struct map *map)
     for (size_t i = 0; i < n_shown; i++)
         print_class(pen, map, order[i], most_bytes);
     if (n > n_shown)
-        fprintf(pen->out, "%9s %zu more, with less unused memory\n", "", n - n_shown);
+        fprintf(pen->out, "  and %zu more with less unused memory\n", n - n_shown);
 }
 
 /* ---- Legend -------------------------------------------------------------------------------------------------------------- */
@@ -528,13 +555,13 @@ static void print_classes(struct pen *pen, const struct map *map)
 static void put_swatches(struct pen *pen, struct map_color (*ramp)(enum map_theme, unsigned))
 {
     for (unsigned step = 0; step < MAP_RAMP_STEPS; step++)
-        put_glyph(pen, ink_of(ramp(MAP_DARK, step)), plain, eighths[8]);
+        put_glyph(pen, ink_of(ramp(MAP_DARK, step)), plain, FULL_BLOCK);
     use_inks(pen, plain, plain);
 }
 
 static void put_swatch(struct pen *pen, enum map_tone of, const char *what)
 {
-    put_glyph(pen, tone(of), plain, eighths[8]);
+    put_glyph(pen, tone(of), plain, FULL_BLOCK);
     use_inks(pen, plain, plain);
     fprintf(pen->out, " %s   ", what);
 }

@@ -43,7 +43,8 @@ static inline struct snapshot_superslab *pooled(struct snapshot *s, size_t i, en
 }
 
 /* A slab with `used` blocks out, on the first n_pages of its pages. */
-static inline void put_slab(struct snapshot_superslab *ss, unsigned slot, size_t block_bytes, unsigned used, unsigned n_pages)
+static inline void put_slab(struct snapshot_superslab *ss, unsigned slot, size_t block_bytes, unsigned used,
+                            unsigned n_pages)
 {
     const unsigned class_id = class_of(block_bytes);
     ss->slot[slot] = (struct snapshot_slot){.state = used == class_table[class_id].n_blocks ? SLAB_FULL : SLAB_PARTIAL,
