@@ -256,7 +256,7 @@ static const char *date_of_now(char out[32])
     return out;
 }
 
-/* 0, or -1 and why; NULL: what `out` itself says. */
+/* 0, or -1 and why. */
 static int write_form(FILE *out, enum file_kind kind, const struct map_settings *set, const struct map *map,
                       struct map_page *page, const char **why)
 {
@@ -276,7 +276,7 @@ static int write_file(const struct map_settings *set, unsigned i, const struct m
     const char *why = NULL;
     if (output_open(&output, set->files[i]) != 0)
         return TOOL_FAILED;
-    if (write_form(output.file, set->kinds[i], set, map, page, &why) == 0 || ferror(output.file))
+    if (write_form(output.file, set->kinds[i], set, map, page, &why) == 0)
         return output_finish(&output) == 0 ? TOOL_OK : TOOL_FAILED;
     output_abandon(&output);
     tool_complain("cannot write %s: %s", set->files[i], why);

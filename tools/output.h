@@ -1,21 +1,23 @@
-/* output.h - a file that appears whole or not at all: it is written under another name beside it, and renamed at the end.
+/* output.h - a file that appears whole or not at all: it is collected in memory, written under another name beside its own, and
+ * renamed.
  */
 #ifndef HAKMEM_TOOLS_OUTPUT_H
 #define HAKMEM_TOOLS_OUTPUT_H
 
-#include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 
 struct output {
-    FILE *file;
-    char path[PATH_MAX];      /* where it is to appear; links are followed */
-    char temporary[PATH_MAX]; /* where it is written; "": there itself, for it is no plain file (a pipe, a terminal) */
+    FILE *file;       /* to be written to: memory */
+    const char *path; /* as the user says it */
+    char *data;
+    size_t len_bytes;
 };
 
-/* Whether output_open is likely to succeed: for who has much to do before. 0, or -1 after a line on stderr. */
+/* Whether a file is likely to appear there in the end: for who has much to do before. 0, or -1 after a line on stderr. */
 int output_check(const char *path);
 
-/* 0, or -1 after a line on stderr. */
+/* The path stays the caller's. 0, or -1 after a line on stderr. */
 int output_open(struct output *output, const char *path);
 
 /* Makes it appear. 0, or -1 after a line on stderr; then nothing is left of it, and what was there before still is. */
