@@ -867,6 +867,7 @@ class Timeline {
         const samples = this.info.samples, chart = byId('chart'), n = samples.length;
         const sums = samples.map((sample) => PARTS.reduce((sum, part) => sum + sample[part[1]], 0));
         const most = Math.max(1, ...sums), base = new Array(n).fill(0);
+        byId('most').textContent = bytesText(most);
         chart.setAttribute('viewBox', '0 0 1000 100');
         chart.replaceChildren();
         const add = (name, attributes) => {
@@ -875,7 +876,7 @@ class Timeline {
             chart.append(element);
             return element;
         };
-        const x = (i) => (((n === 1 ? 0 : i / (n - 1))) * 1000).toFixed(2), y = (bytes) => (100 - (bytes * 96) / most).toFixed(2);
+        const x = (i) => (((n === 1 ? 0 : i / (n - 1))) * 1000).toFixed(2), y = (bytes) => (100 - (bytes * 100) / most).toFixed(2);
         for (const [, field, tone] of PARTS) {
             const below = base.slice();
             samples.forEach((sample, i) => (base[i] += sample[field]));

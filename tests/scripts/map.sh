@@ -86,6 +86,7 @@ jq -e -s 'length == 5 and ([.[].time_ns] | . == sort and . == unique)' five.json
 grep -q '"seconds":0.2' five.html || fail "the fifth sample is not 0.2 seconds after the first"
 
 step "the process ends while it is sampled: what was seen is there"
+: > ended.json
 "$hakmem" map "$pid" --samples 100000 --every 0.05 --json -o ended.html > ended.json 2> ended.err 8>&- 9<&- &
 sampler=$!
 started_pids+=("$sampler")

@@ -18,6 +18,7 @@ step "samples of a process that changes"
 start_target
 tell rename
 tell fill
+: > samples.json
 "$hakmem" map "$pid" --samples 100000 --every 0.05 --json -o page.html > samples.json 8>&- 9<&- &
 sampler=$!
 started_pids+=("$sampler")
