@@ -171,6 +171,10 @@ void thread_empty(struct thread *thread);
 extern struct thread *_Atomic thread_list __attribute__((visibility("hidden")));
 struct thread *thread_first(void);
 
+/* In the child of a fork: how many threads, which it does not have, were inside a slow path. What they had in hand is lost, and
+ * counts may be off by it; outside readers must know (api/anchor.h). Adds up over generations. */
+extern _Atomic uint32_t thread_cut_off __attribute__((visibility("hidden")));
+
 /* Makes all threads follow the sampler (sampler.h) at their next call, by closing their doors. One that is inside a slow path
  * for longer than 50 ms follows at its next slow call. Not on a slow path. */
 void thread_call_all(void);
