@@ -37,8 +37,8 @@ const char *const rule_names[N_RULES] = {
 
 static const char *slab_state_name(unsigned state)
 {
-    static const char *const names[] = {"unused", "empty",    "taken",       "owned",      "partial",
-                                        "full",   "retiring", "span's head", "span's body"};
+    static const char *const names[] = {"unused", "empty",    "taken",       "owned",       "partial",
+                                        "full",   "retiring", "span's head", "span's body", "held"};
     return state < sizeof names / sizeof names[0] ? names[state] : "of no state";
 }
 

@@ -31,6 +31,7 @@ extern const struct tool_command run_command;
 extern const struct tool_command top_command;
 extern const struct tool_command metrics_command;
 extern const struct tool_command check_command;
+extern const struct tool_command map_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
