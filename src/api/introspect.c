@@ -1,18 +1,19 @@
 /* introspect.c - hak_stats, hak_trim, mallinfo's sums, and what is printed at exit.
- * Owns     nothing: it walks what others own.     Called by  programs, override.c
- * Calls    arena.h, shared_pool.h, release.h, front/
+ * Owns     nothing.     Called by  programs, override.c
+ * Calls    census.h, arena.h, shared_pool.h, release.h, front/
  * Threads  any; no lock is taken to read, so that a process whose lock is stuck can still be asked.
  * Signals  hak_stats_get is async-signal-safe.
  */
 #include "api/introspect.h"
 
+#include "api/anchor.h"
+#include "api/census.h"
 #include "api/profile.h"
 #include "front/front.h"
 #include "front/guarded.h"
 #include "front/harden.h"
 #include "front/route.h"
 #include "front/sampled.h"
-#include "front/sampler.h"
 #include "front/thread.h"
 #include "meta/metapool.h"
 #include "os/os.h"
@@ -32,161 +33,46 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STRING(x) #x
-#define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
 #define JSON_MAX_BYTES 4096
 
-/* ---- The walk ---------------------------------------------------------------------------------------------------- */
+/* ---- Sums ---------------------------------------------------------------------------------------------------- */
 
-static void add_slab(struct hak_stats *s, slab_ctl ctl)
+/* What the census of this process is taken of. */
+static struct census_source here(void)
 {
-    const struct class_info *class = &class_table[CTL_CLASS(ctl)];
-    s->slots_active++;
-    s->live_blocks += CTL_USED(ctl); /* the caches' share is taken off below */
-    s->live_bytes += (uint64_t)CTL_USED(ctl) * class->bytes;
-}
-
-static void add_superslab(struct hak_stats *s, const struct superslab *ss)
-{
-    s->superslabs++;
-    if (atomic_load_explicit(&ss->tier, memory_order_relaxed) == SS_TIER_DRAINING)
-        s->superslabs_draining++;
-    else
-        s->superslabs_hot++;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        const struct slab *slab = superslab_slab(ss, i);
-        slab_ctl ctl = slab_ctl_read(slab);
-        switch (CTL_STATE(ctl)) {
-        case SLAB_UNUSED:
-            s->slots_unused++;
-            break;
-        case SLAB_EMPTY:
-        case SLAB_TAKEN:
-            s->slots_empty++;
-            break;
-        case SLAB_SPAN_HEAD:
-            s->spans++;
-            s->span_bytes += slab->span_bytes;
-            s->live_blocks++;
-            s->live_bytes += slab->span_bytes;
-            s->slots_active++;
-            break;
-        case SLAB_SPAN_BODY:
-            s->slots_active++;
-            break;
-        default:
-            add_slab(s, ctl);
-        }
-    }
-}
-
-static void add_arena(struct hak_stats *s, struct arena *arena)
-{
-    s->arenas++;
-    s->reserved_bytes += arena->len_bytes;
-    s->metadata_bytes += atomic_load_explicit(&arena->metadata_committed_bytes, memory_order_relaxed);
-    uint32_t high = atomic_load_explicit(&arena->high, memory_order_acquire);
-    for (uint32_t i = 0; i < high; i++) {
-        const struct superslab *ss = &arena->superslabs[i];
-        switch (atomic_load_explicit(&ss->state, memory_order_relaxed)) { /* as racy as all that is read here */
-        case SUPERSLAB_POOLED:
-            add_superslab(s, ss);
-            break;
-        case SUPERSLAB_CACHED:
-            s->superslabs_cached++;
-            break;
-        case SUPERSLAB_RUN:
-            s->runs++;
-            s->run_bytes += ss->run_bytes;
-            s->live_blocks++;
-            s->live_bytes += ss->run_bytes;
-            break;
-        default:
-            break;
-        }
-    }
-}
-
-static void add_threads(struct hak_stats *s)
-{
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
-            s->threads++;
-        s->refills += thread->refills;
-        s->flushes += thread->flushes;
-        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
-            uint64_t n = magazine_count(&thread->cache.magazine[c]);
-            if (n > thread->cache.magazine[c].max)
-                n = 0; /* its thread is just exchanging the array */
-            if (c < CLASS_FIRST + N_TINY_CLASSES)
-                n += count_bits(thread->open_word[c].free);
-            n += sampler_count(thread, c);
-            n += harden_waiting(thread, c);
-            s->cached_blocks += n;
-            s->cached_bytes += n * class_table[c].bytes;
-        }
-    }
+    struct census_source source = {.arenas = arena_first(),
+                                   .threads = thread_first(),
+                                   .counters = &stats_counters,
+                                   .metapool_bytes = metapool_committed_bytes(),
+                                   .slab_page_bytes = slab_page_bytes(),
+                                   .sampled_total = sampled_total()};
+    sampled_count(&source.sampled_blocks, &source.sampled_bytes);
     size_t waiting_bytes;
-    s->cached_blocks += guarded_waiting(&waiting_bytes);
-    s->cached_bytes += waiting_bytes;
-    s->live_blocks -= s->cached_blocks;
-    s->live_bytes -= s->cached_bytes;
+    source.waiting_blocks = guarded_waiting(&waiting_bytes);
+    source.waiting_bytes = waiting_bytes;
+    if (budget_is_set()) {
+        source.budget_soft_bytes = atomic_load(&budget.soft_bytes);
+        source.budget_hard_bytes = atomic_load(&budget.hard_bytes);
+    }
+    return source;
 }
 
-static void collect_stats(struct hak_stats *s)
+static void take_census(struct census *out)
 {
-    struct stats_counters *c = &stats_counters;
-    memset(s, 0, sizeof *s);
-    s->version = HAK_STATS_VERSION;
-    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
-        add_arena(s, arena);
-    add_threads(s);
-    s->metadata_bytes += metapool_committed_bytes();
-    s->committed_bytes = stats_read(&c->committed_bytes);
-    uint64_t sampled, sampled_bytes;
-    sampled_count(&sampled, &sampled_bytes);
-    s->sampled_total = sampled_total();
-    s->live_blocks += sampled;
-    s->live_bytes += sampled_bytes;
-    s->peak_committed_bytes = stats_read(&c->peak_committed_bytes);
-    s->superslabs_mapped_total = stats_read(&c->superslabs_mapped_total);
-    s->superslabs_released_total = stats_read(&c->superslabs_released_total);
-    s->superslabs_evicted_total = stats_read(&c->superslabs_evicted_total);
-    s->stage_class_list = stats_read(&c->stage_class_list);
-    s->stage_slot = stats_read(&c->stage_slot);
-    s->stage_reopen = stats_read(&c->stage_reopen);
-    s->stage_lru = stats_read(&c->stage_lru);
-    s->stage_os = stats_read(&c->stage_os);
-    s->slabs_released = stats_read(&c->slabs_released);
-    s->slot_reuses_other_class = stats_read(&c->slot_reuses_other_class);
-    s->tier_hot_to_draining = stats_read(&c->tier_hot_to_draining);
-    s->tier_draining_to_hot = stats_read(&c->tier_draining_to_hot);
-    s->tier_to_free = stats_read(&c->tier_to_free);
-    s->release_refused_pinned = stats_read(&c->release_refused_pinned);
-    s->purged_bytes = stats_read(&c->purged_bytes);
-    s->caches_emptied = stats_read(&c->caches_emptied);
-    s->mapped_bytes = stats_read(&c->mapped_bytes);
-    if (budget_is_set()) {
-        s->budget_soft_bytes = atomic_load(&budget.soft_bytes);
-        s->budget_hard_bytes = atomic_load(&budget.hard_bytes);
-    }
-    s->budget_refusals = stats_read(&c->budget_refusals);
-    s->budget_reliefs = stats_read(&c->budget_reliefs);
-    for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
-        s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
-    s->lock_contended = stats_read(&c->lock_contended);
+    struct census_source source = here();
+    census_take(&source, out);
 }
 
 int hak_stats_get(struct hak_stats *out, size_t size_bytes)
 {
-    struct hak_stats s;
+    struct census c;
     if (out == NULL || size_bytes < 2 * sizeof(uint32_t)) {
         errno = EINVAL;
         return -1;
     }
-    collect_stats(&s);
-    s.struct_size_bytes = (uint32_t)min_size(size_bytes, sizeof s);
-    memcpy(out, &s, s.struct_size_bytes);
+    take_census(&c);
+    c.stats.struct_size_bytes = (uint32_t)min_size(size_bytes, sizeof c.stats);
+    memcpy(out, &c.stats, c.stats.struct_size_bytes);
     return 0;
 }
 
@@ -211,8 +97,9 @@ int hak_resident_get(struct hak_resident *out)
 
 struct introspect_totals introspect_totals(void)
 {
-    struct hak_stats s;
-    collect_stats(&s);
+    struct census c;
+    take_census(&c);
+    struct hak_stats s = c.stats;
     struct introspect_totals totals = {
         .live_bytes = s.live_bytes,
         .live_blocks = s.live_blocks,
@@ -233,7 +120,7 @@ struct introspect_totals introspect_totals(void)
 
 const char *hak_version(void)
 {
-    return VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+    return hakmem_anchor.version;
 }
 
 const char *hak_profile_name(void)
@@ -300,9 +187,10 @@ static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", 
 
 size_t hak_stats_json(char *buffer, size_t size_bytes)
 {
-    struct hak_stats s;
+    struct census c;
     struct text text = {buffer, size_bytes, 0};
-    collect_stats(&s);
+    take_census(&c);
+    struct hak_stats s = c.stats;
     add(&text, "{\"version\":%u,\"profile\":\"%s\"", s.version, hak_profile_name());
 #define ADD_FIELD(name) add(&text, ",\"" #name "\":%llu", (unsigned long long)s.name);
     FIELDS(ADD_FIELD)
@@ -334,10 +222,11 @@ typedef unsigned long long ull;
 
 void introspect_print_text(void)
 {
-    struct hak_stats s;
+    struct census c;
     char buffer[JSON_MAX_BYTES];
     struct text text = {buffer, sizeof buffer, 0};
-    collect_stats(&s);
+    take_census(&c);
+    struct hak_stats s = c.stats;
     add(&text, "hakmem %s, profile %s, process %d\n", hak_version(), hak_profile_name(), (int)getpid());
     add(&text, "  live        %10llu KiB in %llu blocks\n", kib(s.live_bytes), (ull)s.live_blocks);
     add(&text, "  cached      %10llu KiB in %llu blocks, %llu threads\n", kib(s.cached_bytes), (ull)s.cached_blocks,

@@ -23,6 +23,7 @@
 #define LARGE_QUARANTINE_LEAST 16 /* so many others are freed before one may be handed out again */
 static _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
 static _Atomic uint32_t n_large_freed;
+struct guarded_figures guarded_figures;
 
 /* So many live blocks that would fit into a class may be large ones instead: those without a byte, or all (SECURE_PAGES).
  * Each needs two of the mappings of which a process may have 65,530; further blocks are of a class. */
@@ -99,6 +100,21 @@ static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes
     }
 }
 
+/* Puts a freed block, or NULL, into a place of the quarantine, and gives what was there. */
+static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
+{
+    if (in != NULL) { /* before it is seen there: the figures never fall below zero */
+        atomic_fetch_add(&guarded_figures.n_waiting, 1);
+        atomic_fetch_add(&guarded_figures.waiting_bytes, span_usable_bytes(in->base));
+    }
+    struct large *out = (struct large *)atomic_exchange(slot, (uintptr_t)in); /* NOLINT: our own record */
+    if (out != NULL) {
+        atomic_fetch_sub(&guarded_figures.n_waiting, 1);
+        atomic_fetch_sub(&guarded_figures.waiting_bytes, span_usable_bytes(out->base));
+    }
+    return out;
+}
+
 static unsigned large_slots(void)
 {
     return checks(SECURE_PAGES) ? LARGE_QUARANTINE_SLOTS : LARGE_QUARANTINE_FEW;
@@ -108,7 +124,7 @@ static unsigned large_slots(void)
 static void let_wait(struct large *large)
 {
     _Atomic uintptr_t *slot = &large_quarantine[os_random() % large_slots()];
-    large = (struct large *)atomic_exchange(slot, (uintptr_t)large); /* NOLINT: our own record */
+    large = exchange_waiting(slot, large);
     if (large != NULL)
         release_large(large);
 }
@@ -131,7 +147,7 @@ static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_by
         /* A look beside whoever may take it: its record is never unmapped. */
         if (!fits((struct large *)atomic_load(&large_quarantine[at]), total_bytes, front_bytes, alignment)) /* NOLINT */
             continue;
-        struct large *large = (struct large *)atomic_exchange(&large_quarantine[at], 0); /* NOLINT: our own record */
+        struct large *large = exchange_waiting(&large_quarantine[at], NULL);
         if (large == NULL)
             continue;
         if (fits(large, total_bytes, front_bytes, alignment) && os_commit(large->base + front_bytes, data_bytes)) {
@@ -282,21 +298,14 @@ bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kin
 
 size_t guarded_waiting(size_t *sum_bytes)
 {
-    size_t n = 0;
-    *sum_bytes = 0;
-    for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
-        const struct large *large =
-            (const struct large *)atomic_load(&large_quarantine[i]); /* NOLINT: our own record */
-        n += large != NULL;
-        *sum_bytes += large == NULL ? 0 : span_usable_bytes(large->base);
-    }
-    return n;
+    *sum_bytes = atomic_load(&guarded_figures.waiting_bytes);
+    return atomic_load(&guarded_figures.n_waiting);
 }
 
 void guarded_release_waiting(void)
 {
     for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
-        struct large *large = (struct large *)atomic_exchange(&large_quarantine[i], 0); /* NOLINT: our own record */
+        struct large *large = exchange_waiting(&large_quarantine[i], NULL);
         if (large != NULL)
             release_large(large);
     }

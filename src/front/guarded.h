@@ -28,7 +28,10 @@ bool guarded_resize(void *block, size_t size_bytes);
 /* Whether a block begins here that was not freed; and what is known of it. */
 bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind);
 
-/* How many freed ones wait, and their bytes. Any thread; a guess. */
+/* How many freed ones wait, and their bytes. Any thread; a guess. Outside readers read the figures: see api/anchor.h. */
+extern struct guarded_figures {
+    _Atomic uint64_t n_waiting, waiting_bytes;
+} guarded_figures __attribute__((visibility("hidden")));
 size_t guarded_waiting(size_t *sum_bytes);
 
 /* Ends their wait. */

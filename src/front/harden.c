@@ -34,16 +34,7 @@ struct harden_secrets harden_secrets;
 
 static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant likewise */
 
-/* Freed blocks of a class that wait, per thread: so many, or so many bytes, but QUARANTINE_LEAST_SLOTS. A block is handed out again
- * after as many others on average, and each of them may be the next. */
-#define QUARANTINE_SLOTS 64
-#define QUARANTINE_LEAST_SLOTS 8
-#define QUARANTINE_BYTES (8 * KIB)
-struct quarantine {
-    void *slot[CLASS_END][QUARANTINE_SLOTS];
-};
-static uint8_t quarantine_slots[CLASS_END]; /* how many of them are in use. Constant likewise */
-_Static_assert(sizeof(struct quarantine) <= METAPOOL_PIECE_BYTES, "a quarantine is a piece of metapool.h");
+static uint8_t quarantine_slots[CLASS_END]; /* how many of a quarantine's are in use, per class. Constant likewise */
 
 bool harden_decide(void)
 {
@@ -511,14 +502,6 @@ void harden_forget(struct thread *thread)
 {
     if (thread->quarantine != NULL)
         memset(thread->quarantine, 0, sizeof *thread->quarantine);
-}
-
-size_t harden_waiting(const struct thread *thread, unsigned class_id)
-{
-    size_t n = 0;
-    for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++)
-        n += thread->quarantine->slot[class_id][i] != NULL;
-    return n;
 }
 
 static void check_free(void *block)

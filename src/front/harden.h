@@ -13,8 +13,17 @@
 #define HAKMEM_FRONT_HARDEN_H
 
 #include "front/front.h"
+#include "front/thread.h"
 
-struct thread;
+/* Freed blocks of a class that wait, per thread: so many, or so many bytes, but QUARANTINE_LEAST_SLOTS. A block is handed out again
+ * after as many others on average, and each of them may be the next. */
+#define QUARANTINE_SLOTS 64
+#define QUARANTINE_LEAST_SLOTS 8
+#define QUARANTINE_BYTES (8 * KIB)
+struct quarantine {
+    void *slot[CLASS_END][QUARANTINE_SLOTS];
+};
+_Static_assert(sizeof(struct quarantine) <= METAPOOL_PIECE_BYTES, "a quarantine is a piece of metapool.h");
 
 /* SAMPLING: not hardened, but some blocks are sampled (sampled.h). PROFILING: not hardened, but some are noted with the
  * stack of who allocated them (profile.h): the only one that begins and ends while the process runs. */
@@ -61,7 +70,13 @@ void harden_empty(struct thread *thread);
 void harden_forget(struct thread *thread);
 
 /* Freed blocks of a class that wait in a thread's record. Any thread; a guess. */
-size_t harden_waiting(const struct thread *thread, unsigned class_id);
+static inline size_t harden_waiting(const struct thread *thread, unsigned class_id)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++)
+        n += thread->quarantine->slot[class_id][i] != NULL;
+    return n;
+}
 
 /* The process ends: looks at the calling thread's freed blocks, whether they were written to. */
 void harden_check_at_exit(void);

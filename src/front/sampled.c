@@ -32,7 +32,8 @@ struct sampled_space sampled_space;
 
 static struct record *records; /* of the places, by number */
 static _Atomic uint64_t states[N_PLACES];
-static _Atomic uint64_t n_freed, n_claimed;
+static _Atomic uint64_t n_freed;
+struct sampled_figures sampled_figures;
 static unsigned char pattern;
 
 static size_t place_bytes(void)
@@ -133,7 +134,9 @@ void *sampled_claim(size_t size_bytes, size_t alignment)
     record->freed.n_frames = 0;
     stack_take(&record->allocated);
     atomic_store(&states[i], PLACE_LIVE);
-    atomic_fetch_add(&n_claimed, 1);
+    atomic_fetch_add(&sampled_figures.n_total, 1);
+    atomic_fetch_add(&sampled_figures.n_live, 1);
+    atomic_fetch_add(&sampled_figures.live_bytes, size_bytes);
     return block;
 }
 
@@ -159,6 +162,8 @@ void sampled_return(void *block, const char *call)
         return;
     }
     int saved_errno = errno;
+    atomic_fetch_sub(&sampled_figures.n_live, 1);
+    atomic_fetch_sub(&sampled_figures.live_bytes, record->size_bytes);
     stack_take(&record->freed);
     if (!is_padded(record->pages, block))
         report(call, "written before the block's beginning", block, record);
@@ -234,15 +239,11 @@ void sampled_explain(const void *address, uintptr_t pc)
 
 uint64_t sampled_total(void)
 {
-    return atomic_load_explicit(&n_claimed, memory_order_relaxed); /* relaxed: a number, no more */
+    return atomic_load_explicit(&sampled_figures.n_total, memory_order_relaxed); /* relaxed: a number, no more */
 }
 
 void sampled_count(uint64_t *n, uint64_t *size_bytes)
 {
-    *n = *size_bytes = 0;
-    for (unsigned i = 0; i < N_PLACES && sampled_space.len_bytes != 0; i++)
-        if (STATE_OF(atomic_load_explicit(&states[i], memory_order_relaxed)) == PLACE_LIVE) { /* relaxed: a guess */
-            ++*n;
-            *size_bytes += records[i].size_bytes;
-        }
+    *n = atomic_load_explicit(&sampled_figures.n_live, memory_order_relaxed); /* relaxed, both: a guess */
+    *size_bytes = atomic_load_explicit(&sampled_figures.live_bytes, memory_order_relaxed);
 }

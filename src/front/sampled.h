@@ -39,6 +39,12 @@ size_t sampled_size_bytes(const void *block, const char *call);
 /* Says what is known of an address of a place that was touched though it is inaccessible, by the instruction at pc. Async-signal-safe. */
 void sampled_explain(const void *address, uintptr_t pc);
 
+/* What is counted of places: blocks that got one so far, those that live, and what was asked for for them. Outside readers read
+ * the figures: see api/anchor.h. */
+extern struct sampled_figures {
+    _Atomic uint64_t n_total, n_live, live_bytes;
+} sampled_figures __attribute__((visibility("hidden")));
+
 /* How many blocks got a place so far. */
 uint64_t sampled_total(void);
 

@@ -35,7 +35,7 @@ __thread struct thread *tls_thread;
 static __thread struct thread *tls_created;   /* while tls_thread is &no_record: the record that is being prepared */
 static struct thread no_record = {.busy = 1}; /* tls_thread while a record is being created, and after it is gone */
 
-static struct thread *_Atomic all_threads;
+struct thread *_Atomic thread_list;
 static struct thread *free_threads; /* records without a thread. Pool lock */
 static _Atomic uint32_t n_threads;  /* records with a thread. Written under the pool lock */
 static pthread_key_t exit_key;
@@ -48,7 +48,7 @@ static _Atomic int start_state;
 
 struct thread *thread_first(void)
 {
-    return atomic_load_explicit(&all_threads, memory_order_acquire);
+    return atomic_load_explicit(&thread_list, memory_order_acquire);
 }
 
 void thread_empty(struct thread *thread)
@@ -84,8 +84,8 @@ static struct thread *claim_record(void)
         free_threads = thread->next_free;
     } else if ((thread = metapool_claim()) != NULL) {
         sampler_dissolve(thread);
-        thread->next = atomic_load_explicit(&all_threads, memory_order_relaxed); /* relaxed: written under our lock */
-        atomic_store_explicit(&all_threads, thread, memory_order_release);
+        thread->next = atomic_load_explicit(&thread_list, memory_order_relaxed); /* relaxed: written under our lock */
+        atomic_store_explicit(&thread_list, thread, memory_order_release);
     }
     if (thread != NULL) {
         atomic_store(&thread->busy, 1); /* nobody else's until create() is done with it */

@@ -167,7 +167,8 @@ void magazine_purge_arrays(struct thread *thread);
  * gone, or sleeps and has its door closed and its record claimed. */
 void thread_empty(struct thread *thread);
 
-/* All records; NULL when there are none. Any thread. */
+/* All records; NULL when there are none. Any thread. thread_list is where outside readers begin: see api/anchor.h. */
+extern struct thread *_Atomic thread_list __attribute__((visibility("hidden")));
 struct thread *thread_first(void);
 
 /* Makes all threads follow the sampler (sampler.h) at their next call, by closing their doors. One that is inside a slow path

@@ -20,14 +20,14 @@
 #define LIMITED_FIRST_PART 4
 #define LIMITED_NEXT_PART 16
 
-static struct arena *_Atomic first_arena;
+struct arena *_Atomic arena_list;
 static struct arena *last_arena; /* Pool lock */
 static size_t configured_len_bytes;
 static bool hardened, at_random, guarded; /* see arena_harden */
 
 struct arena *arena_first(void)
 {
-    return atomic_load_explicit(&first_arena, memory_order_acquire); /* A1 */
+    return atomic_load_explicit(&arena_list, memory_order_acquire); /* A1 */
 }
 
 void arena_set_len_bytes(size_t len_bytes)
@@ -137,7 +137,7 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
     if (last_arena == NULL) {
         registry_set_first(arena, !hardened);
-        atomic_store_explicit(&first_arena, arena, memory_order_release); /* A1 */
+        atomic_store_explicit(&arena_list, arena, memory_order_release); /* A1 */
     } else {
         atomic_store_explicit(&last_arena->next, arena, memory_order_release); /* A1 */
     }

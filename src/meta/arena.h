@@ -29,7 +29,8 @@ struct superslab *arena_superslab_of(const struct slab *slab);
 /* Puts n SuperSlabs back. Caller holds the pool lock. */
 void arena_put(struct superslab *ss, uint32_t n);
 
-/* All arenas in order of creation; NULL when there is none yet. */
+/* All arenas in order of creation; NULL when there is none yet. arena_list is where outside readers begin: see api/anchor.h. */
+extern struct arena *_Atomic arena_list __attribute__((visibility("hidden")));
 struct arena *arena_first(void);
 static inline struct arena *arena_next(const struct arena *arena)
 {

@@ -11,8 +11,9 @@
 
 static struct {
     char *next, *end; /* what is left of the last region */
-    _Atomic size_t committed_bytes;
 } metapool;
+
+_Atomic size_t metapool_committed;
 
 void *metapool_claim(void)
 {
@@ -27,11 +28,11 @@ void *metapool_claim(void)
     if (!os_commit(piece, METAPOOL_PIECE_BYTES))
         return NULL;
     metapool.next += METAPOOL_PIECE_BYTES;
-    atomic_fetch_add_explicit(&metapool.committed_bytes, METAPOOL_PIECE_BYTES, memory_order_relaxed); /* a statistic */
+    atomic_fetch_add_explicit(&metapool_committed, METAPOOL_PIECE_BYTES, memory_order_relaxed); /* a statistic */
     return piece;
 }
 
 size_t metapool_committed_bytes(void)
 {
-    return atomic_load_explicit(&metapool.committed_bytes, memory_order_relaxed); /* a statistic */
+    return atomic_load_explicit(&metapool_committed, memory_order_relaxed); /* a statistic */
 }

@@ -12,7 +12,8 @@
  * use each other's, one after another. Caller holds the pool lock. */
 void *metapool_claim(void);
 
-/* Bytes committed so far. */
+/* Bytes committed so far. The variable is for outside readers: see api/anchor.h. */
+extern _Atomic size_t metapool_committed __attribute__((visibility("hidden")));
 size_t metapool_committed_bytes(void);
 
 #endif

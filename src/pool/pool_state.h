@@ -1,10 +1,12 @@
 /* pool_state.h - what the files of the shared pool share: its lists and counters, and what moves a SuperSlab between them.
- * Included by  slots.c, shared_pool.c, span.c, purge.c, repair.c and no other file.
+ * Included by  slots.c, shared_pool.c, span.c, purge.c, repair.c and no other file; and by who reads it from another process
+ *              (api/anchor.h).
  * Threads  everything here under the pool lock, but for what is said to be looked at without.
  */
 #ifndef HAKMEM_POOL_POOL_STATE_H
 #define HAKMEM_POOL_POOL_STATE_H
 
+#include "os/lock.h"
 #include "pool/shared_pool.h"
 
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
@@ -21,6 +23,7 @@ struct pool_state {
     _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
 };
 extern struct pool_state pool __attribute__((visibility("hidden")));
+extern struct lock pool_lock_word __attribute__((visibility("hidden")));
 
 /* In the child of a fork: makes the lock free and takes it, if a thread that no longer exists held it. False: the lists are
  * whole, or their holder is this very thread, which goes on when its signal handler returns. */

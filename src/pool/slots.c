@@ -17,7 +17,7 @@
 #include "service/event.h"
 #include "service/stats.h"
 
-static struct lock lock;
+struct lock pool_lock_word;
 static __thread uint64_t lock_self; /* its address names this thread to the lock */
 
 struct pool_state pool;
@@ -26,7 +26,7 @@ struct pool_state pool;
 
 bool pool_lock(enum hak_lock_cause cause)
 {
-    enum lock_result result = lock_take(&lock, (uintptr_t)&lock_self);
+    enum lock_result result = lock_take(&pool_lock_word, (uintptr_t)&lock_self);
     if (unlikely(result == LOCK_SELF))
         return false;
     stats_add(&stats_counters.lock_acquisitions[cause], 1);
@@ -37,7 +37,7 @@ bool pool_lock(enum hak_lock_cause cause)
 
 bool pool_try_lock(enum hak_lock_cause cause)
 {
-    if (!lock_try(&lock, (uintptr_t)&lock_self))
+    if (!lock_try(&pool_lock_word, (uintptr_t)&lock_self))
         return false;
     stats_add(&stats_counters.lock_acquisitions[cause], 1);
     return true;
@@ -45,20 +45,20 @@ bool pool_try_lock(enum hak_lock_cause cause)
 
 bool pool_lock_is_mine(void)
 {
-    return lock_owner(&lock) == (uintptr_t)&lock_self;
+    return lock_owner(&pool_lock_word) == (uintptr_t)&lock_self;
 }
 
 void pool_unlock(void)
 {
-    lock_drop(&lock);
+    lock_drop(&pool_lock_word);
 }
 
 bool pool_lock_inherited(void)
 {
-    uintptr_t owner = lock_owner(&lock);
+    uintptr_t owner = lock_owner(&pool_lock_word);
     if (owner == 0 || owner == (uintptr_t)&lock_self)
         return false;
-    lock_reset(&lock);
+    lock_reset(&pool_lock_word);
     return pool_lock(HAK_LOCK_FORK);
 }
 

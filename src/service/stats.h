@@ -24,7 +24,7 @@ static inline void stats_add(_Atomic uint64_t *counter, uint64_t n)
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-static inline uint64_t stats_read(_Atomic uint64_t *counter)
+static inline uint64_t stats_read(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }

@@ -1,0 +1,515 @@
+/* target.c - see target.h.
+ * Owns       an open /proc/PID/mem for each target.     Called by  snapshot.c and the subcommands that look at a process
+ * Calls      libc, the proc file system.     Threads  one.
+ * I1  Nothing that was read from a process is used as a length or an address without a look whether it can be one: a damaged or
+ *     hostile process makes this fail, and no worse.
+ * Why the mapped ELF headers and not the files: the files may have been replaced since, lie in another mount namespace, or be
+ * gone; what is mapped is what runs. */
+#define _GNU_SOURCE
+#include "target.h"
+
+#include "front/profile.h"
+#include "front/guarded.h"
+#include "front/sampled.h"
+#include "hakmem/hakmem.h"
+#include "pool/pool_state.h"
+#include "service/budget.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define TEXT_OF(number) #number
+#define VERSION_TEXT(a, b, c) TEXT_OF(a) "." TEXT_OF(b) "." TEXT_OF(c)
+static const char own_version[] = VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
+
+enum {
+    MAX_SEGMENTS = 256,          /* of an ELF object; real ones have about ten */
+    MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
+    COMM_BYTES = 15,             /* that the system keeps of a program's name */
+    PF_KTHREAD = 0x00200000      /* in /proc/PID/stat: a thread of the kernel */
+};
+#define READ_AT_ONCE_BYTES ((size_t)64 << 20)
+
+/* Where the anchor's copy says how long each structure is there, and how long it is here. */
+static const struct {
+    const char *name;
+    size_t offset, bytes;
+} known_sizes[] = {
+#define KNOWN(field, type)                                                                                             \
+    {                                                                                                                  \
+#type, offsetof(struct anchor_sizes, field), sizeof(struct type)                                               \
+    }
+    KNOWN(anchor, anchor),
+    KNOWN(arena, arena),
+    KNOWN(superslab, superslab),
+    KNOWN(slab, slab),
+    KNOWN(thread, thread),
+    KNOWN(magazine, magazine),
+    KNOWN(class_info, class_info),
+    KNOWN(counters, stats_counters),
+    KNOWN(pool_state, pool_state),
+    KNOWN(budget, budget),
+    KNOWN(config, config),
+    KNOWN(sampled_figures, sampled_figures),
+    KNOWN(guarded_figures, guarded_figures),
+    KNOWN(profile_state, profile_state),
+    KNOWN(profile_record, profile_record),
+};
+_Static_assert(sizeof known_sizes / sizeof known_sizes[0] == sizeof(struct anchor_sizes) / sizeof(uint32_t),
+               "every size is compared");
+
+__attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, why_bytes, format, arguments);
+    va_end(arguments);
+    return -1;
+}
+
+/* ---- What /proc says ----------------------------------------------------------------------------------------------- */
+
+/* The beginning of a file of /proc/PID, as text. Returns its length, 0 when it cannot be read. */
+static size_t read_proc(pid_t pid, const char *file, char *text, size_t size_bytes)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t length = fd < 0 ? -1 : read(fd, text, size_bytes - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length < 0 ? 0 : length] = '\0';
+    return length < 0 ? 0 : (size_t)length;
+}
+
+struct proc_stat {
+    char state;
+    unsigned flags;
+    uint64_t start_time;
+};
+
+/* Fields 3, 9 and 22 of /proc/PID/stat. False: there is no such process. */
+static bool read_stat(pid_t pid, struct proc_stat *stat)
+{
+    char text[1024];
+    read_proc(pid, "stat", text, sizeof text);
+    const char *rest = strrchr(text, ')'); /* the name before it may hold anything */
+    return rest != NULL &&
+           sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+                  &stat->state, &stat->flags, &stat->start_time) == 3;
+}
+
+static bool has_ended(char state)
+{
+    return state == 'Z' || state == 'X';
+}
+
+bool target_is_alive(const struct target *target)
+{
+    struct proc_stat stat;
+    return read_stat(target->pid, &stat) && !has_ended(stat.state) && stat.start_time == target->start_time;
+}
+
+static void read_name(pid_t pid, char *name, size_t size_bytes)
+{
+    size_t length = read_proc(pid, "comm", name, size_bytes);
+    if (length > 0 && name[length - 1] == '\n')
+        name[length - 1] = '\0';
+}
+
+/* The user that a process runs as. False: it is not told. */
+static bool read_user(pid_t pid, uid_t *user)
+{
+    char text[4096];
+    unsigned number;
+    read_proc(pid, "status", text, sizeof text);
+    const char *line = strstr(text, "\nUid:");
+    if (line == NULL || sscanf(line, "\nUid: %u", &number) != 1)
+        return false;
+    *user = number;
+    return true;
+}
+
+/* Why the system does not let us read a process that exists. */
+static int refuse_permission(pid_t pid, char *why, size_t why_bytes)
+{
+    char scope[16] = "";
+    uid_t user;
+    if (read_user(pid, &user) && user != geteuid())
+        return refuse(why, why_bytes, "no permission to read process %d: it runs as user %u, this command as user %u",
+                      (int)pid, (unsigned)user, (unsigned)geteuid());
+    const int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
+    const ssize_t length = fd < 0 ? 0 : read(fd, scope, sizeof scope - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length > 0 && scope[0] >= '1' && scope[0] <= '3')
+        return refuse(why, why_bytes,
+                      "no permission to read process %d: /proc/sys/kernel/yama/ptrace_scope is %c, which lets %s do so",
+                      (int)pid, scope[0],
+                      scope[0] == '1'   ? "only root and its parents"
+                      : scope[0] == '2' ? "only root"
+                                        : "nobody");
+    return refuse(why, why_bytes,
+                  "no permission to read process %d: it has forbidden that (it is set-user-ID, or not dumpable), or a "
+                  "rule of this "
+                  "system does",
+                  (int)pid);
+}
+
+/* ---- Reading and writing ------------------------------------------------------------------------------------------- */
+
+/* One step of a copy, in either direction. Returns the bytes copied, 0 and errno when none. */
+static size_t copy_by_call(const struct target *target, uint64_t address, void *here, size_t len_bytes, bool write)
+{
+    const struct iovec own = {here, len_bytes};
+    const struct iovec theirs = {(void *)(uintptr_t)address, len_bytes}; /* NOLINT: an address there */
+    const ssize_t n = write ? process_vm_writev(target->pid, &own, 1, &theirs, 1, 0)
+                            : process_vm_readv(target->pid, &own, 1, &theirs, 1, 0);
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static size_t copy_by_file(const struct target *target, uint64_t address, void *here, size_t len_bytes, bool write)
+{
+    if (target->memory < 0) {
+        errno = EPERM;
+        return 0;
+    }
+    const ssize_t n = write ? pwrite(target->memory, here, len_bytes, (off_t)address)
+                            : pread(target->memory, here, len_bytes, (off_t)address);
+    if (n == 0)
+        errno = ESRCH; /* its memory is gone */
+    else if (n < 0 && errno == EIO)
+        errno = EFAULT;
+    return n < 0 ? 0 : (size_t)n;
+}
+
+/* Whether the call itself is refused, and not this address. */
+static bool call_is_refused(int error)
+{
+    return error == EPERM || error == ENOSYS || error == EACCES;
+}
+
+bool target_read(struct target *target, uint64_t address, void *to, size_t len_bytes)
+{
+    char *at = to;
+    if (address > INT64_MAX || len_bytes > INT64_MAX - address) {
+        errno = EFAULT; /* of the kernel's half, or beyond all */
+        return false;
+    }
+    while (len_bytes != 0) {
+        const size_t step_bytes = len_bytes < READ_AT_ONCE_BYTES ? len_bytes : READ_AT_ONCE_BYTES;
+        size_t n = target->reads_by_call ? copy_by_call(target, address, at, step_bytes, false) : 0;
+        if (n == 0 && target->reads_by_call && call_is_refused(errno))
+            target->reads_by_call = false;
+        if (n == 0 && !target->reads_by_call)
+            n = copy_by_file(target, address, at, step_bytes, false);
+        if (n == 0)
+            return false;
+        target->bytes_read += n;
+        address += n;
+        at += n;
+        len_bytes -= n;
+    }
+    return true;
+}
+
+/* By the file first: unlike the process's number it cannot come to mean another process. */
+static bool write_bytes(struct target *target, uint64_t address, void *from, size_t len_bytes)
+{
+    if (address > INT64_MAX || address % len_bytes != 0) {
+        errno = EFAULT;
+        return false;
+    }
+    return copy_by_file(target, address, from, len_bytes, true) == len_bytes ||
+           (call_is_refused(errno) || errno == EBADF
+                ? target_is_alive(target) && copy_by_call(target, address, from, len_bytes, true) == len_bytes
+                : false);
+}
+
+bool target_write_u64(struct target *target, uint64_t address, uint64_t value)
+{
+    return write_bytes(target, address, &value, sizeof value);
+}
+
+bool target_write_u32(struct target *target, uint64_t address, uint32_t value)
+{
+    return write_bytes(target, address, &value, sizeof value);
+}
+
+/* ---- The anchor ---------------------------------------------------------------------------------------------------- */
+
+/* What all versions have in common. */
+enum { ANCHOR_HEAD_BYTES = offsetof(struct anchor, sizes) + sizeof(uint32_t) };
+
+/* The head of an anchor at an address. False: there is none. */
+static bool read_anchor_head(struct target *target, uint64_t address, struct anchor *anchor)
+{
+    return address % _Alignof(struct anchor) == 0 && target_read(target, address, anchor, ANCHOR_HEAD_BYTES) &&
+           anchor->magic == ANCHOR_MAGIC && target_address(anchor->self) == address;
+}
+
+/* Whether the heap of an anchor is in use: of several in one process, that one counts. */
+static bool anchor_is_in_use(struct target *target, uint64_t address, const struct anchor *head)
+{
+    struct anchor anchor;
+    uint64_t first;
+    return head->layout_version == LAYOUT_VERSION && head->sizes.anchor == sizeof anchor &&
+           target_read(target, address, &anchor, sizeof anchor) &&
+           target_read(target, target_address(anchor.arenas), &first, sizeof first) && first != 0;
+}
+
+/* Takes the anchor that a note's text leads to. True: no need to look further. */
+static bool consider_anchor(struct target *target, uint64_t text_address, int64_t distance)
+{
+    struct anchor head = {0};
+    const uint64_t address = text_address + (uint64_t)distance;
+    if (!read_anchor_head(target, address, &head))
+        return false;
+    const bool in_use = anchor_is_in_use(target, address, &head);
+    if (in_use || target->anchor_address == 0) {
+        target->anchor_address = address;
+        target->anchor = head;
+    }
+    return in_use;
+}
+
+static size_t padded(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Looks through the notes of one segment. */
+static bool search_notes(struct target *target, uint64_t address, size_t len_bytes, size_t padding_bytes)
+{
+    static char notes[MAX_NOTES_BYTES];
+    Elf64_Nhdr note;
+    int64_t distance;
+    if (len_bytes > sizeof notes || !target_read(target, address, notes, len_bytes))
+        return false;
+    for (size_t at = 0; len_bytes - at >= sizeof note;) {
+        memcpy(&note, notes + at, sizeof note);
+        const size_t name = at + sizeof note, text = name + padded(note.n_namesz, 4);
+        const size_t end = text + padded(note.n_descsz, padding_bytes);
+        if (text + note.n_descsz > len_bytes)
+            return false;
+        if (note.n_namesz == sizeof ANCHOR_NOTE_OWNER && note.n_type == ANCHOR_NOTE_TYPE &&
+            note.n_descsz == sizeof distance &&
+            memcmp(notes + name, ANCHOR_NOTE_OWNER, sizeof ANCHOR_NOTE_OWNER) == 0) {
+            memcpy(&distance, notes + text, sizeof distance);
+            if (consider_anchor(target, address + text, distance))
+                return true;
+        }
+        at = end < len_bytes ? end : len_bytes;
+    }
+    return false;
+}
+
+/* Looks through an ELF object whose beginning is mapped at `start`. */
+static bool search_object(struct target *target, uint64_t start)
+{
+    Elf64_Ehdr header;
+    static Elf64_Phdr segments[MAX_SEGMENTS];
+    if (!target_read(target, start, &header, sizeof header) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
+        header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof segments[0] ||
+        header.e_phnum > MAX_SEGMENTS ||
+        !target_read(target, start + header.e_phoff, segments, header.e_phnum * sizeof segments[0]))
+        return false;
+    uint64_t bias = start; /* of an object that counts its addresses from its beginning */
+    for (unsigned i = 0; i < header.e_phnum; i++)
+        if (segments[i].p_type == PT_LOAD && segments[i].p_filesz != 0) {
+            bias =
+                start - (segments[i].p_vaddr - segments[i].p_offset); /* the first one; its file offset is 0 or near */
+            break;
+        }
+    for (unsigned i = 0; i < header.e_phnum; i++)
+        if (segments[i].p_type == PT_NOTE &&
+            search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, segments[i].p_align == 8 ? 8 : 4))
+            return true;
+    return false;
+}
+
+/* Looks through everything that is mapped from a file's beginning. */
+static void search_mappings(struct target *target, FILE *maps)
+{
+    char *line = NULL;
+    size_t size_bytes = 0;
+    while (getline(&line, &size_bytes, maps) > 0) {
+        uint64_t start, offset, inode;
+        char readable;
+        if (sscanf(line, "%" SCNx64 "-%*x %c%*3c %" SCNx64 " %*x:%*x %" SCNu64, &start, &readable, &offset, &inode) ==
+                4 &&
+            readable == 'r' && offset == 0 && inode != 0 && search_object(target, start))
+            break;
+    }
+    free(line);
+}
+
+static int check_sizes(const struct target *target, char *why, size_t why_bytes)
+{
+    const struct anchor *anchor = &target->anchor;
+    for (size_t i = 0; i < sizeof known_sizes / sizeof known_sizes[0]; i++) {
+        uint32_t bytes;
+        memcpy(&bytes, (const char *)&anchor->sizes + known_sizes[i].offset, sizeof bytes);
+        if (bytes != known_sizes[i].bytes)
+            return refuse(why, why_bytes,
+                          "process %d has hakmem %.*s, whose struct %s has %" PRIu32
+                          " bytes; this command is hakmem %s and knows one of %zu: use the command of the same build",
+                          (int)target->pid, ANCHOR_VERSION_BYTES, anchor->version, known_sizes[i].name, bytes,
+                          own_version, known_sizes[i].bytes);
+    }
+    return 0;
+}
+
+/* Whether what is there is what this command knows. */
+static int check_layout(struct target *target, char *why, size_t why_bytes)
+{
+    struct anchor *anchor = &target->anchor;
+    struct class_info classes[CLASS_SET_SLOTS];
+    for (size_t i = 0; i < ANCHOR_VERSION_BYTES; i++)
+        if (anchor->version[i] != '\0' && !isprint((unsigned char)anchor->version[i]))
+            anchor->version[i] = '?';
+    anchor->version[ANCHOR_VERSION_BYTES - 1] = '\0';
+    if (anchor->layout_version != LAYOUT_VERSION)
+        return refuse(why, why_bytes,
+                      "process %d has hakmem %s with records of layout %" PRIu32
+                      "; this command is hakmem %s and knows layout %d: use the command of the same build",
+                      (int)target->pid, anchor->version, anchor->layout_version, own_version, LAYOUT_VERSION);
+    const size_t head_bytes = offsetof(struct anchor, layout_version);
+    if (anchor->sizes.anchor == sizeof *anchor &&
+        !target_read(target, target->anchor_address + head_bytes, (char *)anchor + head_bytes,
+                     sizeof *anchor - head_bytes))
+        return refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+    if (check_sizes(target, why, why_bytes) != 0)
+        return -1;
+    if (!target_read(target, target_address(anchor->classes), classes, sizeof classes))
+        return refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+    if (memcmp(classes, class_table, sizeof classes) != 0)
+        return refuse(
+            why, why_bytes,
+            "process %d has hakmem %s with other block sizes than this command, hakmem %s, knows: use the command of "
+            "the same build",
+            (int)target->pid, anchor->version, own_version);
+    return 0;
+}
+
+/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+
+static int open_memory(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
+    const int memory = open(path, O_RDWR | O_CLOEXEC);
+    return memory >= 0 ? memory : open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Finds the anchor in what the process has mapped. */
+static int find_anchor(struct target *target, char *why, size_t why_bytes)
+{
+    char path[64];
+    const pid_t pid = target->pid;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    FILE *maps = fopen(path, "re");
+    if (maps == NULL)
+        return errno == EACCES || errno == EPERM
+                   ? refuse_permission(pid, why, why_bytes)
+                   : refuse(why, why_bytes, "process %d: %s cannot be read: %s", (int)pid, path, strerror(errno));
+    errno = 0;
+    search_mappings(target, maps);
+    const int error = errno;
+    fclose(maps);
+    if (target->anchor_address != 0)
+        return 0;
+    if (target->bytes_read == 0 && call_is_refused(error)) /* not even one ELF header */
+        return refuse_permission(pid, why, why_bytes);
+    if (!target_is_alive(target))
+        return refuse(why, why_bytes, "process %d has just ended", (int)pid);
+    return refuse(why, why_bytes, "process %d (%s) is not on hakmem: none of its ELF objects has hakmem's note",
+                  (int)pid, target->name);
+}
+
+int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes)
+{
+    struct proc_stat stat;
+    *target = (struct target){.pid = pid, .memory = -1, .reads_by_call = true};
+    if (pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
+        return refuse(why, why_bytes, "there is no process %d", (int)pid);
+    if (!read_stat(pid, &stat)) /* mounted with hidepid */
+        return refuse_permission(pid, why, why_bytes);
+    read_name(pid, target->name, sizeof target->name);
+    target->start_time = stat.start_time;
+    if (has_ended(stat.state))
+        return refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone", (int)pid,
+                      target->name);
+    if ((stat.flags & PF_KTHREAD) != 0)
+        return refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
+    target->memory = open_memory(pid);
+    if (find_anchor(target, why, why_bytes) == 0 && check_layout(target, why, why_bytes) == 0)
+        return 0;
+    target_close(target);
+    return -1;
+}
+
+void target_close(struct target *target)
+{
+    if (target->memory >= 0)
+        close(target->memory);
+    target->memory = -1;
+}
+
+/* ---- By name ------------------------------------------------------------------------------------------------------- */
+
+/* Adds a number to a list of them, as text. */
+static void add_number(char *list, size_t size_bytes, pid_t pid)
+{
+    const size_t length = strlen(list);
+    snprintf(list + length, size_bytes - length, "%s%d", length == 0 ? "" : ", ", (int)pid);
+}
+
+pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
+{
+    char found[TARGET_WHY_BYTES / 2] = "", comm[64], reason[TARGET_WHY_BYTES];
+    unsigned n_named = 0, n_found = 0;
+    pid_t answer = -1;
+    DIR *proc = opendir("/proc");
+    const struct dirent *entry;
+    while (proc != NULL && (entry = readdir(proc)) != NULL) {
+        const pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        struct target target;
+        if (pid <= 0 || pid == getpid())
+            continue;
+        read_name(pid, comm, sizeof comm);
+        if (comm[0] == '\0' || strncmp(comm, name, COMM_BYTES) != 0)
+            continue;
+        n_named++;
+        if (target_open(pid, &target, reason, sizeof reason) != 0)
+            continue;
+        target_close(&target);
+        answer = pid;
+        n_found++;
+        add_number(found, sizeof found, pid);
+    }
+    if (proc != NULL)
+        closedir(proc);
+    if (n_found == 1)
+        return answer;
+    if (n_found > 1)
+        refuse(why, why_bytes, "several processes on hakmem are named %s: %s; choose one by its number", name, found);
+    else if (n_named == 1)
+        refuse(why, why_bytes, "%s", reason);
+    else if (n_named > 1)
+        refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name, reason);
+    else
+        refuse(why, why_bytes, "there is no process named %s", name);
+    return -1;
+}

@@ -1,0 +1,57 @@
+/* target.h - another process that is on hakmem: found, proven to be of this layout, read, and written to.
+ *
+ * It is found by the ELF note of the library (api/anchor.h), in whatever of its mapped ELF objects that is. Reading needs the
+ * right to trace the process: the same user and a permissive ptrace_scope, or CAP_SYS_PTRACE. The process is not stopped, gets
+ * no signal, and runs no code of ours. An address is what it is there; nothing here may be dereferenced.
+ */
+#ifndef HAKMEM_TOOLS_TARGET_H
+#define HAKMEM_TOOLS_TARGET_H
+
+#include "api/anchor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define TARGET_WHY_BYTES 512 /* room for any line that says why not */
+
+struct target {
+    pid_t pid;
+    char name[64];       /* the program's, by /proc/PID/comm */
+    uint64_t start_time; /* by /proc/PID/stat: tells it from a later process with its number */
+    int memory;          /* /proc/PID/mem; stays with this very process, even if another gets its number. -1: refused */
+    bool reads_by_call;  /* process_vm_readv works; else /proc/PID/mem is read */
+    uint64_t anchor_address; /* there */
+    struct anchor anchor;    /* a copy: its pointers are addresses there */
+    uint64_t bytes_read;     /* so far */
+};
+
+/* Opens a process. 0; or -1, and one line without a newline in `why`: no such process, a zombie or a thread of the kernel, no
+ * permission, not on hakmem, another layout than this command knows. */
+int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes);
+
+/* The one process on hakmem whose /proc/PID/comm is this name (of which the system keeps 15 bytes): its number. -1, and a line in
+ * `why`: there is none, or there are several, whose numbers it lists. */
+pid_t target_find_by_name(const char *name, char *why, size_t why_bytes);
+
+void target_close(struct target *target);
+
+/* Copies len_bytes from an address there, whole or not at all: false, and errno: EFAULT (nothing is mapped there), ESRCH (the
+ * process has ended). What changes meanwhile may be torn at any byte, though aligned words are not in practice. */
+bool target_read(struct target *target, uint64_t address, void *to, size_t len_bytes);
+
+/* Stores a number at an aligned address there; false as above. Whoever may see it half stored must be told by a later store. */
+bool target_write_u64(struct target *target, uint64_t address, uint64_t value);
+bool target_write_u32(struct target *target, uint64_t address, uint32_t value);
+
+/* Whether it still exists and is no zombie. */
+bool target_is_alive(const struct target *target);
+
+/* The address of a pointer of the anchor, as it is there. */
+static inline uint64_t target_address(const volatile void *pointer)
+{
+    return (uint64_t)(uintptr_t)pointer;
+}
+
+#endif
