@@ -2,7 +2,11 @@
  *
  * The other process needs nothing for it: no thread, no hook, no signal. Its records are read by process_vm_readv, found by
  * the ELF note of the library (or of the program that it is linked into), and may change while they are read: a count may be
- * off by what was in flight, an entry that makes no sense is read again, and then counted in n_torn.
+ * off by what was in flight, an entry that makes no sense is read again, and then counted in n_torn. Whatever was read, every
+ * count and state in here is within its bounds: class ids are those of classes, slots of a span lie in their SuperSlab.
+ *
+ * Cost: the records are read once, 2.1 MiB for each GiB of small blocks and 45 KiB for each GiB of large ones, and 5 KiB for each
+ * thread (see image.h): half a millisecond for a GiB. What is read of pages that were never touched gives the process no memory.
  */
 #ifndef HAKMEM_TOOLS_SNAPSHOT_H
 #define HAKMEM_TOOLS_SNAPSHOT_H
@@ -29,25 +33,27 @@ struct snapshot_slot {
 
 struct snapshot_superslab {
     uint64_t address;
-    uint32_t arena;              /* its number, in order of creation */
-    uint8_t state;               /* enum superslab_state; ABSENT ones are left out */
-    uint8_t tier;                /* enum superslab_tier, if POOLED */
-    uint32_t run_superslabs;     /* RUN: how many in a row */
-    uint64_t run_bytes;          /* RUN: usable bytes */
-    uint32_t dirty_prefix_bytes; /* not POOLED: so much from its beginning may be in memory */
+    uint32_t arena;                             /* its number, in order of creation */
+    uint8_t state;                              /* enum superslab_state; ABSENT ones are left out */
+    uint8_t tier;                               /* enum superslab_tier, if POOLED */
+    uint32_t run_superslabs;                    /* RUN: how many in a row */
+    uint64_t run_bytes;                         /* RUN: usable bytes */
+    uint32_t dirty_prefix_bytes;                /* not POOLED: so much from its beginning may be in memory */
     struct snapshot_slot slot[SUPERSLAB_SLABS]; /* POOLED */
 };
 
 struct snapshot {
     pid_t pid;
-    char name[64];            /* the program's, by /proc/PID/comm */
-    char version[16];         /* of the library in it */
-    char profile[16];         /* HAKMEM_TINY_PROFILE in force */
-    uint64_t time_ns;         /* CLOCK_MONOTONIC, when the reading began */
-    uint64_t resident_bytes;  /* the whole process, by /proc; 0: not told */
+    char name[64];           /* the program's, by /proc/PID/comm */
+    char version[16];        /* of the library in it */
+    char profile[16];        /* HAKMEM_TINY_PROFILE in force */
+    uint64_t time_ns;        /* CLOCK_MONOTONIC, when the reading began */
+    uint64_t resident_bytes; /* the whole process, by /proc; 0: not told */
     size_t slab_page_bytes;
-    uint32_t n_torn;          /* records that could not be read in one piece */
-    struct census census;     /* the sums, by the code that hak_stats_get runs */
+    uint32_t n_torn;      /* records that could not be read in one piece */
+    struct census census; /* the sums, by the code that hak_stats_get runs */
+    size_t n_threads;
+    struct census_thread *threads; /* those that there are, in no order */
     size_t n_superslabs;
     struct snapshot_superslab *superslabs; /* by address */
 };
@@ -55,6 +61,10 @@ struct snapshot {
 /* Reads the heap of a process. Returns 0 and fills *out, to be given to snapshot_free; or -1, and one line that says why, without
  * a newline, is in `why`: no such process, no permission, not on hakmem, another version. */
 int snapshot_take(pid_t pid, struct snapshot *out, char *why, size_t why_bytes);
+
+/* The same of a process that is open already: for who looks at it again and again. */
+struct target;
+int snapshot_read(struct target *target, struct snapshot *out, char *why, size_t why_bytes);
 
 void snapshot_free(struct snapshot *snapshot);
 

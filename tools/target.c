@@ -8,8 +8,9 @@
 #define _GNU_SOURCE
 #include "target.h"
 
-#include "front/profile.h"
 #include "front/guarded.h"
+#include "front/harden.h"
+#include "front/profile.h"
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "pool/pool_state.h"
@@ -61,6 +62,7 @@ static const struct {
     KNOWN(pool_state, pool_state),
     KNOWN(budget, budget),
     KNOWN(config, config),
+    KNOWN(quarantine, quarantine),
     KNOWN(sampled_figures, sampled_figures),
     KNOWN(guarded_figures, guarded_figures),
     KNOWN(profile_state, profile_state),
@@ -221,6 +223,29 @@ bool target_read(struct target *target, uint64_t address, void *to, size_t len_b
         at += n;
         len_bytes -= n;
     }
+    return true;
+}
+
+bool target_read_pieces(struct target *target, const struct target_piece *piece, size_t n)
+{
+    struct iovec own[TARGET_MAX_PIECES], theirs[TARGET_MAX_PIECES];
+    size_t sum_bytes = 0;
+    if (n == 0 || n > TARGET_MAX_PIECES) {
+        errno = EINVAL;
+        return n == 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        own[i] = (struct iovec){piece[i].to, piece[i].len_bytes};
+        theirs[i] = (struct iovec){(void *)(uintptr_t)piece[i].address, piece[i].len_bytes}; /* NOLINT: addresses there */
+        sum_bytes += piece[i].len_bytes;
+    }
+    if (target->reads_by_call && process_vm_readv(target->pid, own, n, theirs, n, 0) == (ssize_t)sum_bytes) {
+        target->bytes_read += sum_bytes;
+        return true;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!target_read(target, piece[i].address, piece[i].to, piece[i].len_bytes))
+            return false;
     return true;
 }
 

@@ -41,6 +41,16 @@ void target_close(struct target *target);
  * process has ended). What changes meanwhile may be torn at any byte, though aligned words are not in practice. */
 bool target_read(struct target *target, uint64_t address, void *to, size_t len_bytes);
 
+/* The same for several pieces at once, as close to one moment as the system can: for records that must agree. At most
+ * TARGET_MAX_PIECES, all or nothing. */
+#define TARGET_MAX_PIECES 64
+struct target_piece {
+    uint64_t address;
+    void *to;
+    size_t len_bytes;
+};
+bool target_read_pieces(struct target *target, const struct target_piece *piece, size_t n);
+
 /* Stores a number at an aligned address there; false as above. Whoever may see it half stored must be told by a later store. */
 bool target_write_u64(struct target *target, uint64_t address, uint64_t value);
 bool target_write_u32(struct target *target, uint64_t address, uint32_t value);

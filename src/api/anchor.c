@@ -10,6 +10,7 @@
 #include "api/anchor.h"
 
 #include "front/guarded.h"
+#include "front/harden.h"
 #include "front/profile.h"
 #include "front/sampled.h"
 #include "front/thread.h"
@@ -43,6 +44,7 @@ __attribute__((used)) const struct anchor hakmem_anchor = {
             .pool_state = sizeof(struct pool_state),
             .budget = sizeof(struct budget),
             .config = sizeof(struct config),
+            .quarantine = sizeof(struct quarantine),
             .sampled_figures = sizeof(struct sampled_figures),
             .guarded_figures = sizeof(struct guarded_figures),
             .profile_state = sizeof(struct profile_state),

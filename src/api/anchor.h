@@ -33,7 +33,7 @@ struct thread;
 /* sizeof of each. No change of a structure goes unnoticed but one that keeps its size: that counts LAYOUT_VERSION up. */
 struct anchor_sizes {
     uint32_t anchor, arena, superslab, slab, thread, magazine, class_info, counters, pool_state, budget, config,
-        sampled_figures, guarded_figures, profile_state, profile_record;
+        quarantine, sampled_figures, guarded_figures, profile_state, profile_record;
 };
 
 /* Down to sizes.anchor all stays where it is in every version, so that a reader of another one can say which versions they are. */
