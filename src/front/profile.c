@@ -38,8 +38,10 @@ _Static_assert(PROFILE_MAX_RECORDS >> SAMPLE_RECORD_BITS == 0, "the record numbe
 #define RECORDS_BYTES ((PROFILE_MAX_RECORDS + 1) * sizeof(struct profile_record))
 #define INDEX_BYTES (PROFILE_INDEX_SLOTS * sizeof(uint32_t))
 
-struct profile_state profile_state = {
-    .version = PROFILE_VERSION, .record_bytes = sizeof(struct profile_record), .epoch = &sampler_epoch};
+struct profile_state profile_state = {.version = PROFILE_VERSION,
+                                      .record_bytes = sizeof(struct profile_record),
+                                      .modules_bytes = sizeof(struct modules),
+                                      .epoch = &sampler_epoch};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
 #define INSIDE_MAX_YIELDS 10000

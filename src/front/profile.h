@@ -44,6 +44,7 @@ struct profile_record {
 
 struct profile_state {
     uint32_t version, record_bytes; /* PROFILE_VERSION, sizeof(struct profile_record) */
+    uint64_t modules_bytes;         /* sizeof(struct modules) */
     _Atomic uint32_t *epoch;        /* &sampler_epoch */
     _Atomic uint64_t request;       /* written from outside, 0 once it is seen */
     _Atomic uint32_t
