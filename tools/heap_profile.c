@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_SUM 4e18
+
 #define obstack_chunk_alloc heap_alloc
 #define obstack_chunk_free free
 
@@ -39,6 +41,7 @@ struct stack_key {
 
 struct heap_index {
     struct obstack memory;
+    double sum[N_HEAP_VALUES];                    /* of all amounts, whatever their sign */
     void *texts, *functions, *locations, *stacks; /* roots of trees */
 };
 
@@ -274,6 +277,11 @@ void heap_add_sample(struct heap_profile *profile, const uint32_t *location, uin
                      const int64_t value[N_HEAP_VALUES])
 {
     struct obstack *memory = &profile->index->memory;
+    for (int i = 0; i < N_HEAP_VALUES; i++)
+        if ((profile->index->sum[i] += fabs((double)value[i])) > MAX_SUM) {
+            profile->is_too_large = true; /* no sum over samples overflows */
+            return;
+        }
     uint32_t *stack = obstack_copy(memory, location, (int)(n_locations * sizeof *location));
     const struct stack_key key = {n_locations, profile->n_samples, stack};
     struct stack_key *own = obstack_copy(memory, &key, sizeof key);

@@ -72,6 +72,7 @@ struct heap_profile {
     int64_t time_ns;         /* since 1970; 0: not known */
     int64_t picked, dropped; /* allocations that were looked at, and those of them that found no room */
     bool is_difference;      /* sums may be negative */
+    bool is_too_large;       /* some sum does not fit, and was left out: no real profile */
 
     struct heap_index *index; /* private to heap_profile.c */
 };

@@ -24,7 +24,7 @@ struct profile_settings {
     struct profile_output output;
     struct live_request live;
     const char *file; /* NULL: a process */
-    bool help;
+    bool full_names, help;
 };
 
 /* ---- Options ----------------------------------------------------------------------------------------------------- */
@@ -53,16 +53,6 @@ static bool parse_seconds(const char *text, double *seconds)
     return end != text && *end == 0 && *seconds >= 0 && *seconds <= MAX_SECONDS;
 }
 
-static bool parse_top(const char *text, unsigned *top)
-{
-    char *end;
-    unsigned long n = isdigit((unsigned char)text[0]) ? strtoul(text, &end, 10) : 0;
-    if (!isdigit((unsigned char)text[0]) || *end != 0 || n > 1000000)
-        return false;
-    *top = (unsigned)n;
-    return true;
-}
-
 static bool refuse(const char *option, const char *value, const char *expected)
 {
     tool_complain("--%s: '%s' is not %s (see 'hakmem help profile')", option, value, expected);
@@ -83,13 +73,16 @@ static bool take_option(int option, struct profile_settings *set)
         return set->output.value != N_HEAP_VALUES ||
                refuse("value", optarg, "one of inuse_space, inuse_objects, alloc_space, alloc_objects");
     case 't':
-        return parse_top(optarg, &set->output.top) || refuse("top", optarg, "a number from 0 to 1000000");
+        return profile_parse_top(optarg, &set->output.top) || refuse("top", optarg, "a number from 0 to 1000000");
     case 's':
         return parse_seconds(optarg, &set->live.seconds) || refuse("seconds", optarg, "a number of seconds");
     case 'i':
         return parse_interval(optarg, &set->live.interval_bytes) || refuse("interval", optarg, "from 1 to 1T bytes");
     case 'n':
         set->live.name = optarg;
+        return true;
+    case 'F':
+        set->full_names = true;
         return true;
     case 'h':
         set->help = true;
@@ -144,17 +137,14 @@ static bool check_settings(int argc, char **argv, struct profile_settings *set, 
 /* Returns false after a line on stderr. */
 static bool parse_arguments(int argc, char **argv, struct profile_settings *set)
 {
-    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
-                                            {"format", required_argument, NULL, 'f'},
-                                            {"value", required_argument, NULL, 'v'},
-                                            {"top", required_argument, NULL, 't'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"interval", required_argument, NULL, 'i'},
-                                            {"name", required_argument, NULL, 'n'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"output", required_argument, NULL, 'o'},  {"format", required_argument, NULL, 'f'},
+        {"value", required_argument, NULL, 'v'},   {"top", required_argument, NULL, 't'},
+        {"seconds", required_argument, NULL, 's'}, {"interval", required_argument, NULL, 'i'},
+        {"name", required_argument, NULL, 'n'},    {"full-names", no_argument, NULL, 'F'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
     bool has_live_option = false;
-    for (int option; (option = getopt_long(argc, argv, "o:f:v:t:s:i:n:h", options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "o:f:v:t:s:i:n:Fh", options, NULL)) != -1;) {
         if (!take_option(option, set))
             return false;
         has_live_option |= option == 's' || option == 'i';
@@ -184,7 +174,7 @@ static int profile_main(int argc, char **argv)
         tool_complain("%s", why);
         return TOOL_USAGE;
     }
-    symbols_resolve(profile, pid);
+    symbols_resolve(profile, pid, set.full_names);
     int status = profile_write(profile, &set.output);
     heap_profile_free(profile);
     return status;
@@ -222,6 +212,7 @@ const struct tool_command profile_command = {
     "  -i, --interval BYTES one sample for so many bytes in the mean (512K; K, M, G, T\n"
     "                       are powers of 1024). Smaller is more exact and costs more\n"
     "  -n, --name NAME      the one process on hakmem that has this name\n"
+    "  -F, --full-names     C++ names with the arguments of templates and functions\n"
     "  -h, --help           show this text\n"
     "\n"
     "Amounts are estimates; a figure behind ± bounds 95 of 100. Names and lines\n"

@@ -118,10 +118,13 @@ static void add_module(struct dump *dump, const char *text)
     address_map_add_module(dump->map, &module, dump->n_stacks);
 }
 
+static const char difference_text[] = "hakmem: a difference of two heap profiles";
+
 void profile_read_facts(struct heap_profile *profile, const char *text)
 {
     char version[32];
     long long pid, interval, samples, dropped, seconds, ms, time = 0;
+    profile->is_difference |= strcmp(text, difference_text) == 0;
     if (sscanf(text, "hakmem %31s pid=%lld interval_bytes=%lld seconds=%lld.%lld samples=%lld dropped=%lld time=%lld",
                version, &pid, &interval, &seconds, &ms, &samples, &dropped, &time) < 7)
         return;
@@ -136,6 +139,8 @@ void profile_read_facts(struct heap_profile *profile, const char *text)
 
 int profile_print_facts(const struct heap_profile *profile, char *text, size_t size_bytes)
 {
+    if (profile->is_difference)
+        return snprintf(text, size_bytes, "%s", difference_text);
     return snprintf(text, size_bytes,
                     "hakmem %s pid=%" PRId64 " interval_bytes=%" PRId64 " seconds=%" PRId64 ".%03d samples=%" PRId64
                     " dropped=%" PRId64 " time=%" PRId64,
@@ -235,5 +240,10 @@ struct heap_profile *profile_read(const char *path, char *why, size_t why_bytes)
         profile = read_dump(path, bytes, len_bytes, why, why_bytes);
     }
     free(bytes);
+    if (profile != NULL && profile->is_too_large) {
+        snprintf(why, why_bytes, "%s is damaged: its amounts are too large", path);
+        heap_profile_free(profile);
+        return NULL;
+    }
     return profile;
 }

@@ -92,7 +92,8 @@ static void print_total(const struct heap_profile *profile, const char *word, bo
 static void print_head(const struct heap_profile *profile, FILE *out)
 {
     char interval[TEXT_AMOUNT_BYTES];
-    fprintf(out, "heap profile%s%s", profile->program[0] != 0 ? " of " : "", profile->program);
+    fprintf(out, "%s%s%s", profile->is_difference ? "difference of heap profiles" : "heap profile",
+            profile->program[0] != 0 ? " of " : "", profile->program);
     if (profile->pid != 0)
         fprintf(out, ", process %" PRId64, profile->pid);
     if (profile->duration_ns != 0)
@@ -201,6 +202,11 @@ void text_write_top(struct heap_profile *profile, enum heap_value value, unsigne
     char flat[TEXT_AMOUNT_BYTES], cumulative[TEXT_AMOUNT_BYTES];
     heap_totals(profile, total);
     fill_table(profile, value, &table);
+    for (size_t i = 0; i < table.n;)
+        if (table.row[i]->flat == 0 && table.row[i]->cumulative == 0)
+            table.row[i] = table.row[--table.n];
+        else
+            i++;
     if (table.n != 0)
         qsort(table.row, table.n, sizeof(struct row *), compare_rows);
     size_t n = top == 0 || top > table.n ? table.n : top;

@@ -11,6 +11,7 @@
 #include "profile_text.h"
 #include "tool.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -44,6 +45,16 @@ enum profile_format profile_format_by_path(const char *path)
     return N_FORMATS;
 }
 
+bool profile_parse_top(const char *text, unsigned *top)
+{
+    char *end;
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    unsigned long n = strtoul(text, &end, 10);
+    *top = (unsigned)n;
+    return *end == 0 && n <= PROFILE_MAX_TOP;
+}
+
 /* ---- Files ------------------------------------------------------------------------------------------------------- */
 
 static bool write_all(int file, const char *bytes, size_t len_bytes)
@@ -74,7 +85,15 @@ static bool write_through(const char *bytes, size_t len_bytes, const char *path)
     return written;
 }
 
-/* I1. The new file may be read by who could read the old one; a first one, which tells what a process does, by its owner. */
+/* What a new file may be read by. */
+static mode_t new_mode(void)
+{
+    mode_t mask = umask(0);
+    umask(mask);
+    return 0666 & ~mask;
+}
+
+/* I1. */
 static bool write_beside(const char *bytes, size_t len_bytes, const char *path, mode_t mode)
 {
     char *temporary;
@@ -109,7 +128,7 @@ static bool write_file(const char *bytes, size_t len_bytes, const char *path)
     if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
         return write_through(bytes, len_bytes, path);
     char *real = realpath(path, NULL);
-    bool written = real == NULL ? write_beside(bytes, len_bytes, path, 0600)
+    bool written = real == NULL ? write_beside(bytes, len_bytes, path, new_mode())
                                 : write_beside(bytes, len_bytes, real, status.st_mode & 0777);
     int error = errno;
     free(real);

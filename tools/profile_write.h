@@ -13,6 +13,10 @@ enum profile_format { FORMAT_PPROF, FORMAT_FOLDED, FORMAT_SVG, FORMAT_HTML, FORM
 enum profile_format profile_format_by_name(const char *name);
 enum profile_format profile_format_by_path(const char *path);
 
+/* The number of an option --top, from 0 to PROFILE_MAX_TOP; false: it is none. */
+#define PROFILE_MAX_TOP 1000000
+bool profile_parse_top(const char *text, unsigned *top);
+
 /* What is to be written. */
 struct profile_output {
     enum profile_format format;

@@ -1,6 +1,6 @@
 /* symbols.c - see symbols.h.
  * Owns       the files and debug information that are open meanwhile.     Called by  profile.c, diff.c
- * Calls      libdw and libdwfl of elfutils, __cxa_demangle of libstdc++, heap_profile.h     Threads  one.
+ * Calls      libdw and libdwfl of elfutils, names.c, heap_profile.h     Threads  one.
  * I1  A file counts as the one that was mapped only if its build id says so. Where the mapped one has none, its inode does, or
  *     that it has not changed since.
  * I2  Each file is looked at by the addresses that are written in it, so it does not matter where it lay, nor what lay there
@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "symbols.h"
 
+#include "names.h"
 #include "tool.h"
 
 #include <dwarf.h>
@@ -27,9 +28,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* libstdc++'s, as the C++ ABI has it. */
-char *__cxa_demangle(const char *mangled, char *buffer, size_t *size, int *status); /* NOLINT: its name */
 
 #define MAX_BUILD_ID_BYTES 64
 #define MAX_INLINED 64 /* functions at one address; more are cut */
@@ -55,6 +53,7 @@ struct symbol_file {
 struct symbols {
     struct heap_profile *profile;
     pid_t pid;
+    bool full_names;
     struct symbol_file *file;
     uint32_t *file_of_mapping; /* HEAP_NONE: none */
     uint64_t *bias;            /* of each mapping */
@@ -149,8 +148,7 @@ static int open_mapped(const struct symbols *symbols, const struct symbol_file *
     if (strcmp(mapping->file, VDSO_FILE) == 0) {
         snprintf(path, PATH_MAX, "%s", VDSO_FILE);
         int file = open_vdso();
-        if (file >= 0 &&
-            (wanted->build_id[0] == 0 ? symbols->pid != 0 : is_the_mapped_one(symbols, wanted, file)))
+        if (file >= 0 && (wanted->build_id[0] == 0 ? symbols->pid != 0 : is_the_mapped_one(symbols, wanted, file)))
             return file;
         if (file >= 0)
             close(file);
@@ -280,14 +278,12 @@ static bool find_unit(struct symbol_file *file, Dwarf_Addr address, Dwarf_Die *u
     return true;
 }
 
-static uint32_t enter_function(struct heap_profile *profile, const char *system_name, const char *file,
+static uint32_t enter_function(const struct symbols *symbols, const char *system_name, const char *file,
                                int64_t start_line)
 {
-    int status = -1;
-    char *demangled = strncmp(system_name, "_Z", 2) == 0 ? __cxa_demangle(system_name, NULL, NULL, &status) : NULL;
-    uint32_t number = heap_function(profile, demangled != NULL && status == 0 ? demangled : system_name, system_name,
-                                    file, start_line);
-    free(demangled);
+    char *name = name_for_people(system_name, symbols->full_names);
+    uint32_t number = heap_function(symbols->profile, name, system_name, file, start_line);
+    free(name);
     return number;
 }
 
@@ -296,12 +292,85 @@ static const char *text_or_empty(const char *text)
     return text == NULL ? "" : text;
 }
 
-/* The linker's name of a function's DIE, where it has one: C++ functions' other name is without their class. */
-static const char *name_of(Dwarf_Die *function)
+static bool is_cplusplus(Dwarf_Die *unit)
+{
+    int language = dwarf_srclang(unit);
+    return language == DW_LANG_C_plus_plus || language == DW_LANG_C_plus_plus_03 ||
+           language == DW_LANG_C_plus_plus_11 || language == DW_LANG_C_plus_plus_14;
+}
+
+/* A function's declaration, which stands in its class or namespace. */
+static void find_declaration(Dwarf_Die *function)
+{
+    static const unsigned ways[] = {DW_AT_abstract_origin, DW_AT_specification};
+    Dwarf_Attribute attribute;
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        Dwarf_Die there;
+        if (dwarf_formref_die(dwarf_attr(function, ways[i], &attribute), &there) != NULL)
+            *function = there;
+    }
+}
+
+/* The part of a name that a scope stands for; NULL: none. */
+static const char *name_of_scope(Dwarf_Die *scope)
+{
+    const char *name = dwarf_diename(scope);
+    switch (dwarf_tag(scope)) {
+    case DW_TAG_namespace:
+        return name == NULL ? "(anonymous namespace)" : name;
+    case DW_TAG_class_type:
+    case DW_TAG_structure_type:
+    case DW_TAG_union_type:
+        return name == NULL ? "{unnamed}" : name; /* a lambda's, for one */
+    case DW_TAG_subprogram:
+        return name;
+    default:
+        return NULL;
+    }
+}
+
+/* A C++ function that the linker does not know: a member of a local class, a lambda. A new text; NULL: it has no name. */
+static char *qualified_name(Dwarf_Die function)
+{
+    Dwarf_Die *scopes;
+    char *text = NULL;
+    size_t len;
+    find_declaration(&function);
+    int n = dwarf_getscopes_die(&function, &scopes);
+    FILE *stream = n <= 0 || dwarf_diename(&function) == NULL ? NULL : open_memstream(&text, &len);
+    if (stream != NULL) {
+        for (int i = n - 1; i >= 0; i--) {
+            const char *part = name_of_scope(&scopes[i]);
+            if (part != NULL)
+                fprintf(stream, "%s%s", part, i == 0 ? "" : "::");
+        }
+        fclose(stream);
+    }
+    if (n > 0)
+        free(scopes);
+    return text;
+}
+
+/* The function of a DIE; HEAP_NONE: it has no name. */
+static uint32_t function_of(const struct symbols *symbols, Dwarf_Die *unit, Dwarf_Die *function, const char *file)
 {
     Dwarf_Attribute attribute;
+    int start_line = 0;
     const char *name = dwarf_formstring(dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute));
-    return name != NULL ? name : dwarf_diename(function);
+    dwarf_decl_line(function, &start_line);
+    if (name == NULL && is_cplusplus(unit)) {
+        char *own = qualified_name(*function);
+        if (own == NULL)
+            return HEAP_NONE;
+        char *shown = symbols->full_names ? NULL : name_shortened(own);
+        uint32_t number = heap_function(symbols->profile, shown != NULL ? shown : own, own, file, start_line);
+        free(shown);
+        free(own);
+        return number;
+    }
+    if (name == NULL)
+        name = dwarf_diename(function);
+    return name == NULL ? HEAP_NONE : enter_function(symbols, name, file, start_line);
 }
 
 /* Where an inlined function was called from. */
@@ -350,14 +419,13 @@ static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dw
     int64_t own_line = source_line;
     int n_scopes = find_scopes(&unit, address - bias, &scopes);
     for (int i = 0; i < n_scopes && n < MAX_INLINED; i++) {
-        int tag = dwarf_tag(&scopes[i]), start_line = 0;
+        int tag = dwarf_tag(&scopes[i]);
         if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
             continue;
-        const char *name = name_of(&scopes[i]);
-        if (name == NULL)
+        uint32_t function = function_of(symbols, &unit, &scopes[i], source_file);
+        if (function == HEAP_NONE)
             continue;
-        dwarf_decl_line(&scopes[i], &start_line);
-        line[n++] = (struct heap_line){enter_function(symbols->profile, name, source_file, start_line), own_line};
+        line[n++] = (struct heap_line){function, own_line};
         if (tag == DW_TAG_subprogram)
             break;
         read_call(&unit, &scopes[i], &source_file, &own_line);
@@ -375,7 +443,7 @@ static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, D
     const char *name = dwfl_module_addrinfo(file->module, address, &offset, &symbol, NULL, NULL, NULL);
     if (name == NULL || (symbol.st_size != 0 && offset >= symbol.st_size))
         return 0;
-    *line = (struct heap_line){enter_function(symbols->profile, name, "", 0), 0};
+    *line = (struct heap_line){enter_function(symbols, name, "", 0), 0};
     return 1;
 }
 
@@ -453,9 +521,9 @@ static bool is_wanted(const struct heap_profile *profile, uint32_t mapping)
     return false;
 }
 
-void symbols_resolve(struct heap_profile *profile, pid_t pid)
+void symbols_resolve(struct heap_profile *profile, pid_t pid, bool full_names)
 {
-    struct symbols symbols = {.profile = profile, .pid = pid};
+    struct symbols symbols = {.profile = profile, .pid = pid, .full_names = full_names};
     elf_version(EV_CURRENT);
     symbols.file_of_mapping = heap_realloc(NULL, profile->n_mappings, sizeof *symbols.file_of_mapping);
     symbols.bias = heap_realloc(NULL, profile->n_mappings, sizeof *symbols.bias);

@@ -26,7 +26,7 @@ struct tool_command {
     const char *help;                   /* whole text, for `hakmem help NAME` */
 };
 
-extern const struct tool_command run_command, profile_command;
+extern const struct tool_command run_command, profile_command, diff_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
