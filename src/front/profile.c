@@ -20,6 +20,7 @@
 #include "service/config.h"
 #include "service/modules.h"
 #include "service/report.h"
+#include "service/unwind.h"
 
 #include <errno.h>
 #include <string.h>
@@ -403,6 +404,7 @@ void profile_follow(struct thread *thread)
 
 void profile_fork_child(void)
 {
+    unwind_fork_child();
     atomic_store(&n_inside, 0);
     atomic_store(&changing, 0);
 }

@@ -23,6 +23,7 @@ static bool find(const void *address, struct os_module *module)
     module->end = (uintptr_t)found.dlfo_map_end;
     module->bias = found.dlfo_link_map->l_addr;
     module->path = found.dlfo_link_map->l_name == NULL ? "" : found.dlfo_link_map->l_name;
+    module->unwind_table = found.dlfo_eh_frame;
     return true;
 }
 #else

@@ -71,6 +71,7 @@ struct os_module {
     uintptr_t start, end; /* from its first byte in memory to behind its last */
     uintptr_t bias;       /* what was added to the addresses in the file */
     const char *path;     /* as the linker knows it; "": the program. The linker's memory, while it is loaded */
+    const unsigned char *unwind_table; /* its .eh_frame_hdr; NULL: it has none */
 };
 
 /* The module that has the address. Without a lock. False: there is none, or the system cannot tell (glibc before 2.35). */
