@@ -21,8 +21,8 @@ static const struct tool_command help_command = {"help", help_main, "explain a c
                                                  "\n"
                                                  "Lists the commands, or explains one.\n"};
 
-static const struct tool_command *const commands[] = {&run_command,   &top_command,     &map_command,
-                                                      &check_command, &metrics_command, &help_command};
+static const struct tool_command *const commands[] = {&run_command,  &top_command,   &map_command,     &profile_command,
+                                                      &diff_command, &check_command, &metrics_command, &help_command};
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

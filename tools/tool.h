@@ -27,11 +27,8 @@ struct tool_command {
     const char *help;                   /* whole text, for `hakmem help NAME` */
 };
 
-extern const struct tool_command run_command;
-extern const struct tool_command top_command;
-extern const struct tool_command metrics_command;
-extern const struct tool_command check_command;
-extern const struct tool_command map_command;
+extern const struct tool_command run_command, top_command, map_command, profile_command, diff_command, check_command,
+    metrics_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -20,6 +20,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REPORT_STACKS 20
@@ -46,11 +47,12 @@ static void flush_output(struct output *output)
     output->len = 0;
 }
 
-/* At most 400 bytes. */
+#define PRINT_MAX_BYTES 512 /* at a time */
+
 __attribute__((format(printf, 2, 3))) static void print(struct output *output, const char *format, ...)
 {
     va_list arguments;
-    if (sizeof output->buffer - output->len < 400)
+    if (sizeof output->buffer - output->len < PRINT_MAX_BYTES)
         flush_output(output);
     va_start(arguments, format);
     int n = vsnprintf(output->buffer + output->len, sizeof output->buffer - output->len, format, arguments);
@@ -110,6 +112,50 @@ static struct sums sum_of_all(uint32_t n)
     return all;
 }
 
+/* ---- The files that frames lie in -------------------------------------------------------------------------------- */
+
+/* Entry i of the table, counted from 0; NULL: it is not valid. */
+static const struct module *module_at(uint32_t i)
+{
+    const struct module *module = &profile_state.modules->module[i];
+    return atomic_load_explicit(&module->valid, memory_order_acquire) == 0 ? NULL : module;
+}
+
+static uint32_t count_modules(void)
+{
+    return (uint32_t)min_size(atomic_load(&profile_state.modules->n), MODULES_MAX);
+}
+
+static void print_module(struct output *output, const struct module *module)
+{
+    char build_id[2 * MODULE_BUILD_ID_BYTES + 1] = "-";
+    for (uint32_t i = 0; i < module->build_id_bytes; i++)
+        snprintf(build_id + (size_t)2 * i, 3, "%02x", module->build_id[i]);
+    print(output, "# module %llx-%llx %llx %s %s\n", (unsigned long long)module->start, (unsigned long long)module->end,
+          (unsigned long long)module->bias, build_id, module->path);
+}
+
+/* Those that were entered when record `number` was made, or since the record before it. */
+static void print_modules_since(struct output *output, uint32_t *since, uint32_t number)
+{
+    for (uint32_t i = 0; i < count_modules(); i++)
+        if (module_at(i) != NULL && module_at(i)->since > *since && module_at(i)->since <= number)
+            print_module(output, module_at(i));
+    *since = number;
+}
+
+/* Those that are unloaded, as lines of the map, for readers that know of no others. */
+static void print_unloaded(struct output *output)
+{
+    struct os_module now;
+    for (uint32_t i = 0; i < count_modules(); i++) {
+        const struct module *module = module_at(i);
+        if (module != NULL && module->path[0] == '/' && !os_module_of((const void *)(uintptr_t)module->start, &now))
+            print(output, "%llx-%llx r-xp 00000000 00:00 0 %s\n", (unsigned long long)module->start,
+                  (unsigned long long)module->end, module->path);
+    }
+}
+
 static void copy_maps(struct output *output)
 {
     char piece[512];
@@ -131,19 +177,22 @@ static void write_records(struct output *output)
     struct sums all = sum_of_all(n);
     print(output, "heap profile: %llu: %llu [%llu: %llu] @ heapprofile\n", all.live_count, all.live_bytes,
           all.total_count, all.total_bytes);
-    for (uint32_t i = 1; i <= n; i++) {
+    for (uint32_t i = 1, since = 0; i <= n; i++) {
         if (record_at(i) == NULL)
             continue;
         struct sums sums = sums_of(record_at(i));
+        print_modules_since(output, &since, i);
         print_line(output, &sums, &record_at(i)->stack);
     }
     uint32_t ms = os_now_ms() - (uint32_t)atomic_load(&profile_state.from_ms);
-    print(output, "# hakmem %s pid=%d interval_bytes=%llu seconds=%u.%03u samples=%llu dropped=%llu\n", hak_version(),
-          (int)getpid(), (unsigned long long)atomic_load(&profile_state.interval_bytes), ms / 1000, ms % 1000,
-          (unsigned long long)atomic_load(&profile_state.n_samples),
-          (unsigned long long)atomic_load(&profile_state.n_dropped));
+    print(output, "# hakmem %s pid=%d interval_bytes=%llu seconds=%u.%03u samples=%llu dropped=%llu time=%lld\n",
+          hak_version(), (int)getpid(), (unsigned long long)atomic_load(&profile_state.interval_bytes), ms / 1000,
+          ms % 1000, (unsigned long long)atomic_load(&profile_state.n_samples),
+          (unsigned long long)atomic_load(&profile_state.n_dropped), (long long)time(NULL));
     print(output, "\nMAPPED_LIBRARIES:\n");
     copy_maps(output);
+    if (n != 0)
+        print_unloaded(output);
 }
 
 static int dump(const char *path)

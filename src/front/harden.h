@@ -41,7 +41,7 @@ NOINLINE bool harden_decide(void);
 static inline bool harden_is_on(void)
 {
     unsigned mode = harden_mode();
-    return unlikely(mode != HARDEN_OFF) && (mode == HARDEN_ON || harden_decide());
+    return unlikely(mode != HARDEN_OFF) && (mode == HARDEN_ON || (mode == HARDEN_UNKNOWN && harden_decide()));
 }
 
 /* For the doors of malloc: whether *block is the answer, and else the door leads on. */

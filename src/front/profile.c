@@ -1,6 +1,6 @@
 /* profile.c - see profile.h.
  * Owns     the records, and slab.sample of spans.
- * Called by  refill.c, flush.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, os.h
+ * Called by  refill.c, flush.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, modules.h, os.h
  * Threads  any, and signal handlers: no lock. A record is found, or made, by compare-and-swap in the index, and its sums are
  *          counters. A block's sample belongs to who holds the block.
  * I1  A record's stack does not change while the session lasts.
@@ -18,7 +18,9 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/config.h"
+#include "service/modules.h"
 #include "service/report.h"
+#include "service/unwind.h"
 
 #include <errno.h>
 #include <string.h>
@@ -37,8 +39,10 @@ _Static_assert(PROFILE_MAX_RECORDS >> SAMPLE_RECORD_BITS == 0, "the record numbe
 #define RECORDS_BYTES ((PROFILE_MAX_RECORDS + 1) * sizeof(struct profile_record))
 #define INDEX_BYTES (PROFILE_INDEX_SLOTS * sizeof(uint32_t))
 
-struct profile_state profile_state = {
-    .version = PROFILE_VERSION, .record_bytes = sizeof(struct profile_record), .epoch = &sampler_epoch};
+struct profile_state profile_state = {.version = PROFILE_VERSION,
+                                      .record_bytes = sizeof(struct profile_record),
+                                      .modules_bytes = sizeof(struct modules),
+                                      .epoch = &sampler_epoch};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
 #define INSIDE_MAX_YIELDS 10000
@@ -106,6 +110,7 @@ static uint32_t make_record(uint32_t hash, const struct stack *stack)
     struct profile_record *record = &profile_state.records[number];
     record->hash = hash;
     record->stack = *stack;
+    modules_enter(profile_state.modules, stack->frame, stack->n_frames, number);
     return number;
 }
 
@@ -297,17 +302,18 @@ void profile_resized(void *block, size_t size_bytes)
 static bool make_room(void)
 {
     size_t records_bytes = round_up(RECORDS_BYTES, os_page_bytes()),
-           index_bytes = round_up(INDEX_BYTES, os_page_bytes());
+           index_bytes = round_up(INDEX_BYTES, os_page_bytes()),
+           all_bytes = records_bytes + index_bytes + round_up(sizeof(struct modules), os_page_bytes());
     if (profile_state.records != NULL)
-        return os_purge(profile_state.records, records_bytes) &&
-               os_purge((void *)(uintptr_t)index_of_stack, index_bytes);
-    char *memory = os_reserve(records_bytes + index_bytes, os_page_bytes());
+        return os_purge(profile_state.records, all_bytes);
+    char *memory = os_reserve(all_bytes, os_page_bytes());
     if (memory == NULL)
         return false;
-    if (!os_commit(memory, records_bytes + index_bytes)) {
-        os_unreserve(memory, records_bytes + index_bytes);
+    if (!os_commit(memory, all_bytes)) {
+        os_unreserve(memory, all_bytes);
         return false;
     }
+    profile_state.modules = (struct modules *)(void *)(memory + records_bytes + index_bytes);
     profile_state.records = (struct profile_record *)(void *)memory;
     index_of_stack = (_Atomic uint32_t *)(void *)(memory + records_bytes);
     return true;
@@ -398,6 +404,7 @@ void profile_follow(struct thread *thread)
 
 void profile_fork_child(void)
 {
+    unwind_fork_child();
     atomic_store(&n_inside, 0);
     atomic_store(&changing, 0);
 }

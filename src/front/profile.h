@@ -9,6 +9,7 @@
  *   noted block     a span of its own (span.h), whatever its size, so its free comes to the slow path
  *     its slab      `sample`: session, record, class, bytes asked for (PROFILE_... below)
  *   record          a stack, and four sums; records are never removed while a session lasts
+ *   module          a file that frames of records lie in, which may be unloaded by now (modules.h)
  *
  * The hakmem command reads the records from outside, and begins and ends a session there: it writes `request`, and then counts
  * sampler_epoch up. The thread that next meets a slow path sees that.
@@ -19,6 +20,7 @@
 #include "front/harden.h"
 #include "front/sampler.h"
 #include "meta/layout.h"
+#include "service/modules.h"
 #include "service/stack.h"
 
 #define PROFILE_VERSION 1
@@ -42,6 +44,7 @@ struct profile_record {
 
 struct profile_state {
     uint32_t version, record_bytes; /* PROFILE_VERSION, sizeof(struct profile_record) */
+    uint64_t modules_bytes;         /* sizeof(struct modules) */
     _Atomic uint32_t *epoch;        /* &sampler_epoch */
     _Atomic uint64_t request;       /* written from outside, 0 once it is seen */
     _Atomic uint32_t
@@ -53,6 +56,7 @@ struct profile_state {
     _Atomic uint64_t n_samples, n_dropped; /* dropped: no room for another stack */
     _Atomic uint64_t from_ms;              /* when the session began, CLOCK_MONOTONIC, modulo 2^32 */
     struct profile_record *records;
+    struct modules *modules; /* made with the records */
 };
 extern struct profile_state profile_state __attribute__((visibility("hidden")));
 

@@ -260,12 +260,23 @@ void *front_claim_class(unsigned class_id, bool exact)
     return block;
 }
 
+/* For the doors: whether *block is the answer, in a process that is hardened, or samples; else the door leads on. */
+static inline bool is_answered(size_t size_bytes, size_t alignment, unsigned class_id, void **block)
+{
+    unsigned mode = harden_mode();
+    if (likely(mode == HARDEN_OFF))
+        return false;
+    if (mode >= HARDEN_SAMPLING && class_id != 0 && (*block = sampler_claim(class_id)) != NULL)
+        return true;
+    return harden_answers(size_bytes, alignment, block);
+}
+
 void *front_claim_slow(size_t size_bytes)
 {
     void *block = NULL;
-    if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
-        return block;
     unsigned class_id = class_of(size_bytes);
+    if (is_answered(size_bytes, 1, class_id, &block))
+        return block;
     struct thread *thread = thread_enter_open();
     if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
         if (class_id < CLASS_FIRST + N_TINY_CLASSES)
@@ -344,6 +355,12 @@ bool front_resize_span(void *block, size_t size_bytes)
     return resized;
 }
 
+static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
+{
+    void *block;
+    return is_answered(size_bytes, 1, class_id, &block) ? block : front_claim_class(class_id, false);
+}
+
 HIT_TEXT void *front_claim_above_small(size_t size_bytes)
 {
     void *block;
@@ -352,9 +369,7 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
         struct cache *cache = tls_cache;
         if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
             return block;
-        if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, 1, &block))
-            return block;
-        return front_claim_class(class_id, false);
+        return claim_medium_slow(size_bytes, class_id);
     }
     bool zeroed;
     return front_claim_large(size_bytes, &zeroed);
@@ -378,7 +393,7 @@ void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind k
     unsigned class_id = class_of_aligned(size_bytes, alignment);
     bool zeroed;
     void *block;
-    if (unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, alignment, &block))
+    if (is_answered(size_bytes, alignment, class_id, &block))
         return block;
     return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
 }

@@ -37,6 +37,7 @@ static _Atomic bool picks;
 /* Of each class: the number of allocations from one pick to the next is 1 plus what is whole in -ln(u) times this, u being
  * uniform in (0, 1). 0: each is picked. */
 static double stretch[CLASS_END];
+static uint8_t portion_most[CLASS_END]; /* blocks */
 
 /* The natural logarithm of x > 0, to 7 digits. libm has a better one, and hakmem needs libc alone. */
 static double logarithm(double x)
@@ -68,6 +69,9 @@ static uint32_t draw(struct sampler *sampler, unsigned class_id)
 /* Threads see a new epoch after what it stands for. */
 static void change(bool on)
 {
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        portion_most[c] = (uint8_t)max_size(min_size(PORTION_BYTES / class_table[c].bytes, PORTION_MAX_SLOTS),
+                                            PORTION_LEAST_SLOTS);
     atomic_store_explicit(&picks, on, memory_order_relaxed); /* relaxed: the epoch publishes it */
     atomic_fetch_add_explicit(&sampler_epoch, 1, memory_order_release);
 }
@@ -159,13 +163,11 @@ bool sampler_picks(struct thread *thread, unsigned class_id)
 /* The most blocks that a portion of the class may have now. */
 static size_t portion_bound(const struct sampler *sampler, unsigned class_id)
 {
-    size_t most =
-        max_size(min_size(PORTION_BYTES / class_table[class_id].bytes, PORTION_MAX_SLOTS), PORTION_LEAST_SLOTS);
-    return min_size(most, sampler->left[class_id] - 1);
+    return min_size(portion_most[class_id], sampler->left[class_id] - 1);
 }
 
 /* Moves the magazine's youngest blocks to the portion, as far as it may have them. */
-static void move_to_portion(struct thread *thread, unsigned class_id)
+static ALWAYS_INLINE void move_to_portion(struct thread *thread, unsigned class_id)
 {
     struct sampler *sampler = thread->sampler;
     struct portion *portion = &thread->portion[class_id];
@@ -192,6 +194,50 @@ bool sampler_give(struct thread *thread, unsigned class_id)
         return false;
     sampler->meagre[class_id] = (sampler->meagre[class_id] + 1) % MEAGRE_PORTIONS;
     return sampler->meagre[class_id] == 0;
+}
+
+/* The usual case of all that a claim does in a thread that samples: the portion is used up, the next pick is not due, and the
+ * magazine has blocks. NULL: it is another case, and nothing has changed. */
+static ALWAYS_INLINE void *take_next(struct thread *thread, unsigned class_id)
+{
+    struct sampler *sampler = thread->sampler;
+    struct portion *portion = &thread->portion[class_id];
+    struct magazine *magazine = &thread->cache.magazine[class_id];
+    uint32_t left = sampler->left[class_id] - sampler->given[class_id] - 1;
+    void **top = magazine->top;
+    size_t n = (size_t)(top - magazine->base), bound = min_size(portion_most[class_id], left - 1);
+    if (unlikely(portion->top != portion->base || left == 0 || n == 0))
+        return NULL;
+    n = min_size(n - 1, bound);
+    if (n < bound / 2) {
+        if (sampler->meagre[class_id] == MEAGRE_PORTIONS - 1)
+            return NULL;
+        sampler->meagre[class_id]++;
+    }
+    void *block = top[-1];
+    void **from = top - 1 - n;
+    magazine->top = from; /* out of it before into the portion: see flush_oldest */
+    atomic_signal_fence(memory_order_acq_rel);
+    memcpy(portion->base, from, n * sizeof(void *));
+    atomic_signal_fence(memory_order_acq_rel);
+    portion->top = portion->base + n;
+    sampler->left[class_id] = left;
+    sampler->given[class_id] = (uint32_t)n;
+    return block;
+}
+
+void *sampler_claim(unsigned class_id)
+{
+    struct thread *thread = thread_enter();
+    void *block = NULL;
+    if (thread == NULL)
+        return NULL;
+    /* relaxed, both: see profile_follow_if_due */
+    if (thread->sampler != NULL && atomic_load_explicit(&thread->sampler_epoch, memory_order_relaxed) ==
+                                       atomic_load_explicit(&sampler_epoch, memory_order_relaxed))
+        block = take_next(thread, class_id);
+    thread_leave(thread);
+    return block;
 }
 
 void sampler_give_more(struct thread *thread, unsigned class_id, void *block)

@@ -33,6 +33,10 @@ COLD void sampler_follow(struct thread *thread, bool locked);
 /* Claims pop where frees push, from now on. Likewise. */
 void sampler_dissolve(struct thread *thread);
 
+/* A block for an allocation that came by a slow path because its portion is used up: counts it, and gives the next portion. NULL:
+ * it is picked, or needs more than that, and has not been counted. Not between thread_enter and thread_leave. */
+void *sampler_claim(unsigned class_id);
+
 /* Counts an allocation that comes by a slow path; whether it is picked. Between thread_enter and thread_leave. */
 bool sampler_picks(struct thread *thread, unsigned class_id);
 

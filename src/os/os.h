@@ -66,6 +66,20 @@ uint64_t os_random(void);
 /* Where the program, as opposed to a library, begins. */
 uintptr_t os_program_entry(void);
 
+/* A file that the dynamic linker has loaded: the program, a library, the vDSO. */
+struct os_module {
+    uintptr_t start, end; /* from its first byte in memory to behind its last */
+    uintptr_t bias;       /* what was added to the addresses in the file */
+    const char *path;     /* as the linker knows it; "": the program. The linker's memory, while it is loaded */
+    const unsigned char *unwind_table; /* its .eh_frame_hdr; NULL: it has none */
+};
+
+/* The module that has the address. Without a lock. False: there is none, or the system cannot tell (glibc before 2.35). */
+bool os_module_of(const void *address, struct os_module *module);
+
+/* Its build id, in its own memory; *len_bytes is 0 where it has none that can be seen. The caller knows that it stays loaded. */
+const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes);
+
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
 

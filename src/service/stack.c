@@ -1,5 +1,5 @@
 /* stack.c - see stack.h.
- * Owns     nothing.     Called by  front/sampled.c, front/harden.c     Calls  libc's backtrace and dladdr, report.h
+ * Owns     nothing.     Called by  front/sampled.c, front/harden.c     Calls  unwind.h, libc's backtrace and dladdr, report.h
  * Threads  any.
  * Signals  stack_take and stack_report may be called in a handler of a fault: libc's locks that they take are recursive, and
  *          whoever holds one is running.
@@ -8,6 +8,7 @@
 
 #include "os/os.h"
 #include "service/report.h"
+#include "service/unwind.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,6 +34,13 @@ void stack_prepare(void)
     atomic_store_explicit(&prepared, true, memory_order_release);
 }
 
+/* backtrace() for what unwind.h cannot do: frames of signal handlers, for one. */
+static ALWAYS_INLINE int take_frames(void **frame, int n, bool in_handler)
+{
+    int n_taken = in_handler ? -1 : unwind_take(frame, n);
+    return n_taken >= 0 ? n_taken : backtrace(frame, n);
+}
+
 void stack_take(struct stack *stack)
 {
     stack_take_interrupted(stack, 0);
@@ -44,7 +52,7 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     void *frame[STACK_MAX_FRAMES + 16]; /* some are our own */
     int n = 0, first = 0;
     if (atomic_load_explicit(&prepared, memory_order_acquire))
-        n = backtrace(frame, STACK_MAX_FRAMES + 16);
+        n = take_frames(frame, STACK_MAX_FRAMES + 16, pc != 0);
     while (pc != 0 && first < n && (uintptr_t)frame[first] != pc)
         first++;
     first = first == n ? 0 : first;

@@ -1,7 +1,7 @@
 /* stack.h - who called: the return addresses on the calling thread's stack, and how they are shown.
  *
- * By libc's backtrace(), which unwinds by the tables that exceptions use: programs need no frame pointers. It costs about a
- * microsecond, and some 0.3 more for each frame, and about 4 KiB of stack.
+ * By the tables that exceptions use: programs need no frame pointers. unwind.h does it in some 40 instructions a frame; what it
+ * cannot do, libc's backtrace() does in some 1800, with about 4 KiB of stack.
  */
 #ifndef HAKMEM_SERVICE_STACK_H
 #define HAKMEM_SERVICE_STACK_H

@@ -345,7 +345,7 @@ static void look_at_it(void)
         for (size_t i = 0; i < snapshot.n_superslabs; i++)
             for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++) {
                 const struct snapshot_slot *one = &snapshot.superslabs[i].slot[slot];
-                assert_true(one->class_id < CLASS_END && one->used <= one->n_blocks && one->state <= SLAB_SPAN_BODY);
+                assert_true(one->class_id < CLASS_END && one->used <= one->n_blocks && one->state <= SLAB_HELD);
                 assert_true(one->span_slabs + slot <= SUPERSLAB_SLABS &&
                             one->span_bytes <= one->span_slabs * SLAB_BYTES);
             }

@@ -1,0 +1,550 @@
+/* symbols.c - see symbols.h.
+ * Owns       the files and debug information that are open meanwhile.     Called by  profile.c, diff.c
+ * Calls      libdw and libdwfl of elfutils, names.c, heap_profile.h     Threads  one.
+ * I1  A file counts as the one that was mapped only if its build id says so. Where the mapped one has none, its inode does, or
+ *     that it has not changed since.
+ * I2  Each file is looked at by the addresses that are written in it, so it does not matter where it lay, nor what lay there
+ *     before or after.
+ * Debug information is what elfutils finds: in the file, in the one that its .gnu_debuglink names, by build id below
+ * /usr/lib/debug, and by debuginfod servers if DEBUGINFOD_URLS names some. */
+#define _GNU_SOURCE
+#include "symbols.h"
+
+#include "names.h"
+#include "tool.h"
+
+#include <dwarf.h>
+#include <elfutils/libdw.h>
+#include <elfutils/libdwelf.h>
+#include <elfutils/libdwfl.h>
+#include <fcntl.h>
+#include <gelf.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_BUILD_ID_BYTES 64
+#define MAX_INLINED 64 /* functions at one address; more are cut */
+#define VDSO_FILE "[vdso]"
+
+/* Addresses of a compilation unit. */
+struct unit_range {
+    Dwarf_Addr low, high;
+    Dwarf_Off unit; /* of its DIE */
+};
+
+/* A file that mappings are of. */
+struct symbol_file {
+    const char *file, *build_id; /* texts of the profile */
+    uint64_t inode;
+    Dwfl *dwfl; /* NULL: it cannot be used */
+    Dwfl_Module *module;
+    struct unit_range *range; /* made when it is needed */
+    size_t n_ranges;
+    bool has_ranges;
+};
+
+struct symbols {
+    struct heap_profile *profile;
+    pid_t pid;
+    bool full_names;
+    struct symbol_file *file;
+    uint32_t *file_of_mapping; /* HEAP_NONE: none */
+    uint64_t *bias;            /* of each mapping */
+    size_t n_files;
+};
+
+/* ---- Which file -------------------------------------------------------------------------------------------------- */
+
+static void print_hex(char *text, const unsigned char *bytes, size_t n)
+{
+    text[0] = 0;
+    for (size_t i = 0; i < n && i < MAX_BUILD_ID_BYTES; i++)
+        sprintf(text + 2 * i, "%02x", bytes[i]); /* NOLINT: the caller's array has room */
+}
+
+/* The file's build id; "" when it has none, or is no ELF file. */
+static void read_build_id(int file, char text[2 * MAX_BUILD_ID_BYTES + 1])
+{
+    const void *id = NULL;
+    Elf *elf = elf_begin(file, ELF_C_READ_MMAP, NULL);
+    ssize_t n = elf == NULL ? 0 : dwelf_elf_gnu_build_id(elf, &id);
+    print_hex(text, id, n > 0 ? (size_t)n : 0);
+    elf_end(elf);
+}
+
+/* I1. The library notes 20 bytes of an id at most. */
+static bool is_the_mapped_one(const struct symbols *symbols, const struct symbol_file *wanted, int file)
+{
+    char id[2 * MAX_BUILD_ID_BYTES + 1];
+    struct stat status;
+    read_build_id(file, id);
+    if (wanted->build_id[0] != 0)
+        return id[0] != 0 && strncmp(id, wanted->build_id, strlen(wanted->build_id)) == 0;
+    return fstat(file, &status) == 0 && ((wanted->inode != 0 && status.st_ino == wanted->inode) ||
+                                         (symbols->profile->time_ns != 0 &&
+                                          status.st_ctim.tv_sec < symbols->profile->time_ns / 1000000000 -
+                                                                      symbols->profile->duration_ns / 1000000000 - 1));
+}
+
+static int open_elf(const char *path)
+{
+    struct stat status;
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file >= 0 && (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))) {
+        close(file);
+        return -1;
+    }
+    return file;
+}
+
+/* Our own vDSO as a file: that of another process on the same kernel is the same. */
+static int open_vdso(void)
+{
+    const unsigned char *vdso =
+        (const unsigned char *)getauxval(AT_SYSINFO_EHDR); /* NOLINT: an address by the kernel */
+    Elf64_Ehdr header;
+    if (vdso == NULL)
+        return -1;
+    memcpy(&header, vdso, sizeof header);
+    size_t len_bytes = header.e_shoff + (size_t)header.e_shnum * header.e_shentsize;
+    int file = memfd_create("vdso", MFD_CLOEXEC);
+    if (file >= 0 && write(file, vdso, len_bytes) != (ssize_t)len_bytes) {
+        close(file);
+        return -1;
+    }
+    return file;
+}
+
+/* Place number i where the file of a mapping may be, the best first; false: there are no more. An empty path is none. */
+static bool place(const struct symbols *symbols, const struct heap_mapping *mapping, int i, char path[PATH_MAX])
+{
+    path[0] = 0;
+    if (i == 0 && mapping->file[0] == '/')
+        snprintf(path, PATH_MAX, "%s", mapping->file);
+    if (i == 1 && symbols->pid != 0)
+        snprintf(path, PATH_MAX, "/proc/%d/root%s", (int)symbols->pid, mapping->file);
+    if (i == 2 && symbols->pid != 0)
+        snprintf(path, PATH_MAX, "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)symbols->pid, mapping->start,
+                 mapping->limit);
+    if (i == 3 && symbols->pid != 0 && mapping == symbols->profile->mapping)
+        snprintf(path, PATH_MAX, "/proc/%d/exe", (int)symbols->pid);
+    if (i == 4 && strlen(mapping->build_id) > 2)
+        snprintf(path, PATH_MAX, "/usr/lib/debug/.build-id/%.2s/%s.debug", mapping->build_id, mapping->build_id + 2);
+    return i <= 4;
+}
+
+/* An open file that is the mapped one, and its path. -1: there is none; *exists tells whether there is another one. */
+static int open_mapped(const struct symbols *symbols, const struct symbol_file *wanted,
+                       const struct heap_mapping *mapping, char path[PATH_MAX], bool *exists)
+{
+    *exists = false;
+    if (strcmp(mapping->file, VDSO_FILE) == 0) {
+        snprintf(path, PATH_MAX, "%s", VDSO_FILE);
+        int file = open_vdso();
+        if (file >= 0 && (wanted->build_id[0] == 0 ? symbols->pid != 0 : is_the_mapped_one(symbols, wanted, file)))
+            return file;
+        if (file >= 0)
+            close(file);
+        return -1;
+    }
+    for (int i = 0; place(symbols, mapping, i, path); i++) {
+        int file = path[0] == 0 ? -1 : open_elf(path);
+        if (file < 0)
+            continue;
+        if (is_the_mapped_one(symbols, wanted, file))
+            return file;
+        *exists = true;
+        close(file);
+    }
+    return -1;
+}
+
+static const Dwfl_Callbacks callbacks = {.find_elf = dwfl_build_id_find_elf,
+                                         .find_debuginfo = dwfl_standard_find_debuginfo,
+                                         .section_address = dwfl_offline_section_address};
+
+static void open_file(const struct symbols *symbols, struct symbol_file *own, const struct heap_mapping *mapping)
+{
+    char path[PATH_MAX];
+    bool exists;
+    int file = open_mapped(symbols, own, mapping, path, &exists);
+    if (file < 0) {
+        tool_complain("%s %s: its functions are not named", mapping->file,
+                      exists ? "has been replaced since the profile was taken" : "cannot be read any more");
+        return;
+    }
+    own->dwfl = dwfl_begin(&callbacks);
+    if (own->dwfl != NULL) {
+        dwfl_report_begin(own->dwfl);
+        own->module = dwfl_report_elf(own->dwfl, path, path, file, 0, true);
+        dwfl_report_end(own->dwfl, NULL, NULL);
+    }
+    if (own->module == NULL) {
+        close(file);
+        tool_complain("%s: %s: its functions are not named", mapping->file, dwfl_errmsg(-1));
+    }
+}
+
+static uint32_t file_of(struct symbols *symbols, const struct heap_mapping *mapping)
+{
+    if (mapping->file[0] == 0 || (mapping->file[0] == '[' && strcmp(mapping->file, VDSO_FILE) != 0))
+        return HEAP_NONE;
+    for (uint32_t i = 0; i < symbols->n_files; i++)
+        if (symbols->file[i].file == mapping->file && symbols->file[i].build_id == mapping->build_id)
+            return i;
+    symbols->file = heap_realloc(symbols->file, symbols->n_files + 1, sizeof *symbols->file);
+    struct symbol_file *own = &symbols->file[symbols->n_files];
+    *own = (struct symbol_file){.file = mapping->file, .build_id = mapping->build_id, .inode = mapping->inode};
+    open_file(symbols, own, mapping);
+    return (uint32_t)symbols->n_files++;
+}
+
+/* What was added to the file's addresses, for a mapping of which only its place in the file is known. */
+static bool find_bias(const struct symbol_file *file, const struct heap_mapping *mapping, uint64_t *bias)
+{
+    GElf_Addr unused;
+    GElf_Phdr segment;
+    size_t n = 0;
+    Elf *elf = dwfl_module_getelf(file->module, &unused);
+    if (elf == NULL || elf_getphdrnum(elf, &n) != 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (gelf_getphdr(elf, (int)i, &segment) != NULL && segment.p_type == PT_LOAD) {
+            uint64_t begin = segment.p_offset & ~(uint64_t)4095;
+            if (mapping->offset < begin || mapping->offset >= segment.p_offset + segment.p_memsz)
+                continue;
+            *bias = mapping->start - (segment.p_vaddr - segment.p_offset + mapping->offset);
+            return true;
+        }
+    return false;
+}
+
+/* ---- What lies at an address ------------------------------------------------------------------------------------- */
+
+static int compare_ranges(const void *one, const void *other)
+{
+    const struct unit_range *a = one, *b = other;
+    return (a->low > b->low) - (a->low < b->low);
+}
+
+/* Not every compiler writes .debug_aranges, by which libdwfl finds units; the units tell themselves. */
+static void collect_ranges(struct symbol_file *file)
+{
+    Dwarf_Addr unused, base, low, high;
+    size_t size = 0;
+    file->has_ranges = true;
+    for (Dwarf_Die *unit = NULL; (unit = dwfl_module_nextcu(file->module, unit, &unused)) != NULL;)
+        for (ptrdiff_t at = 0; (at = dwarf_ranges(unit, at, &base, &low, &high)) > 0;) {
+            if (file->n_ranges == size)
+                file->range = heap_realloc(file->range, size = 2 * size + 64, sizeof *file->range);
+            file->range[file->n_ranges++] = (struct unit_range){low, high, dwarf_dieoffset(unit)};
+        }
+    if (file->n_ranges != 0)
+        qsort(file->range, file->n_ranges, sizeof *file->range, compare_ranges);
+}
+
+static bool find_unit_by_range(struct symbol_file *file, Dwarf_Addr address, Dwarf_Die *unit, Dwarf_Addr *bias)
+{
+    Dwarf *debug = dwfl_module_getdwarf(file->module, bias);
+    if (debug == NULL)
+        return false;
+    if (!file->has_ranges)
+        collect_ranges(file);
+    size_t low = 0, high = file->n_ranges; /* the last range that begins at the address or before is below `high` */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (file->range[middle].low <= address - *bias)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return high != 0 && address - *bias < file->range[high - 1].high &&
+           dwarf_offdie(debug, file->range[high - 1].unit, unit) != NULL;
+}
+
+static bool find_unit(struct symbol_file *file, Dwarf_Addr address, Dwarf_Die *unit, Dwarf_Addr *bias)
+{
+    Dwarf_Die *found = dwfl_module_addrdie(file->module, address, bias);
+    if (found == NULL)
+        return find_unit_by_range(file, address, unit, bias);
+    *unit = *found;
+    return true;
+}
+
+static uint32_t enter_function(const struct symbols *symbols, const char *system_name, const char *file,
+                               int64_t start_line)
+{
+    char *name = name_for_people(system_name, symbols->full_names);
+    uint32_t number = heap_function(symbols->profile, name, system_name, file, start_line);
+    free(name);
+    return number;
+}
+
+static const char *text_or_empty(const char *text)
+{
+    return text == NULL ? "" : text;
+}
+
+static bool is_cplusplus(Dwarf_Die *unit)
+{
+    int language = dwarf_srclang(unit);
+    return language == DW_LANG_C_plus_plus || language == DW_LANG_C_plus_plus_03 ||
+           language == DW_LANG_C_plus_plus_11 || language == DW_LANG_C_plus_plus_14;
+}
+
+/* A function's declaration, which stands in its class or namespace. */
+static void find_declaration(Dwarf_Die *function)
+{
+    static const unsigned ways[] = {DW_AT_abstract_origin, DW_AT_specification};
+    Dwarf_Attribute attribute;
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        Dwarf_Die there;
+        if (dwarf_formref_die(dwarf_attr(function, ways[i], &attribute), &there) != NULL)
+            *function = there;
+    }
+}
+
+/* The part of a name that a scope stands for; NULL: none. */
+static const char *name_of_scope(Dwarf_Die *scope)
+{
+    const char *name = dwarf_diename(scope);
+    switch (dwarf_tag(scope)) {
+    case DW_TAG_namespace:
+        return name == NULL ? "(anonymous namespace)" : name;
+    case DW_TAG_class_type:
+    case DW_TAG_structure_type:
+    case DW_TAG_union_type:
+        return name == NULL ? "{unnamed}" : name; /* a lambda's, for one */
+    case DW_TAG_subprogram:
+        return name;
+    default:
+        return NULL;
+    }
+}
+
+/* A C++ function that the linker does not know: a member of a local class, a lambda. A new text; NULL: it has no name. */
+static char *qualified_name(Dwarf_Die function)
+{
+    Dwarf_Die *scopes;
+    char *text = NULL;
+    size_t len;
+    find_declaration(&function);
+    int n = dwarf_getscopes_die(&function, &scopes);
+    FILE *stream = n <= 0 || dwarf_diename(&function) == NULL ? NULL : open_memstream(&text, &len);
+    if (stream != NULL) {
+        for (int i = n - 1; i >= 0; i--) {
+            const char *part = name_of_scope(&scopes[i]);
+            if (part != NULL)
+                fprintf(stream, "%s%s", part, i == 0 ? "" : "::");
+        }
+        fclose(stream);
+    }
+    if (n > 0)
+        free(scopes);
+    return text;
+}
+
+/* The function of a DIE; HEAP_NONE: it has no name. */
+static uint32_t function_of(const struct symbols *symbols, Dwarf_Die *unit, Dwarf_Die *function, const char *file)
+{
+    Dwarf_Attribute attribute;
+    int start_line = 0;
+    const char *name = dwarf_formstring(dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute));
+    dwarf_decl_line(function, &start_line);
+    if (name == NULL && is_cplusplus(unit)) {
+        char *own = qualified_name(*function);
+        if (own == NULL)
+            return HEAP_NONE;
+        char *shown = symbols->full_names ? NULL : name_shortened(own);
+        uint32_t number = heap_function(symbols->profile, shown != NULL ? shown : own, own, file, start_line);
+        free(shown);
+        free(own);
+        return number;
+    }
+    if (name == NULL)
+        name = dwarf_diename(function);
+    return name == NULL ? HEAP_NONE : enter_function(symbols, name, file, start_line);
+}
+
+/* Where an inlined function was called from. */
+static void read_call(Dwarf_Die *unit, Dwarf_Die *inlined, const char **file, int64_t *line)
+{
+    Dwarf_Attribute attribute;
+    Dwarf_Files *files;
+    Dwarf_Word number;
+    size_t n;
+    *line = dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attribute), &number) == 0 ? (int64_t)number : 0;
+    if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attribute), &number) == 0 &&
+        dwarf_getsrcfiles(unit, &files, &n) == 0 && number < n)
+        *file = text_or_empty(dwarf_filesrc(files, number, NULL, NULL));
+}
+
+/* The scopes that the code at an address lies in, the innermost first, as they are nested in the code: an inlined function is in
+ * its caller. Returns their number; *scopes is the caller's to free. */
+static int find_scopes(Dwarf_Die *unit, Dwarf_Addr address, Dwarf_Die **scopes)
+{
+    Dwarf_Die innermost;
+    *scopes = NULL;
+    int n =
+        dwarf_getscopes(unit, address, scopes); /* goes on in what defines the innermost, not in what surrounds it */
+    if (n <= 0)
+        return 0;
+    innermost = (*scopes)[0];
+    free(*scopes);
+    *scopes = NULL;
+    return dwarf_getscopes_die(&innermost, scopes);
+}
+
+/* The functions at an address by debug information, the innermost first. Returns their number. */
+static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
+                           struct heap_line line[MAX_INLINED])
+{
+    Dwarf_Die unit, *scopes;
+    Dwarf_Addr bias;
+    uint32_t n = 0;
+    if (!find_unit(file, address, &unit, &bias))
+        return 0;
+    Dwarf_Line *source = dwarf_getsrc_die(&unit, address - bias);
+    int source_line = 0;
+    const char *source_file = source == NULL ? "" : text_or_empty(dwarf_linesrc(source, NULL, NULL));
+    if (source != NULL)
+        dwarf_lineno(source, &source_line);
+    int64_t own_line = source_line;
+    int n_scopes = find_scopes(&unit, address - bias, &scopes);
+    for (int i = 0; i < n_scopes && n < MAX_INLINED; i++) {
+        int tag = dwarf_tag(&scopes[i]);
+        if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
+            continue;
+        uint32_t function = function_of(symbols, &unit, &scopes[i], source_file);
+        if (function == HEAP_NONE)
+            continue;
+        line[n++] = (struct heap_line){function, own_line};
+        if (tag == DW_TAG_subprogram)
+            break;
+        read_call(&unit, &scopes[i], &source_file, &own_line);
+    }
+    free(scopes);
+    return n;
+}
+
+/* The function at an address by the table of symbols. */
+static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
+                            struct heap_line *line)
+{
+    GElf_Off offset;
+    GElf_Sym symbol;
+    const char *name = dwfl_module_addrinfo(file->module, address, &offset, &symbol, NULL, NULL, NULL);
+    if (name == NULL || (symbol.st_size != 0 && offset >= symbol.st_size))
+        return 0;
+    *line = (struct heap_line){enter_function(symbols, name, "", 0), 0};
+    return 1;
+}
+
+static void resolve_location(struct symbols *symbols, uint32_t number)
+{
+    const struct heap_location *location = &symbols->profile->location[number];
+    struct heap_line line[MAX_INLINED];
+    if (location->n_lines != 0 || location->mapping == HEAP_NONE ||
+        symbols->file_of_mapping[location->mapping] == HEAP_NONE)
+        return;
+    struct symbol_file *file = &symbols->file[symbols->file_of_mapping[location->mapping]];
+    if (file->module == NULL)
+        return;
+    Dwarf_Addr address = location->address - symbols->bias[location->mapping];
+    uint32_t n = find_lines(symbols, file, address, line);
+    if (n == 0)
+        n = find_symbol(symbols, file, address, line);
+    if (n != 0)
+        heap_set_lines(symbols->profile, number, line, n);
+}
+
+/* ---- The allocator's own frames ---------------------------------------------------------------------------------- */
+
+/* What programs call; longer C++ names are told by how they begin. */
+static bool is_entry(const char *name)
+{
+    static const char *const names[] = {"malloc",          "calloc",        "realloc",        "reallocarray",
+                                        "memalign",        "aligned_alloc", "posix_memalign", "valloc",
+                                        "pvalloc",         "__libc_malloc", "__libc_calloc",  "__libc_realloc",
+                                        "__libc_memalign", "__libc_valloc", "__libc_pvalloc"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return strncmp(name, "operator new", 12) == 0 || strncmp(name, "hak_", 4) == 0;
+}
+
+static const char *outermost_name(const struct heap_profile *profile, uint32_t location)
+{
+    const struct heap_location *own = &profile->location[location];
+    return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].name;
+}
+
+/* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
+ * tell its frames from the program's. */
+static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
+{
+    uint32_t n = 0;
+    if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
+        return 0;
+    while (n < sample->n_locations && !is_entry(outermost_name(profile, sample->location[n])))
+        n++;
+    while (n < sample->n_locations && is_entry(outermost_name(profile, sample->location[n])))
+        n++;
+    return n == sample->n_locations ? 0 : n;
+}
+
+static void drop_own_frames(struct heap_profile *profile)
+{
+    for (uint32_t i = 0; i < profile->n_samples; i++) {
+        struct heap_sample *sample = &profile->sample[i];
+        uint32_t n = count_own_frames(profile, sample);
+        sample->location += n;
+        sample->n_locations -= n;
+    }
+}
+
+/* ---- All of it --------------------------------------------------------------------------------------------------- */
+
+/* Whether a location needs the mapping's file. */
+static bool is_wanted(const struct heap_profile *profile, uint32_t mapping)
+{
+    for (uint32_t i = 0; i < profile->n_locations; i++)
+        if (profile->location[i].mapping == mapping && profile->location[i].n_lines == 0)
+            return true;
+    return false;
+}
+
+void symbols_resolve(struct heap_profile *profile, pid_t pid, bool full_names)
+{
+    struct symbols symbols = {.profile = profile, .pid = pid, .full_names = full_names};
+    elf_version(EV_CURRENT);
+    symbols.file_of_mapping = heap_realloc(NULL, profile->n_mappings, sizeof *symbols.file_of_mapping);
+    symbols.bias = heap_realloc(NULL, profile->n_mappings, sizeof *symbols.bias);
+    for (uint32_t i = 0; i < profile->n_mappings; i++) {
+        const struct heap_mapping *mapping = &profile->mapping[i];
+        symbols.bias[i] = mapping->bias;
+        symbols.file_of_mapping[i] = is_wanted(profile, i) ? file_of(&symbols, mapping) : HEAP_NONE;
+        uint32_t file = symbols.file_of_mapping[i];
+        if (file != HEAP_NONE && symbols.file[file].module != NULL && !mapping->has_bias &&
+            !find_bias(&symbols.file[file], mapping, &symbols.bias[i]))
+            symbols.file_of_mapping[i] = HEAP_NONE;
+    }
+    for (uint32_t i = 0; i < profile->n_locations; i++)
+        resolve_location(&symbols, i);
+    drop_own_frames(profile);
+    for (size_t i = 0; i < symbols.n_files; i++) {
+        if (symbols.file[i].dwfl != NULL)
+            dwfl_end(symbols.file[i].dwfl);
+        free(symbols.file[i].range);
+    }
+    free(symbols.file);
+    free(symbols.file_of_mapping);
+    free(symbols.bias);
+}
