@@ -70,8 +70,9 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
 #define FIELDS(X)                                                                                                      \
     X(live_bytes)                                                                                                      \
     X(live_blocks)                                                                                                     \
-    X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes)    \
-        X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)         \
+    X(cached_bytes)                                                                                                    \
+    X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes) X(superslabs)      \
+        X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)                       \
             X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
                 X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
                     X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \

@@ -2,10 +2,10 @@
 
 Usage: _stats_schema.py valid SCHEMA FILE...      each file's last line is an object that the schema describes, and its sums hold
        _stats_schema.py strict SCHEMA FILE        the schema refuses that object with any one thing changed
-       _stats_schema.py grows SCHEMA BEFORE AFTER nothing that only grows has fallen
+       _stats_schema.py grows SCHEMA RUN...       from RUN/one.json to RUN/two.json nothing that only grows has fallen
        _stats_schema.py documented SCHEMA TABLES HEADER
                                                   the schema, the tables of statistics.md and struct hak_stats have the same fields
-       _stats_schema.py xml FILE JSON             malloc_info's text, and the figures of JSON in it
+       _stats_schema.py xml RUN...                RUN/info.xml is malloc_info's, and has the figures of RUN/info.json
 """
 import copy
 import json
@@ -114,13 +114,14 @@ def counters_of(schema, stats):
                 yield f"{name}.{cause}", n
 
 
-def grows(schema, before, after):
+def grows(schema, *runs):
     schema = json.loads(pathlib.Path(schema).read_text())
-    before, after = dict(counters_of(schema, read(before))), dict(counters_of(schema, read(after)))
-    require(before.keys() == after.keys() and len(before) > 25, "counters are missing")
-    for name, n in before.items():
-        require(after[name] >= n, f"{name} fell from {n} to {after[name]}")
-    require(sum(after.values()) > sum(before.values()), "nothing happened")
+    for run in runs:
+        before, after = (dict(counters_of(schema, read(f"{run}/{name}.json"))) for name in ("one", "two"))
+        require(before.keys() == after.keys() and len(before) > 25, f"{run}: counters are missing")
+        for name, n in before.items():
+            require(after[name] >= n, f"{run}: {name} fell from {n} to {after[name]}")
+        require(sum(after.values()) > sum(before.values()), f"{run}: nothing happened")
 
 
 def rows_of(text, title):
@@ -154,8 +155,7 @@ def documented(schema, tables, header):
             f"struct hak_stats and the schema differ: {(members - elsewhere) ^ (schema['properties'].keys() - only_here)}")
 
 
-def xml_text(path, stats):
-    root, stats = xml.etree.ElementTree.parse(path).getroot(), read(stats)
+def compare_xml(root, stats):
     require(root.tag == "malloc" and root.get("version") == "1", "no <malloc version='1'>")
     heap = root.find("heap")
     require([child.tag for child in root][0] == "heap" and heap.get("nr") == "0", "no <heap nr='0'> at the beginning")
@@ -178,6 +178,11 @@ def xml_text(path, stats):
         require(size == {"to": entry["block_bytes"], "total": free_blocks * entry["block_bytes"], "count": free_blocks,
                          "slabs": entry["slabs"], "live": entry["live_blocks"], "cached": entry["cached_blocks"],
                          "dirty": entry["dirty_bytes"]}, f"<size> {size} of {entry}")
+
+
+def xml_text(*runs):
+    for run in runs:
+        compare_xml(xml.etree.ElementTree.parse(f"{run}/info.xml").getroot(), read(f"{run}/info.json"))
 
 
 if __name__ == "__main__":

@@ -110,20 +110,26 @@ step "the schema, the tables of statistics.md and struct hak_stats have the same
 ask documented "$schema" "$HAKMEM_SOURCE_DIR/docs/statistics.md" "$HAKMEM_SOURCE_DIR/include/hakmem/hakmem.h"
 
 step "in the process, at exit on stderr, at exit in a file; under each profile and mode"
+runs=()
 for setting in HAKMEM_TINY_PROFILE={conservative,hot,off,full} HAKMEM_SECURE=1 HAKMEM_GUARD_SAMPLE=20 HAKMEM_BUDGET=256M \
     HAKMEM_PROFILE=/dev/null; do
-    env "$setting" HAKMEM_PROFILE_INTERVAL=4096 HAKMEM_STATS=json ./work 3 2> exit.err || fail "$setting: status $?"
-    env "$setting" HAKMEM_PROFILE_INTERVAL=4096 HAKMEM_STATS="$work/exit.json" ./work 3 2> /dev/null || fail "$setting: status $?"
-    ask valid "$schema" one.json two.json info.json exit.err exit.json
-    ask grows "$schema" one.json two.json
-    ask xml info.xml info.json
-    # Rounding is there if the heap profile is on, which is last.
+    run=$work/${setting//\//_}
+    mkdir "$run"
+    pushd "$run" > /dev/null
+    env "$setting" HAKMEM_PROFILE_INTERVAL=4096 HAKMEM_STATS="$run/exit.json" ../work 3 2> /dev/null || fail "$setting: status $?"
+    env "$setting" HAKMEM_PROFILE_INTERVAL=4096 HAKMEM_STATS=json ../work 3 2> exit.err || fail "$setting: status $?"
     if [[ $setting != HAKMEM_PROFILE=* ]] && grep -q rounding_ two.json exit.json; then fail "$setting: rounding without a profile"; fi
+    popd > /dev/null
+    runs+=("$run")
 done
-[[ $(stat_of rounding_bytes two.json) -gt 0 ]] || fail "the heap profile's rounding is not in the statistics"
+[[ $(stat_of rounding_bytes "$run/two.json") -gt 0 ]] || fail "the heap profile's rounding is not in the statistics"
+ask valid "$schema" "${runs[@]/%//one.json}" "${runs[@]/%//two.json}" "${runs[@]/%//info.json}" "${runs[@]/%//exit.err}" \
+    "${runs[@]/%//exit.json}"
+ask grows "$schema" "${runs[@]}"
+ask xml "${runs[@]}"
 
 step "the schema refuses what is wrong"
-ask strict "$schema" two.json
+ask strict "$schema" "$run/two.json"
 
 step "nothing is cut, however many threads there are"
 HAKMEM_STATS=json ./work 700 2> many.err

@@ -30,7 +30,8 @@
     X(cached_blocks)                                                                                                   \
     X(committed_bytes)                                                                                                 \
     X(peak_committed_bytes)                                                                                            \
-    X(reserved_bytes) X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)    \
+    X(reserved_bytes)                                                                                                  \
+    X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)                      \
         X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)            \
             X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list)             \
                 X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class)    \
@@ -41,9 +42,10 @@
     X(refills)                                                                                                         \
     X(flushes)                                                                                                         \
     X(threads)                                                                                                         \
-    X(arenas) X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals)           \
-        X(budget_reliefs) X(sampled_total) X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes)    \
-            X(waiting_blocks) X(waiting_bytes)
+    X(arenas)                                                                                                          \
+    X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)   \
+        X(sampled_total) X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes) X(waiting_blocks)    \
+            X(waiting_bytes)
 #define ROUNDING(X) X(rounding_bytes) X(rounding_of_bytes) X(rounding_samples)
 #define ONE(name) +1
 enum {
