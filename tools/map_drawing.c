@@ -251,13 +251,11 @@ static void draw_tile(struct canvas *c, const struct share *share, uint64_t whol
 /* The four parts of what is committed, their sum, and what the system says. */
 static double draw_shares(struct canvas *c, double y)
 {
-    const struct hak_stats *s = &c->map->snapshot->census.stats;
-    const struct share shares[] = {{"live", s->live_bytes, MAP_TONE_USED},
-                                   {"cached by threads", s->cached_bytes, MAP_TONE_MAGAZINE},
-                                   {"free in slabs", c->map->free_bytes, MAP_TONE_FREE},
-                                   {"waiting to go back", c->map->idle_bytes, MAP_TONE_IDLE},
-                                   {"committed", s->committed_bytes, MAP_N_TONES},
-                                   {"resident, whole process", c->map->snapshot->resident_bytes, MAP_N_TONES}};
+    const struct map *m = c->map;
+    const struct share shares[] = {
+        {"live", m->live_bytes, MAP_TONE_USED},          {"cached by threads", m->cached_bytes, MAP_TONE_MAGAZINE},
+        {"free in slabs", m->free_bytes, MAP_TONE_FREE}, {"waiting to go back", m->idle_bytes, MAP_TONE_IDLE},
+        {"committed", m->committed_bytes, MAP_N_TONES},  {"resident, whole process", m->resident_bytes, MAP_N_TONES}};
     const double gap = 12, w = (WIDTH - 2 * MARGIN - 5 * gap) / 6;
     uint64_t whole = 0;
     for (unsigned i = 0; i < 4; i++)

@@ -180,18 +180,7 @@ static void any_bytes_at_all(void **state)
     (void)state;
     uint32_t seed = 42;
     for (int round = 0; round < 300; round++) {
-        struct snapshot s = make_snapshot("bytes", 8);
-        for (size_t i = 0; i < 8; i++) {
-            struct snapshot_superslab *ss = &s.superslabs[i];
-            unsigned char *bytes = (unsigned char *)ss;
-            for (size_t k = 0; k < sizeof *ss; k++)
-                bytes[k] = (unsigned char)(next_number(&seed) >> (next_number(&seed) % 9));
-            ss->address = FIRST_ADDRESS + i * SUPERSLAB_BYTES;
-            ss->state = (uint8_t)(next_number(&seed) % 9);
-            ss->tier = (uint8_t)(next_number(&seed) % 4);
-            for (unsigned k = 0; k < SUPERSLAB_SLABS; k++)
-                ss->slot[k].state = (uint8_t)(next_number(&seed) % 11);
-        }
+        struct snapshot s = make_noise(8, &seed);
         struct map map = map_of(&s);
         check_sums(&map);
         map_drop(&map);
