@@ -78,7 +78,8 @@ class Heap {
         });
         this.sample = -1;
         this.at = 0; // in bytes: where the next sample begins
-        this.keyframes = [];
+        this.keyframes = []; // of every so many samples, in full; of a huge heap each takes some 10 MiB
+        this.every = n > 20000 ? 8 * KEYFRAME_EVERY : KEYFRAME_EVERY;
         this.seek(0);
     }
 
@@ -136,7 +137,7 @@ class Heap {
     keep() {
         const copies = {};
         for (const [name, array] of Object.entries(this.fields)) copies[name] = array.slice();
-        this.keyframes[this.sample / KEYFRAME_EVERY] = { at: this.at, copies };
+        this.keyframes[this.sample / this.every] = { at: this.at, copies };
     }
 
     restore(keyframe, sample) {
@@ -146,12 +147,12 @@ class Heap {
     }
 
     seek(sample) {
-        const index = Math.floor(sample / KEYFRAME_EVERY), known = Math.min(index, this.keyframes.length - 1);
-        if (sample < this.sample || known * KEYFRAME_EVERY > this.sample)
-            this.restore(this.keyframes[known], known * KEYFRAME_EVERY);
+        const index = Math.floor(sample / this.every), known = Math.min(index, this.keyframes.length - 1);
+        if (sample < this.sample || known * this.every > this.sample)
+            this.restore(this.keyframes[known], known * this.every);
         while (this.sample < sample) {
             this.takeSample();
-            if (this.sample % KEYFRAME_EVERY === 0 && this.keyframes.length <= this.sample / KEYFRAME_EVERY) this.keep();
+            if (this.sample % this.every === 0 && this.keyframes.length <= this.sample / this.every) this.keep();
         }
     }
 
@@ -1032,7 +1033,7 @@ class Page {
 
 async function start() {
     const info = JSON.parse(byId('data').textContent);
-    if (typeof DecompressionStream === 'undefined') throw new Error('this browser cannot unpack it (Chromium 80, Firefox 113, Safari 16.4 or later can)');
+    if (typeof DecompressionStream === 'undefined') throw new Error('this browser cannot unpack it (Chromium 99, Firefox 113, Safari 16.4 or later can)');
     window.hakmemMap = new Page(info, await inflate(info.packed)); // also for tests
 }
 
