@@ -28,16 +28,17 @@ static json_t *lower_case(const char *text)
 
 static json_t *totals(const struct map *map)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "live_bytes", number(map->live_bytes), "cached_bytes", number(map->cached_bytes),
-                     "committed_bytes", number(map->committed_bytes), "resident_bytes", number(map->resident_bytes),
-                     "memory_bytes", number(map->memory_bytes), "used_bytes", number(map->used_bytes), "free_bytes",
-                     number(map->free_bytes), "idle_bytes", number(map->idle_bytes), "superslabs_hot",
-                     number(map->rows_of_kind[MAP_HOT]), "superslabs_draining", number(map->rows_of_kind[MAP_DRAINING]),
-                     "superslabs_free", number(map->rows_of_kind[MAP_FREE]), "superslabs_cached",
-                     number(map->rows_of_kind[MAP_CACHED]), "runs", number(map->runs), "run_superslabs",
-                     number(map->run_superslabs), "run_bytes", number(map->run_bytes), "spans", number(map->spans),
-                     "span_bytes", number(map->span_bytes));
+                     "live_memory_bytes", number(map->live_memory_bytes), "cached_memory_bytes",
+                     number(map->cached_memory_bytes), "committed_bytes", number(map->committed_bytes),
+                     "resident_bytes", number(map->resident_bytes), "memory_bytes", number(map->memory_bytes),
+                     "used_bytes", number(map->used_bytes), "free_bytes", number(map->free_bytes), "idle_bytes",
+                     number(map->idle_bytes), "superslabs_hot", number(map->rows_of_kind[MAP_HOT]),
+                     "superslabs_draining", number(map->rows_of_kind[MAP_DRAINING]), "superslabs_free",
+                     number(map->rows_of_kind[MAP_FREE]), "superslabs_cached", number(map->rows_of_kind[MAP_CACHED]),
+                     "runs", number(map->runs), "run_superslabs", number(map->run_superslabs), "run_bytes",
+                     number(map->run_bytes), "spans", number(map->spans), "span_bytes", number(map->span_bytes));
 }
 
 static json_t *classes(const struct map *map)

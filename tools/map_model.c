@@ -274,6 +274,9 @@ static void take_census(struct map *map)
     map->cached_bytes = least(s->cached_bytes, MOST_BYTES);
     map->committed_bytes = least(s->committed_bytes, MOST_BYTES);
     map->resident_bytes = least(map->snapshot->resident_bytes, MOST_BYTES);
+    const double sum = (double)map->live_bytes + (double)map->cached_bytes;
+    map->cached_memory_bytes = sum == 0 ? 0 : (uint64_t)((double)map->used_bytes * ((double)map->cached_bytes / sum) + 0.5);
+    map->live_memory_bytes = map->used_bytes - map->cached_memory_bytes;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         struct map_class *class = &map->classes[c];
         class->cached_blocks = least(map->snapshot->census.classes[c].cached_blocks, class->used_blocks);

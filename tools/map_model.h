@@ -77,6 +77,9 @@ struct map {
     size_t rows_of_kind[MAP_N_ROW_KINDS];
     uint64_t spans, span_bytes, runs, run_bytes, run_superslabs;
     uint64_t memory_bytes, used_bytes, free_bytes, idle_bytes;
+    /* used_bytes in the proportion of live_bytes and cached_bytes, whose sum it is, but where blocks are not in memory as a
+     * whole: those with pages of their own, in hardened mode. */
+    uint64_t live_memory_bytes, cached_memory_bytes;
     struct map_class classes[CENSUS_CLASSES]; /* by class id; CLASS_END: spans, CLASS_END + 1: runs */
 };
 

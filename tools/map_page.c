@@ -310,9 +310,10 @@ static json_t *sums_of(const struct map_page *page, const struct map *map)
     json_t *rows = json_array();
     for (unsigned kind = 0; kind < MAP_N_ROW_KINDS; kind++)
         json_array_append_new(rows, number(map->rows_of_kind[kind]));
-    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds",
+    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds",
                      (double)(int64_t)(s->time_ns - page->first_ns) / 1e9, "live", number(map->live_bytes), "cached",
                      number(map->cached_bytes), "free", number(map->free_bytes), "idle", number(map->idle_bytes),
+                     "live_memory", number(map->live_memory_bytes), "cached_memory", number(map->cached_memory_bytes),
                      "committed", number(map->committed_bytes), "resident", number(map->resident_bytes), "torn",
                      number(s->n_torn), "rows", rows, "runs", number(map->runs), "run_superslabs",
                      number(map->run_superslabs), "run_bytes", number(map->run_bytes), "spans", number(map->spans),

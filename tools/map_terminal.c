@@ -308,14 +308,13 @@ static void print_use(struct pen *pen, const struct map *map)
 
 static void print_bar_of_all(struct pen *pen, const struct map *map)
 {
-    const struct part parts[] = {{map->live_bytes, MAP_TONE_USED, '#'},
-                                 {map->cached_bytes, MAP_TONE_MAGAZINE, 'm'},
+    const struct part parts[] = {{map->live_memory_bytes, MAP_TONE_USED, '#'},
+                                 {map->cached_memory_bytes, MAP_TONE_MAGAZINE, 'm'},
                                  {map->free_bytes, MAP_TONE_FREE, '-'},
                                  {map->idle_bytes, MAP_TONE_IDLE, 'w'}};
-    const uint64_t whole = map->live_bytes + map->cached_bytes + map->free_bytes + map->idle_bytes;
-    if (whole == 0)
+    if (map->memory_bytes == 0)
         return;
-    put_bar(pen, parts, 4, whole, bar_columns(pen, 0));
+    put_bar(pen, parts, 4, map->memory_bytes, bar_columns(pen, 0));
     end_line(pen);
 }
 

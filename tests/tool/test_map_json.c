@@ -58,6 +58,8 @@ static void parts_add_up(void **state)
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(sum_of(rows, fields[i]), integer(totals, fields[i]));
     assert_int_equal(sum_of(json_object_get(json, "classes"), "free_bytes"), integer(totals, "free_bytes"));
+    assert_int_equal(integer(totals, "live_memory_bytes") + integer(totals, "cached_memory_bytes"),
+                     integer(totals, "used_bytes"));
     size_t i;
     json_t *row;
     json_array_foreach((json_t *)(uintptr_t)rows, i, row)
