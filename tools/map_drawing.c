@@ -226,8 +226,8 @@ static double draw_title(struct canvas *c, double y)
 
 struct share {
     const char *name;
-    uint64_t bytes;
-    enum map_tone tone; /* MAP_N_TONES: none */
+    uint64_t bytes, memory_bytes; /* what of it is in memory */
+    enum map_tone tone;           /* MAP_N_TONES: none */
 };
 
 static void draw_tile(struct canvas *c, const struct share *share, uint64_t whole, double x, double y, double w)
@@ -245,23 +245,21 @@ static void draw_tile(struct canvas *c, const struct share *share, uint64_t whol
     put_text(c, tone(c, MAP_TONE_TEXT), 20, true, LEFT, x + 14, y + 51, map_bytes_text(share->bytes, text));
     if (share->tone != MAP_N_TONES && whole > 0)
         put_format(c, tone(c, MAP_TONE_MUTED), 12, RIGHT, x + w - 14, y + 50, "%.0f %%",
-                   (double)share->bytes * 100 / (double)whole);
+                   (double)share->memory_bytes * 100 / (double)whole);
 }
 
 /* The four parts of what is committed, their sum, and what the system says. */
 static double draw_shares(struct canvas *c, double y)
 {
-    const struct hak_stats *s = &c->map->snapshot->census.stats;
-    const struct share shares[] = {{"live", s->live_bytes, MAP_TONE_USED},
-                                   {"cached by threads", s->cached_bytes, MAP_TONE_MAGAZINE},
-                                   {"free in slabs", c->map->free_bytes, MAP_TONE_FREE},
-                                   {"waiting to go back", c->map->idle_bytes, MAP_TONE_IDLE},
-                                   {"committed", s->committed_bytes, MAP_N_TONES},
-                                   {"resident, whole process", c->map->snapshot->resident_bytes, MAP_N_TONES}};
+    const struct map *m = c->map;
+    const struct share shares[] = {{"live", m->live_bytes, m->live_memory_bytes, MAP_TONE_USED},
+                                   {"cached by threads", m->cached_bytes, m->cached_memory_bytes, MAP_TONE_MAGAZINE},
+                                   {"free in slabs", m->free_bytes, m->free_bytes, MAP_TONE_FREE},
+                                   {"waiting to go back", m->idle_bytes, m->idle_bytes, MAP_TONE_IDLE},
+                                   {"committed", m->committed_bytes, 0, MAP_N_TONES},
+                                   {"resident, whole process", m->resident_bytes, 0, MAP_N_TONES}};
     const double gap = 12, w = (WIDTH - 2 * MARGIN - 5 * gap) / 6;
-    uint64_t whole = 0;
-    for (unsigned i = 0; i < 4; i++)
-        whole += shares[i].bytes;
+    const uint64_t whole = m->memory_bytes;
     for (unsigned i = 0; i < 6; i++)
         if (i < 5 || shares[i].bytes > 0)
             draw_tile(c, &shares[i], whole, MARGIN + i * (w + gap), y, w);
@@ -269,7 +267,7 @@ static double draw_shares(struct canvas *c, double y)
     double x = MARGIN;
     fill_rectangle(c, tone(c, MAP_TONE_NOTHING), MARGIN, y, WIDTH - 2 * MARGIN, 24);
     for (unsigned i = 0; i < 4 && whole > 0; i++) {
-        const double part = (WIDTH - 2 * MARGIN) * (double)shares[i].bytes / (double)whole;
+        const double part = (WIDTH - 2 * MARGIN) * (double)shares[i].memory_bytes / (double)whole;
         fill_rectangle(c, tone(c, shares[i].tone), x, y, part, 24);
         if (shares[i].tone == MAP_TONE_IDLE)
             hatch(c, x, y, part, 24);

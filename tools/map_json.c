@@ -28,17 +28,17 @@ static json_t *lower_case(const char *text)
 
 static json_t *totals(const struct map *map)
 {
-    const struct hak_stats *s = &map->snapshot->census.stats;
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                     "live_bytes", number(s->live_bytes), "cached_bytes", number(s->cached_bytes), "committed_bytes",
-                     number(s->committed_bytes), "resident_bytes", number(map->snapshot->resident_bytes),
-                     "memory_bytes", number(map->memory_bytes), "used_bytes", number(map->used_bytes), "free_bytes",
-                     number(map->free_bytes), "idle_bytes", number(map->idle_bytes), "superslabs_hot",
-                     number(map->rows_of_kind[MAP_HOT]), "superslabs_draining", number(map->rows_of_kind[MAP_DRAINING]),
-                     "superslabs_free", number(map->rows_of_kind[MAP_FREE]), "superslabs_cached",
-                     number(map->rows_of_kind[MAP_CACHED]), "runs", number(map->runs), "run_superslabs",
-                     number(map->run_superslabs), "run_bytes", number(map->run_bytes), "spans", number(map->spans),
-                     "span_bytes", number(map->span_bytes));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "live_bytes", number(map->live_bytes), "cached_bytes", number(map->cached_bytes),
+                     "live_memory_bytes", number(map->live_memory_bytes), "cached_memory_bytes",
+                     number(map->cached_memory_bytes), "committed_bytes", number(map->committed_bytes),
+                     "resident_bytes", number(map->resident_bytes), "memory_bytes", number(map->memory_bytes),
+                     "used_bytes", number(map->used_bytes), "free_bytes", number(map->free_bytes), "idle_bytes",
+                     number(map->idle_bytes), "superslabs_hot", number(map->rows_of_kind[MAP_HOT]),
+                     "superslabs_draining", number(map->rows_of_kind[MAP_DRAINING]), "superslabs_free",
+                     number(map->rows_of_kind[MAP_FREE]), "superslabs_cached", number(map->rows_of_kind[MAP_CACHED]),
+                     "runs", number(map->runs), "run_superslabs", number(map->run_superslabs), "run_bytes",
+                     number(map->run_bytes), "spans", number(map->spans), "span_bytes", number(map->span_bytes));
 }
 
 static json_t *classes(const struct map *map)
@@ -115,7 +115,7 @@ static json_t *row_object(const struct map *map, const struct map_row *row)
                             number(row->free_bytes), "idle_bytes", number(row->idle_bytes));
     if (row->kind == MAP_RUN) {
         json_object_set_new(one, "run_superslabs", number(row->n_superslabs));
-        json_object_set_new(one, "run_bytes", number(row->ss->run_bytes));
+        json_object_set_new(one, "run_bytes", number(row->run_bytes));
     } else if (row->kind == MAP_HOT || row->kind == MAP_DRAINING || row->kind == MAP_FREE) {
         json_object_set_new(one, "slots", slots(map, row));
     }

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* More than any heap has; and so little that sums of some thousand are whole. */
+static const uint64_t MOST_BYTES = (uint64_t)1 << 50;
+
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -219,7 +222,8 @@ static size_t fill_run(struct map *map, struct map_row *row, size_t n_behind)
         row->memory_bytes += prefix_bytes(&ss[n++]);
     row->n_superslabs = (uint32_t)n;
     row->capacity_bytes = n * SUPERSLAB_BYTES;
-    row->used_bytes = least(ss->run_bytes, row->memory_bytes);
+    row->run_bytes = least(ss->run_bytes, (uint64_t)1 << ADDRESS_BITS);
+    row->used_bytes = least(row->run_bytes, row->memory_bytes);
     row->free_bytes = row->memory_bytes - row->used_bytes;
     struct map_class *class = &map->classes[CLASS_END + 1];
     class->slabs += n * SUPERSLAB_SLABS;
@@ -229,7 +233,7 @@ static size_t fill_run(struct map *map, struct map_row *row, size_t n_behind)
     class->used_bytes += row->used_bytes;
     class->free_bytes += row->free_bytes;
     map->runs++;
-    map->run_bytes += ss->run_bytes;
+    map->run_bytes += row->run_bytes;
     map->run_superslabs += n;
     return n - 1;
 }
@@ -264,8 +268,16 @@ int map_row_fullness(const struct map_row *row)
 
 /* ---- All of it ------------------------------------------------------------------------------------------------------- */
 
-static void take_cached(struct map *map)
+static void take_census(struct map *map)
 {
+    const struct hak_stats *s = &map->snapshot->census.stats;
+    map->live_bytes = least(s->live_bytes, MOST_BYTES);
+    map->cached_bytes = least(s->cached_bytes, MOST_BYTES);
+    map->committed_bytes = least(s->committed_bytes, MOST_BYTES);
+    map->resident_bytes = least(map->snapshot->resident_bytes, MOST_BYTES);
+    const double sum = (double)map->live_bytes + (double)map->cached_bytes;
+    map->cached_memory_bytes = sum == 0 ? 0 : (uint64_t)((double)map->used_bytes * ((double)map->cached_bytes / sum) + 0.5);
+    map->live_memory_bytes = map->used_bytes - map->cached_memory_bytes;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         struct map_class *class = &map->classes[c];
         class->cached_blocks = least(map->snapshot->census.classes[c].cached_blocks, class->used_blocks);
@@ -282,7 +294,7 @@ int map_make(const struct snapshot *snapshot, struct map *out)
     for (size_t i = 0; i < snapshot->n_superslabs; i++)
         if (snapshot->superslabs[i].state != SUPERSLAB_ABSENT)
             i += fill_row(out, &out->rows[out->n_rows++], &snapshot->superslabs[i], snapshot->n_superslabs - i - 1);
-    take_cached(out);
+    take_census(out);
     return 0;
 }
 

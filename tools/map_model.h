@@ -49,6 +49,7 @@ struct map_row {
     uint64_t used_bytes;     /* in blocks */
     uint64_t free_bytes;     /* in slabs and spans in use, beside their blocks */
     uint64_t idle_bytes;     /* where no block is: EMPTY slots, CACHED SuperSlabs */
+    uint64_t run_bytes;      /* of the run's block */
     uint64_t capacity_bytes; /* of its slabs and spans, whatever of them is in memory: what its tier goes by */
 };
 
@@ -69,11 +70,16 @@ struct map_class {
 
 struct map {
     const struct snapshot *snapshot;
+    uint64_t live_bytes, cached_bytes, committed_bytes,
+        resident_bytes; /* as the snapshot has them, but for what cannot be */
     size_t n_rows;
     struct map_row *rows; /* by address */
     size_t rows_of_kind[MAP_N_ROW_KINDS];
     uint64_t spans, span_bytes, runs, run_bytes, run_superslabs;
     uint64_t memory_bytes, used_bytes, free_bytes, idle_bytes;
+    /* used_bytes in the proportion of live_bytes and cached_bytes, whose sum it is, but where blocks are not in memory as a
+     * whole: those with pages of their own, in hardened mode. */
+    uint64_t live_memory_bytes, cached_memory_bytes;
     struct map_class classes[CENSUS_CLASSES]; /* by class id; CLASS_END: spans, CLASS_END + 1: runs */
 };
 

@@ -190,7 +190,7 @@ static void fill_row(const struct map *map, const struct map_row *from, struct p
     }
     to->memory_bytes = from->memory_bytes;
     to->n_superslabs = from->kind == MAP_RUN ? from->n_superslabs : 0;
-    to->run_bytes = from->kind == MAP_RUN ? from->ss->run_bytes : 0;
+    to->run_bytes = from->kind == MAP_RUN ? from->run_bytes : 0;
 }
 
 /* The sample's rows in the order of their numbers; those that were not there before get the next ones. */
@@ -307,14 +307,14 @@ static json_t *number(uint64_t value)
 static json_t *sums_of(const struct map_page *page, const struct map *map)
 {
     const struct snapshot *s = map->snapshot;
-    const struct hak_stats *t = &s->census.stats;
     json_t *rows = json_array();
     for (unsigned kind = 0; kind < MAP_N_ROW_KINDS; kind++)
         json_array_append_new(rows, number(map->rows_of_kind[kind]));
-    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds",
-                     (double)(int64_t)(s->time_ns - page->first_ns) / 1e9, "live", number(t->live_bytes), "cached",
-                     number(t->cached_bytes), "free", number(map->free_bytes), "idle", number(map->idle_bytes),
-                     "committed", number(t->committed_bytes), "resident", number(s->resident_bytes), "torn",
+    return json_pack("{s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "seconds",
+                     (double)(int64_t)(s->time_ns - page->first_ns) / 1e9, "live", number(map->live_bytes), "cached",
+                     number(map->cached_bytes), "free", number(map->free_bytes), "idle", number(map->idle_bytes),
+                     "live_memory", number(map->live_memory_bytes), "cached_memory", number(map->cached_memory_bytes),
+                     "committed", number(map->committed_bytes), "resident", number(map->resident_bytes), "torn",
                      number(s->n_torn), "rows", rows, "runs", number(map->runs), "run_superslabs",
                      number(map->run_superslabs), "run_bytes", number(map->run_bytes), "spans", number(map->spans),
                      "span_bytes", number(map->span_bytes));

@@ -78,7 +78,8 @@ class Heap {
         });
         this.sample = -1;
         this.at = 0; // in bytes: where the next sample begins
-        this.keyframes = [];
+        this.keyframes = []; // of every so many samples, in full; of a huge heap each takes some 10 MiB
+        this.every = n > 20000 ? 8 * KEYFRAME_EVERY : KEYFRAME_EVERY;
         this.seek(0);
     }
 
@@ -136,7 +137,7 @@ class Heap {
     keep() {
         const copies = {};
         for (const [name, array] of Object.entries(this.fields)) copies[name] = array.slice();
-        this.keyframes[this.sample / KEYFRAME_EVERY] = { at: this.at, copies };
+        this.keyframes[this.sample / this.every] = { at: this.at, copies };
     }
 
     restore(keyframe, sample) {
@@ -146,12 +147,12 @@ class Heap {
     }
 
     seek(sample) {
-        const index = Math.floor(sample / KEYFRAME_EVERY), known = Math.min(index, this.keyframes.length - 1);
-        if (sample < this.sample || known * KEYFRAME_EVERY > this.sample)
-            this.restore(this.keyframes[known], known * KEYFRAME_EVERY);
+        const index = Math.floor(sample / this.every), known = Math.min(index, this.keyframes.length - 1);
+        if (sample < this.sample || known * this.every > this.sample)
+            this.restore(this.keyframes[known], known * this.every);
         while (this.sample < sample) {
             this.takeSample();
-            if (this.sample % KEYFRAME_EVERY === 0 && this.keyframes.length <= this.sample / KEYFRAME_EVERY) this.keep();
+            if (this.sample % this.every === 0 && this.keyframes.length <= this.sample / this.every) this.keep();
         }
     }
 
@@ -706,12 +707,15 @@ class Detail {
 
 /* ---- Totals, tiers, legend, classes ------------------------------------------------------------------------------------------ */
 
+/* Name, its figure, what of it is in memory, tone. The first two differ where blocks are not in memory as a whole. */
 const PARTS = [
-    ['live', 'live', 'used'],
-    ['cached by threads', 'cached', 'magazine'],
-    ['free in slabs', 'free', 'free'],
-    ['waiting to go back', 'idle', 'idle'],
+    ['live', 'live', 'live_memory', 'used'],
+    ['cached by threads', 'cached', 'cached_memory', 'magazine'],
+    ['free in slabs', 'free', 'free', 'free'],
+    ['waiting to go back', 'idle', 'idle', 'idle'],
 ];
+
+const memoryOf = (sample) => PARTS.reduce((sum, part) => sum + sample[part[2]], 0);
 
 function swatch(color, hatched) {
     const box = make('span', hatched ? 'swatch idle-hatch' : 'swatch');
@@ -720,21 +724,21 @@ function swatch(color, hatched) {
 }
 
 function showTotals(sample, colors) {
-    const whole = PARTS.reduce((sum, part) => sum + sample[part[1]], 0), list = byId('totals'), bar = byId('bar');
+    const whole = memoryOf(sample), list = byId('totals'), bar = byId('bar');
     list.replaceChildren();
     bar.replaceChildren();
-    const add = (name, bytes, tone) => {
+    const add = (name, bytes, inMemory, tone) => {
         const term = make('dt');
         term.append(tone ? swatch(colors.tone[tone], tone === 'idle') : make('span', 'no-swatch'), name);
-        const share = tone && whole > 0 ? Math.round((bytes * 100) / whole) + ' %' : '';
+        const share = tone && whole > 0 ? Math.round((inMemory * 100) / whole) + ' %' : '';
         list.append(term, make('dd', 'amount', bytesText(bytes)), make('dd', 'share', share));
         if (!tone || whole === 0) return;
         const part = make('span', tone === 'idle' ? 'idle-hatch' : '');
         part.style.backgroundColor = colors.tone[tone];
-        part.style.width = (bytes * 100) / whole + '%';
+        part.style.width = (inMemory * 100) / whole + '%';
         bar.append(part);
     };
-    for (const [name, field, tone] of PARTS) add(name, sample[field], tone);
+    for (const [name, field, memory, tone] of PARTS) add(name, sample[field], sample[memory], tone);
     add('committed', sample.committed);
     if (sample.resident > 0) add('resident (process)', sample.resident);
 }
@@ -865,7 +869,7 @@ class Timeline {
     /* Stacked areas of the four parts. */
     chart() {
         const samples = this.info.samples, chart = byId('chart'), n = samples.length;
-        const sums = samples.map((sample) => PARTS.reduce((sum, part) => sum + sample[part[1]], 0));
+        const sums = samples.map(memoryOf);
         const most = Math.max(1, ...sums), base = new Array(n).fill(0);
         byId('most').textContent = bytesText(most);
         chart.setAttribute('viewBox', '0 0 1000 100');
@@ -877,7 +881,7 @@ class Timeline {
             return element;
         };
         const x = (i) => (((n === 1 ? 0 : i / (n - 1))) * 1000).toFixed(2), y = (bytes) => (100 - (bytes * 100) / most).toFixed(2);
-        for (const [, field, tone] of PARTS) {
+        for (const [, , field, tone] of PARTS) {
             const below = base.slice();
             samples.forEach((sample, i) => (base[i] += sample[field]));
             const over = base.map((bytes, i) => x(i) + ' ' + y(bytes)), under = below.map((bytes, i) => x(i) + ' ' + y(bytes)).reverse();
@@ -1032,7 +1036,7 @@ class Page {
 
 async function start() {
     const info = JSON.parse(byId('data').textContent);
-    if (typeof DecompressionStream === 'undefined') throw new Error('this browser cannot unpack it (Chromium 80, Firefox 113, Safari 16.4 or later can)');
+    if (typeof DecompressionStream === 'undefined') throw new Error('this browser cannot unpack it (Chromium 99, Firefox 113, Safari 16.4 or later can)');
     window.hakmemMap = new Page(info, await inflate(info.packed)); // also for tests
 }
 

@@ -295,29 +295,26 @@ static void print_name(struct pen *pen, const struct map *map)
 
 static void print_use(struct pen *pen, const struct map *map)
 {
-    const struct hak_stats *s = &map->snapshot->census.stats;
     struct flow flow = {.pen = pen};
-    flow_bytes(&flow, tone(MAP_TONE_USED), "live", s->live_bytes);
-    flow_bytes(&flow, tone(MAP_TONE_MAGAZINE), "cached", s->cached_bytes);
+    flow_bytes(&flow, tone(MAP_TONE_USED), "live", map->live_bytes);
+    flow_bytes(&flow, tone(MAP_TONE_MAGAZINE), "cached", map->cached_bytes);
     flow_bytes(&flow, tone(MAP_TONE_FREE), "free in slabs", map->free_bytes);
     flow_bytes(&flow, tone(MAP_TONE_IDLE), "waiting", map->idle_bytes);
-    flow_bytes(&flow, plain, "committed", s->committed_bytes);
-    if (map->snapshot->resident_bytes > 0)
-        flow_bytes(&flow, plain, "resident", map->snapshot->resident_bytes);
+    flow_bytes(&flow, plain, "committed", map->committed_bytes);
+    if (map->resident_bytes > 0)
+        flow_bytes(&flow, plain, "resident", map->resident_bytes);
     flow_end(&flow);
 }
 
 static void print_bar_of_all(struct pen *pen, const struct map *map)
 {
-    const struct hak_stats *s = &map->snapshot->census.stats;
-    const struct part parts[] = {{s->live_bytes, MAP_TONE_USED, '#'},
-                                 {s->cached_bytes, MAP_TONE_MAGAZINE, 'm'},
+    const struct part parts[] = {{map->live_memory_bytes, MAP_TONE_USED, '#'},
+                                 {map->cached_memory_bytes, MAP_TONE_MAGAZINE, 'm'},
                                  {map->free_bytes, MAP_TONE_FREE, '-'},
                                  {map->idle_bytes, MAP_TONE_IDLE, 'w'}};
-    const uint64_t whole = s->live_bytes + s->cached_bytes + map->free_bytes + map->idle_bytes;
-    if (whole == 0)
+    if (map->memory_bytes == 0)
         return;
-    put_bar(pen, parts, 4, whole, bar_columns(pen, 0));
+    put_bar(pen, parts, 4, map->memory_bytes, bar_columns(pen, 0));
     end_line(pen);
 }
 

@@ -107,6 +107,29 @@ static inline void put_mixture(struct snapshot_superslab *ss, uint32_t *seed)
     }
 }
 
+/* Any bytes at all, but for addresses; states, tiers and the rest are often what they may be. */
+static inline struct snapshot make_noise(size_t n_superslabs, uint32_t *seed)
+{
+    struct snapshot s = make_snapshot("noise", n_superslabs);
+    unsigned char *bytes = (unsigned char *)&s.census;
+    for (size_t k = 0; k < sizeof s.census; k++)
+        bytes[k] = (unsigned char)next_number(seed);
+    for (size_t i = 0; i < n_superslabs; i++) {
+        struct snapshot_superslab *ss = &s.superslabs[i];
+        bytes = (unsigned char *)ss;
+        for (size_t k = 0; k < sizeof *ss; k++)
+            bytes[k] = (unsigned char)(next_number(seed) >> (next_number(seed) % 9));
+        ss->address = FIRST_ADDRESS + i * SUPERSLAB_BYTES;
+        ss->state = (uint8_t)(next_number(seed) % 9);
+        ss->tier = (uint8_t)(next_number(seed) % 4);
+        for (unsigned k = 0; k < SUPERSLAB_SLABS; k++)
+            ss->slot[k].state = (uint8_t)(next_number(seed) % 11);
+    }
+    s.n_torn = next_number(seed);
+    s.resident_bytes = UINT64_MAX - next_number(seed);
+    return s;
+}
+
 /* The sums as the census has them, for what the snapshot holds. cached: one of so many blocks is in a magazine; 0: none. */
 static inline void take_census(struct snapshot *s, unsigned cached)
 {

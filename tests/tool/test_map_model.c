@@ -180,23 +180,30 @@ static void any_bytes_at_all(void **state)
     (void)state;
     uint32_t seed = 42;
     for (int round = 0; round < 300; round++) {
-        struct snapshot s = make_snapshot("bytes", 8);
-        for (size_t i = 0; i < 8; i++) {
-            struct snapshot_superslab *ss = &s.superslabs[i];
-            unsigned char *bytes = (unsigned char *)ss;
-            for (size_t k = 0; k < sizeof *ss; k++)
-                bytes[k] = (unsigned char)(next_number(&seed) >> (next_number(&seed) % 9));
-            ss->address = FIRST_ADDRESS + i * SUPERSLAB_BYTES;
-            ss->state = (uint8_t)(next_number(&seed) % 9);
-            ss->tier = (uint8_t)(next_number(&seed) % 4);
-            for (unsigned k = 0; k < SUPERSLAB_SLABS; k++)
-                ss->slot[k].state = (uint8_t)(next_number(&seed) % 11);
-        }
+        struct snapshot s = make_noise(8, &seed);
         struct map map = map_of(&s);
         check_sums(&map);
         map_drop(&map);
         drop_snapshot(&s);
     }
+}
+
+/* Hardened mode has blocks on pages of their own in a SuperSlab each: live are the usable bytes, in memory a few pages. */
+static void live_and_not_in_memory(void **state)
+{
+    (void)state;
+    struct snapshot s = make_snapshot("hardened", 3);
+    put_run(&s, 0, 3 * SUPERSLAB_BYTES);
+    for (size_t i = 0; i < 3; i++)
+        s.superslabs[i].dirty_prefix_bytes = PAGE;
+    s.census.stats.live_bytes = 2 * SUPERSLAB_BYTES;
+    s.census.stats.cached_bytes = SUPERSLAB_BYTES;
+    struct map map = map_of(&s);
+    check_sums(&map);
+    assert_int_equal(map.live_bytes, 2 * SUPERSLAB_BYTES);
+    assert_int_equal(map.cached_memory_bytes + map.live_memory_bytes, 3 * PAGE);
+    map_drop(&map);
+    drop_snapshot(&s);
 }
 
 static void larger_system_pages(void **state)
@@ -275,6 +282,7 @@ int main(void)
         cmocka_unit_test(a_run_of_a_thousand_is_one_row),
         cmocka_unit_test(what_makes_no_sense_is_torn_and_counted_as_waiting),
         cmocka_unit_test(any_bytes_at_all),
+        cmocka_unit_test(live_and_not_in_memory),
         cmocka_unit_test(larger_system_pages),
         cmocka_unit_test(sizes_as_text),
         cmocka_unit_test(names_are_cleaned),

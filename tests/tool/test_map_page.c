@@ -200,7 +200,7 @@ static void check_sample(const struct reader *r, const struct snapshot *s)
         assert_int_equal(got->kind, row->kind + 1);
         if (row->kind == MAP_RUN) {
             assert_int_equal(got->n_superslabs, row->n_superslabs);
-            assert_int_equal(got->run_bytes, row->ss->run_bytes);
+            assert_int_equal(got->run_bytes, row->run_bytes);
         }
         if (row->kind > MAP_FREE) {
             assert_int_equal(got->memory_bytes, row->memory_bytes);
@@ -350,6 +350,20 @@ static void edges(void **state)
     }
 }
 
+static void any_bytes_at_all(void **state)
+{
+    (void)state;
+    uint32_t seed = 9;
+    for (unsigned round = 0; round < 20; round++) {
+        struct snapshot s = make_noise(30, &seed);
+        char *text;
+        struct reader r = page_of(&s, &text);
+        close_page(&r);
+        free(text);
+        drop_snapshot(&s);
+    }
+}
+
 /* A process may call itself anything; 15 bytes suffice for mischief. */
 static void a_name_stays_text(void **state)
 {
@@ -443,6 +457,7 @@ int main(void)
         cmocka_unit_test(every_sample_is_in_the_page),
         cmocka_unit_test(a_hundred_samples_of_a_gibibyte_are_small),
         cmocka_unit_test(edges),
+        cmocka_unit_test(any_bytes_at_all),
         cmocka_unit_test(a_name_stays_text),
         cmocka_unit_test(the_page_stands_alone),
         cmocka_unit_test(the_sums_are_those_of_the_map),

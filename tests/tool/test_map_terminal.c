@@ -217,6 +217,20 @@ static void cells_in_colors(void **state)
     drop_snapshot(&s);
 }
 
+static void any_bytes_at_all(void **state)
+{
+    (void)state;
+    uint32_t seed = 7;
+    for (unsigned round = 0; round < 120; round++) {
+        struct snapshot s = make_noise(20, &seed);
+        char *text =
+            text_of(&s, (struct map_terminal){60 + round, (int)(round % 3), (int)(round % 9 / 3), round % 2 * 5});
+        check_width(text, 60 + round);
+        free(text);
+        drop_snapshot(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +241,7 @@ int main(void)
         cmocka_unit_test(the_worst_come_first),
         cmocka_unit_test(a_name_cannot_steer_the_terminal),
         cmocka_unit_test(cells_in_colors),
+        cmocka_unit_test(any_bytes_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
