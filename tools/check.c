@@ -25,7 +25,7 @@
 
 enum {
     LOOKS = 8,           /* at a running process, at each of which it must be found */
-    STOPS = 3,           /* of a process, likewise */
+    STOPS = 5,           /* of a process, likewise */
     FIRST_PAUSE_US = 500 /* before the second look, and twice as long before each further one */
 };
 #define PATIENCE_NS ((uint64_t)20 * 1000000000)
@@ -190,6 +190,14 @@ static int look_until_settled(struct target *target, bool stop, struct verdict *
 
 /* ---- What is said -------------------------------------------------------------------------------------------------- */
 
+static bool is_clean(const struct verdict *verdict)
+{
+    for (size_t i = 0; i < verdict->found.n; i++)
+        if (!verdict->found.at[i].excused)
+            return false;
+    return verdict->found.n_left_out == 0;
+}
+
 static void print_text(const struct target *target, const struct verdict *verdict)
 {
     const struct judged *judged = &verdict->judged;
@@ -201,14 +209,14 @@ static void print_text(const struct target *target, const struct verdict *verdic
             printf("heap: %s: ", rule_names[one->rule]);
         if (one->class_bytes != 0)
             printf("class of %" PRIu32 " bytes: ", one->class_bytes);
-        puts(one->text);
+        printf("%s%s\n", one->text, one->excused ? " (may be what a fork has cut off)" : "");
     }
     if (verdict->found.n_left_out != 0)
         printf("and %" PRIu64 " more\n", verdict->found.n_left_out);
     printf("process %d (%s): %s; %" PRIu64 " SuperSlabs, %" PRIu64 " slabs with %" PRIu64 " blocks in use, %" PRIu64
            " spans, %" PRIu64 " runs, %" PRIu64 " threads with %" PRIu64 " cached blocks; %u look%s, %" PRIu64
            " KiB read\n",
-           (int)target->pid, target->name, verdict->found.n == 0 ? "clean" : "violations found", judged->superslabs,
+           (int)target->pid, target->name, is_clean(verdict) ? "clean" : "violations found", judged->superslabs,
            judged->slabs, judged->blocks_in_use, judged->spans, judged->runs, judged->threads, judged->cached_blocks,
            verdict->n_looks, verdict->n_looks == 1 ? "" : "s", verdict->bytes_read / KIB);
 }
@@ -217,9 +225,16 @@ static json_t *json_of_violation(const struct violation *one)
 {
     char address[24];
     snprintf(address, sizeof address, "%#" PRIx64, one->address);
-    return json_pack("{s:s, s:s?, s:I, s:s}", "rule", rule_names[one->rule], "address",
-                     one->address == 0 ? NULL : address, "class_bytes", (json_int_t)one->class_bytes, "text",
-                     one->text);
+    return json_pack("{s:s, s:s?, s:I, s:s, s:b}", "rule", rule_names[one->rule], "address",
+                     one->address == 0 ? NULL : address, "class_bytes", (json_int_t)one->class_bytes, "text", one->text,
+                     "excused", (int)one->excused);
+}
+
+static int refuse_json(json_t *given_up, const char *why)
+{
+    tool_complain("cannot write the output: %s", why);
+    json_decref(given_up);
+    return TOOL_USAGE;
 }
 
 static int print_json(const struct target *target, const struct verdict *verdict, bool stopped)
@@ -227,21 +242,19 @@ static int print_json(const struct target *target, const struct verdict *verdict
     const struct judged *judged = &verdict->judged;
     json_t *list = json_array();
     for (size_t i = 0; i < verdict->found.n; i++)
-        json_array_append_new(list, json_of_violation(&verdict->found.at[i]));
+        if (json_array_append_new(list, json_of_violation(&verdict->found.at[i])) != 0)
+            return refuse_json(list, "no memory");
     json_t *name = json_string(target->name); /* NULL: it is no UTF-8 */
     json_t *all = json_pack(
         "{s:i, s:o, s:s, s:b, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "pid", (int)target->pid,
-        "name", name == NULL ? json_null() : name, "version", target->anchor.version, "clean", verdict->found.n == 0,
+        "name", name == NULL ? json_null() : name, "version", target->anchor.version, "clean", (int)is_clean(verdict),
         "stopped", stopped, "looks", (int)verdict->n_looks, "bytes_read", (json_int_t)verdict->bytes_read, "superslabs",
         (json_int_t)judged->superslabs, "slabs", (json_int_t)judged->slabs, "blocks_in_use",
         (json_int_t)judged->blocks_in_use, "spans", (json_int_t)judged->spans, "runs", (json_int_t)judged->runs,
         "threads", (json_int_t)judged->threads, "cached_blocks", (json_int_t)judged->cached_blocks, "violations", list,
         "violations_left_out", (json_int_t)verdict->found.n_left_out);
-    if (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2)) != 0) {
-        tool_complain("cannot write the output: %s", all == NULL ? "no memory" : strerror(errno));
-        json_decref(all);
-        return TOOL_USAGE;
-    }
+    if (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2)) != 0)
+        return refuse_json(all, all == NULL ? "no memory" : strerror(errno));
     putchar('\n');
     json_decref(all);
     return TOOL_OK;
@@ -264,7 +277,7 @@ static int check_target(struct target *target, const struct settings *set)
         return TOOL_USAGE;
     }
     verdict.bytes_read = target->bytes_read;
-    int status = verdict.found.n == 0 ? TOOL_OK : TOOL_FAILED;
+    int status = is_clean(&verdict) ? TOOL_OK : TOOL_FAILED;
     if (!set->json)
         print_text(target, &verdict);
     else if (print_json(target, &verdict, set->stop) != TOOL_OK)
@@ -366,9 +379,10 @@ const struct tool_command check_command = {
     "  -h, --help       show this text\n"
     "\n"
     "A line for each violation: an address, the rule, the class, what was found. What\n"
-    "is found must be found again at eight looks (with --stop at three stops). Between\n"
+    "is found must be found again at eight looks (with --stop at five stops). Between\n"
     "them all threads that were inside the allocator must have left it, so that\n"
-    "nothing is taken for damage that is only in the making.\n"
+    "nothing is taken for damage that is only in the making. What a fork may have left\n"
+    "in a child, because it cut off calls of other threads, is shown and does not count.\n"
     "\n"
     "Exit status:\n"
     "  0  clean\n"

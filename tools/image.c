@@ -92,10 +92,11 @@ static bool read_arena_record(struct target *target, uint64_t address, struct ar
     return false;
 }
 
-static bool has_slabs_to_read(const struct superslab *ss)
+static bool has_slabs_to_read(const struct image *image, const struct superslab *ss)
 {
     const unsigned state = atomic_load_explicit(&ss->state, memory_order_relaxed);
-    return state == SUPERSLAB_POOLED || state == SUPERSLAB_RUN || ss->dirty_by_slab != 0;
+    return state == SUPERSLAB_POOLED || ss->dirty_by_slab != 0 ||
+           (state == SUPERSLAB_RUN && image->extent == IMAGE_DETAIL); /* its head */
 }
 
 /* Whether a slab's bits are in its large bit map. */
@@ -188,7 +189,7 @@ static size_t copy_bytes(const struct image *image, const struct image_arena *ar
 {
     size_t n = 0;
     for (uint32_t i = 0; i < arena->high; i++)
-        n += has_slabs_to_read(&arena->superslabs[i]);
+        n += has_slabs_to_read(image, &arena->superslabs[i]);
     return arena->high * sizeof(struct superslab) +
            n * SUPERSLAB_SLABS * (sizeof(struct slab) + (image->extent == IMAGE_DETAIL ? 1 + large_map_bytes() : 0));
 }
@@ -208,7 +209,7 @@ static int read_arena(struct image *image, struct image_arena *arena, size_t *su
     if (*sum_bytes > half_of_memory_bytes())
         return -1;
     for (uint32_t i = 0, from = 0; i <= arena->high; i++)
-        if (i == arena->high || !has_slabs_to_read(&arena->superslabs[i])) {
+        if (i == arena->high || !has_slabs_to_read(image, &arena->superslabs[i])) {
             read_slabs(image, arena, from, i);
             from = i + 1;
         }

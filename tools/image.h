@@ -8,8 +8,8 @@
  * numbers of arenas and threads) were proven. Nothing else may be used as an index or an address without a look.
  *
  * Cost: 88 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 45 KiB
- * for a GiB of large ones; 5 KiB for each thread, or 64 KiB in hardened mode. With IMAGE_DETAIL up to 16 MiB more for a GiB of blocks
- * of 8 bytes, nothing for blocks from 128 bytes on.
+ * for a GiB of large ones; 5 KiB for each thread, or 33 KiB in hardened mode. With IMAGE_DETAIL 16 MiB more for a GiB of blocks of
+ * up to 112 bytes, and up to 64 KiB for each thread.
  */
 #ifndef HAKMEM_TOOLS_IMAGE_H
 #define HAKMEM_TOOLS_IMAGE_H

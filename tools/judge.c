@@ -91,6 +91,27 @@ struct court {
 
 /* ---- Findings ------------------------------------------------------------------------------------------------------ */
 
+/* What a thread has in hand when another one forks is lost to the child: blocks that are neither free nor in use, spans, runs and
+ * places that are half made, and the counts that go with them. The pool's lists, slabs' records and caches are mended. */
+static bool can_be_left_by_fork(const struct violation *what)
+{
+    switch (what->rule) {
+    case RULE_BITS:
+        return what->lost_blocks;
+    case RULE_TAKEN:
+    case RULE_POOL_COUNTS:
+    case RULE_CLEAN_PAGE:
+    case RULE_SPAN:
+    case RULE_RUN:
+    case RULE_COMMITTED:
+        return true;
+    case RULE_CLASS_MAP:
+        return what->class_bytes == 0;
+    default:
+        return false;
+    }
+}
+
 /* Notes a violation of which only what it is about is given. */
 __attribute__((format(printf, 3, 4))) static void accuse(struct court *court, struct violation what, const char *format,
                                                          ...)
@@ -109,6 +130,7 @@ __attribute__((format(printf, 3, 4))) static void accuse(struct court *court, st
         }
         found->at = at;
     }
+    what.excused = court->image->cut_off != 0 && can_be_left_by_fork(&what);
     va_start(arguments, format);
     vsnprintf(what.text, sizeof what.text, format, arguments);
     va_end(arguments);
@@ -618,8 +640,6 @@ static void judge_pool_counts(struct court *court, uint64_t n_active, uint64_t n
     what.everything = false;
     what.lists = true;
     what.difference = (int64_t)((pool->n_active_slots - n_active) * 2 + (atomic_load(&pool->n_empty_slots) - n_empty));
-    if (court->image->cut_off != 0)
-        return;
     if (pool->n_active_slots != n_active)
         accuse(court, what, "slots in use: %zu by the pool's count, %" PRIu64 " by the SuperSlabs'",
                pool->n_active_slots, n_active);
@@ -671,7 +691,7 @@ static void judge_committed(struct court *court)
     for (uint32_t a = 0; a < image->n_arenas; a++)
         for (uint32_t i = 0; i < image->arenas[a].high; i++)
             dirty += dirty_bytes_of(court, a, i);
-    if (committed == dirty || image->cut_off != 0)
+    if (committed == dirty)
         return;
     struct violation what = of_everything(RULE_COMMITTED);
     what.difference = (int64_t)(committed - dirty);

@@ -42,11 +42,14 @@ struct violation {
     uint64_t address;     /* there: a block, a slab, a SuperSlab, a thread's record; 0: the whole heap */
     uint32_t class_bytes; /* of blocks; 0: no class */
     int64_t difference;   /* RULE_COMMITTED and RULE_POOL_COUNTS: it must be found again with the same one */
+    bool
+        excused; /* it may be what a fork has left: a call of a thread that the child does not have was cut off there */
     char text[VIOLATION_TEXT_BYTES];
     /* What it is about, to be read again: */
     uint32_t arena, superslab, n_superslabs; /* superslab NO_SUPERSLAB: none */
     size_t thread, other_thread;             /* NO_THREAD: none */
     bool lists;                              /* the pool's lists and counts */
+    bool lost_blocks;                        /* RULE_BITS: fewer are free than could be */
     bool everything;
 };
 

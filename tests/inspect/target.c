@@ -1,13 +1,16 @@
 /* target.c - a process to look at: its heap has something of everything, and then rests, or is used without pause.
  *
- * Usage: inspect_plain [THREADS]. Says "ready" once the heap is there. With THREADS it begins so many that allocate and free all the
- * time; without, nothing changes any more. Ends when it is killed, or after five minutes.
+ * Usage: inspect_plain [THREADS | zombie]. Says "ready" once the heap is there. With THREADS it begins so many that allocate and free all the
+ * time; without, nothing changes any more. Ends when it is killed, or after five minutes. `zombie` does without all that, and says
+ * "ready" and the number of a child that has ended and stays a zombie.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { N_KEPT = 20000, N_SLOTS = 2000, LIFE_S = 300 };
@@ -72,8 +75,25 @@ static void *work(void *number)
     return NULL;
 }
 
+/* A child that has ended, and whose end nobody has asked for. */
+static int keep_zombie(void)
+{
+    siginfo_t info;
+    const pid_t zombie = fork();
+    if (zombie == 0)
+        _exit(0);
+    if (zombie < 0 || waitid(P_PID, (id_t)zombie, &info, WEXITED | WNOWAIT) != 0)
+        return 1;
+    printf("ready %d\n", (int)zombie);
+    fflush(stdout);
+    sleep(LIFE_S);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "zombie") == 0)
+        return keep_zombie();
     const int n_threads = argc > 1 ? atoi(argv[1]) : 0;
     build();
     for (int i = 0; i < n_threads; i++) {
