@@ -45,7 +45,7 @@ struct profile_state profile_state = {.version = PROFILE_VERSION,
                                       .epoch = &sampler_epoch};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
-#define INSIDE_MAX_YIELDS 10000
+#define INSIDE_MAX_MS 1000 /* that a new session waits for those who are at an earlier one's records */
 
 static _Atomic uint32_t n_inside, next_record, changing;
 static _Atomic uint64_t requested;    /* the last request from outside */
@@ -327,9 +327,9 @@ static int begin(size_t interval_bytes)
     if (harden_mode() != HARDEN_OFF)
         return ENOTSUP;
     for (unsigned i = 0; atomic_load(&n_inside) != 0; i++) { /* I3: they will not come back before we are done */
-        if (i == INSIDE_MAX_YIELDS)
+        if (i == INSIDE_MAX_MS)
             return EBUSY; /* a signal handler has left by siglongjmp while it was inside */
-        os_yield();
+        os_sleep_ms(1);
     }
     if (!make_room())
         return ENOMEM;
