@@ -8,6 +8,7 @@
 #   make bench-latency, make bench-contention, make bench-memory
 #                         single calls in cycles; atomic instructions and locks per million operations; what memory
 #                         a program keeps after it has let go of it, and what a server has over a long life
+#   make bench-scaling    operations per second by number of threads; see bench/scaling.py
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
 #   make setup            install every package that any target needs
@@ -16,7 +17,7 @@
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan coverage bench bench-latency bench-contention bench-memory bench-compare install setup format clean
+.PHONY: build run test test-tsan coverage bench bench-latency bench-contention bench-memory bench-scaling bench-compare install setup format clean
 
 build:
 	@$(SETUP) build
@@ -41,7 +42,7 @@ coverage:
 	@tests/coverage/coverage.sh
 
 # PEERS="name=/path/lib.so ...", ONLY="pattern ...", ROUNDS=n, SECONDS=n and OUT=dir reach it by the environment.
-export PEERS ONLY ROUNDS OUT SIDES SECONDS
+export PEERS ONLY ROUNDS OUT SIDES SECONDS THREADS WORK
 bench: build
 	@$(SETUP) bench
 	bench/bench.py
@@ -58,6 +59,10 @@ bench-memory: build
 	@$(SETUP) bench
 	bench/memory.py
 	bench/longlife.py
+
+bench-scaling: build
+	@$(SETUP) bench
+	bench/scaling.py
 
 bench-compare: build
 	@$(SETUP) bench

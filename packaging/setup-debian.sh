@@ -10,10 +10,14 @@ set -euo pipefail
 
 packages_of_set() {
     case "$1" in
-        build) echo gcc g++ cmake ninja-build pkg-config zlib1g-dev ;;
+        build)
+            echo gcc g++ cmake ninja-build pkg-config zlib1g-dev libncurses-dev libjansson-dev libmicrohttpd-dev \
+                 libcairo2-dev libdw-dev libelf-dev libprotobuf-c-dev protobuf-c-compiler
+            ;;
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
-                 python3 libpython3.11-testsuite strace spin binutils jq
+                 python3 python3-jsonschema libpython3.11-testsuite strace spin binutils jq tmux prometheus curl \
+                 python3-prometheus-client chromium chromium-driver golang-go google-perftools
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
             ;;

@@ -7,9 +7,7 @@
 
 #include "hakmem/hakmem.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,27 +21,10 @@ static const struct tool_command help_command = {"help", help_main, "explain a c
                                                  "\n"
                                                  "Lists the commands, or explains one.\n"};
 
-static const struct tool_command *const commands[] = {&run_command, &profile_command, &diff_command, &help_command};
+static const struct tool_command *const commands[] = {&run_command,  &top_command,   &map_command,     &profile_command,
+                                                      &diff_command, &check_command, &metrics_command, &help_command};
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
-
-void tool_complain(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("hakmem: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-}
-
-int tool_finish_output(void)
-{
-    if (fflush(stdout) == 0)
-        return TOOL_OK;
-    tool_complain("cannot write the output: %s", strerror(errno));
-    return TOOL_FAILED;
-}
 
 static const struct tool_command *find_command(const char *name)
 {

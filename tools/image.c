@@ -19,6 +19,7 @@
 #define MAX_ARENAS ((size_t)1 << 16)  /* each has an address range of its own, mostly gigabytes */
 #define MAX_THREADS ((size_t)1 << 18) /* records, of which there are as many as there were threads at once */
 #define RE_READS 3                    /* of what makes no sense */
+#define LIST_READS 16                 /* until nobody is at the lists meanwhile */
 #define SUMS_THREAD_BYTES offsetof(struct thread, first_array)
 
 __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
@@ -91,10 +92,11 @@ static bool read_arena_record(struct target *target, uint64_t address, struct ar
     return false;
 }
 
-static bool has_slabs_to_read(const struct superslab *ss)
+static bool has_slabs_to_read(const struct image *image, const struct superslab *ss)
 {
     const unsigned state = atomic_load_explicit(&ss->state, memory_order_relaxed);
-    return state == SUPERSLAB_POOLED || state == SUPERSLAB_RUN || ss->dirty_by_slab != 0;
+    return state == SUPERSLAB_POOLED || ss->dirty_by_slab != 0 ||
+           (state == SUPERSLAB_RUN && image->extent == IMAGE_DETAIL); /* its head */
 }
 
 /* Whether a slab's bits are in its large bit map. */
@@ -164,10 +166,11 @@ static bool make_room(struct image *image, struct image_arena *arena)
         arena->class_map = map_zeros(n_slabs);
         arena->taken = map_zeros((arena->high + 63) / 64 * sizeof(uint64_t));
         arena->large_bits = map_zeros(n_slabs * large_map_bytes());
+        arena->listed = map_zeros(arena->high * sizeof(struct superslab));
     }
     return arena->superslabs != NULL && arena->slabs != NULL &&
            (image->extent == IMAGE_SUMS ||
-            (arena->class_map != NULL && arena->taken != NULL && arena->large_bits != NULL));
+            (arena->class_map != NULL && arena->taken != NULL && arena->large_bits != NULL && arena->listed != NULL));
 }
 
 static void free_arena(struct image_arena *arena)
@@ -177,6 +180,7 @@ static void free_arena(struct image_arena *arena)
     unmap_zeros(arena->slabs, n_slabs * sizeof(struct slab));
     unmap_zeros(arena->class_map, n_slabs);
     unmap_zeros(arena->taken, (arena->high + 63) / 64 * sizeof(uint64_t));
+    unmap_zeros(arena->listed, arena->high * sizeof(struct superslab));
     unmap_zeros(arena->large_bits, n_slabs * large_map_bytes());
 }
 
@@ -185,7 +189,7 @@ static size_t copy_bytes(const struct image *image, const struct image_arena *ar
 {
     size_t n = 0;
     for (uint32_t i = 0; i < arena->high; i++)
-        n += has_slabs_to_read(&arena->superslabs[i]);
+        n += has_slabs_to_read(image, &arena->superslabs[i]);
     return arena->high * sizeof(struct superslab) +
            n * SUPERSLAB_SLABS * (sizeof(struct slab) + (image->extent == IMAGE_DETAIL ? 1 + large_map_bytes() : 0));
 }
@@ -205,7 +209,7 @@ static int read_arena(struct image *image, struct image_arena *arena, size_t *su
     if (*sum_bytes > half_of_memory_bytes())
         return -1;
     for (uint32_t i = 0, from = 0; i <= arena->high; i++)
-        if (i == arena->high || !has_slabs_to_read(&arena->superslabs[i])) {
+        if (i == arena->high || !has_slabs_to_read(image, &arena->superslabs[i])) {
             read_slabs(image, arena, from, i);
             from = i + 1;
         }
@@ -395,7 +399,6 @@ bool image_refresh_process(struct image *image)
     uint64_t page_bytes = 0;
     const struct target_piece pieces[] = {
         {target_address(anchor->counters), &image->counters, sizeof image->counters},
-        {target_address(anchor->pool), &image->pool, sizeof image->pool},
         {target_address(anchor->pool_lock), &image->lock_word, sizeof image->lock_word},
         {target_address(anchor->budget), &image->budget, sizeof image->budget},
         {target_address(anchor->config), &image->config, sizeof image->config},
@@ -403,12 +406,46 @@ bool image_refresh_process(struct image *image)
         {target_address(anchor->sampled), &image->sampled, sizeof image->sampled},
         {target_address(anchor->guarded), &image->guarded, sizeof image->guarded},
         {target_address(anchor->page_bytes), &page_bytes, sizeof page_bytes},
+        {target_address(anchor->cut_off), &image->cut_off, sizeof image->cut_off},
     };
     if (!target_read_pieces(image->target, pieces, sizeof pieces / sizeof pieces[0]))
         return false;
     const bool known = is_power_of_two(page_bytes) && page_bytes >= 4096 && page_bytes <= SLAB_BYTES;
     image->n_torn += !known;
     image->slab_page_bytes = known ? page_bytes : 4096;
+    return true;
+}
+
+/* The pool's state before and after its lists: if they are the same, nothing was taken out or put in meanwhile. */
+static bool read_lists(struct image *image, struct pool_state *after)
+{
+    const uint64_t pool_address = target_address(image->target->anchor.pool);
+    struct target_piece piece[TARGET_MAX_PIECES];
+    size_t n = 0;
+    piece[n++] = (struct target_piece){pool_address, &image->pool, sizeof image->pool};
+    for (size_t a = 0; a < image->n_arenas; a++) {
+        struct image_arena *arena = &image->arenas[a];
+        if (n == TARGET_MAX_PIECES - 1) { /* so many arenas are rare; then not all by one call */
+            if (!target_read_pieces(image->target, piece, n))
+                return false;
+            n = 0;
+        }
+        piece[n++] = (struct target_piece){target_address(arena->there.superslabs), arena->listed,
+                                           arena->high * sizeof(struct superslab)};
+    }
+    piece[n++] = (struct target_piece){pool_address, after, sizeof *after};
+    return target_read_pieces(image->target, piece, n);
+}
+
+bool image_refresh_lists(struct image *image)
+{
+    struct pool_state after;
+    for (int i = 0; i < LIST_READS; i++) {
+        if (!read_lists(image, &after))
+            return false;
+        if (memcmp((const void *)&image->pool, (const void *)&after, sizeof after) == 0)
+            break;
+    }
     return true;
 }
 
@@ -474,7 +511,7 @@ static bool slot_makes_sense(const struct slab *slab, unsigned slot)
         return slab->span_slabs >= 1 && slab->span_slabs <= slot;
     if (slab_state_has_class(state))
         return class_id >= CLASS_FIRST && class_id < CLASS_END && CTL_USED(ctl) <= class_table[class_id].n_blocks;
-    return state <= SLAB_SPAN_BODY;
+    return state <= SLAB_HELD;
 }
 
 static bool superslab_makes_sense(const struct image_arena *arena, uint32_t i)
@@ -560,7 +597,8 @@ int image_take(struct target *target, enum image_extent extent, struct image *ou
 {
     *out = (struct image){.target = target, .extent = extent, .time_ns = now_ns()};
     errno = 0;
-    if (read_arenas(out) != 0 || read_threads(out) != 0 || !image_refresh_process(out)) {
+    if (read_arenas(out) != 0 || read_threads(out) != 0 || !image_refresh_process(out) ||
+        (extent == IMAGE_DETAIL && !image_refresh_lists(out))) {
         const int error = errno;
         image_free(out);
         if (!target_is_alive(target))

@@ -8,8 +8,8 @@
  * numbers of arenas and threads) were proven. Nothing else may be used as an index or an address without a look.
  *
  * Cost: 88 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 45 KiB
- * for a GiB of large ones; 5 KiB for each thread, or 64 KiB in hardened mode. With IMAGE_DETAIL up to 16 MiB more for a GiB of blocks
- * of 8 bytes, nothing for blocks from 128 bytes on.
+ * for a GiB of large ones; 5 KiB for each thread, or 33 KiB in hardened mode. With IMAGE_DETAIL 16 MiB more for a GiB of blocks of
+ * up to 112 bytes, and up to 64 KiB for each thread.
  */
 #ifndef HAKMEM_TOOLS_IMAGE_H
 #define HAKMEM_TOOLS_IMAGE_H
@@ -37,9 +37,10 @@ struct image_arena {
     struct superslab *superslabs;
     struct slab *slabs; /* 32 for each; zero where a SuperSlab has none in use */
     /* IMAGE_DETAIL, else NULL: */
-    uint8_t *class_map;   /* 32 for each */
-    uint64_t *taken;      /* a bit for each */
-    uint64_t *large_bits; /* SLAB_MAX_WORDS per slab; zero where a slab has no large bit map */
+    uint8_t *class_map;       /* 32 for each */
+    uint64_t *taken;          /* a bit for each */
+    uint64_t *large_bits;     /* SLAB_MAX_WORDS per slab; zero where a slab has no large bit map */
+    struct superslab *listed; /* the SuperSlabs' records once more, read together with the pool's lists */
 };
 
 struct image_thread {
@@ -65,8 +66,9 @@ struct image {
     struct image_thread **threads;
     size_t slab_page_bytes;
     struct stats_counters counters;
-    struct pool_state pool;
-    uint64_t lock_word; /* of the pool lock; 0: it is free */
+    struct pool_state pool; /* IMAGE_DETAIL */
+    uint64_t lock_word;     /* of the pool lock; 0: it is free */
+    uint32_t cut_off;       /* thread_cut_off: counts may be off by what was in the hands of a fork's lost threads */
     struct budget budget;
     struct config config;
     uint64_t metapool_bytes;
@@ -85,6 +87,9 @@ void image_free(struct image *image);
 bool image_refresh_superslab(struct image *image, struct image_arena *arena, uint32_t index);
 bool image_refresh_thread(struct image *image, struct image_thread *thread);
 bool image_refresh_process(struct image *image);
+
+/* The pool's lists: its heads and counts (image.pool), and image_arena.listed. */
+bool image_refresh_lists(struct image *image);
 
 /* Records that make no sense, though they were read several times, are made harmless: from then on all counts are within their
  * bounds. Adds them to n_torn. */

@@ -6,7 +6,7 @@
  * count and state in here is within its bounds: class ids are those of classes, slots of a span lie in their SuperSlab.
  *
  * Cost: the records are read once, 2.1 MiB for each GiB of small blocks and 45 KiB for each GiB of large ones, and 5 KiB for each
- * thread (see image.h): half a millisecond for a GiB. What is read of pages that were never touched gives the process no memory.
+ * thread (33 in hardened mode), by one system call for each stretch of SuperSlabs and each thread. The process gets no memory by it.
  */
 #ifndef HAKMEM_TOOLS_SNAPSHOT_H
 #define HAKMEM_TOOLS_SNAPSHOT_H

@@ -236,7 +236,8 @@ bool target_read_pieces(struct target *target, const struct target_piece *piece,
     }
     for (size_t i = 0; i < n; i++) {
         own[i] = (struct iovec){piece[i].to, piece[i].len_bytes};
-        theirs[i] = (struct iovec){(void *)(uintptr_t)piece[i].address, piece[i].len_bytes}; /* NOLINT: addresses there */
+        theirs[i] =
+            (struct iovec){(void *)(uintptr_t)piece[i].address, piece[i].len_bytes}; /* NOLINT: addresses there */
         sum_bytes += piece[i].len_bytes;
     }
     if (target->reads_by_call && process_vm_readv(target->pid, own, n, theirs, n, 0) == (ssize_t)sum_bytes) {

@@ -1,7 +1,8 @@
 /* tool.h - what the files of the hakmem command share.
  *
- * The command is a table of subcommands (hakmem.c), one file each (run.c), on top of two helpers that know where the
- * library is (library.c) and what kind of program a file holds (program.c). It does not link the library. */
+ * The command is a table of subcommands (hakmem.c), one or several files each, on top of helpers that know where the library
+ * is (library.c), what kind of program a file holds (program.c), how to open another process (target.c) and how to say what is
+ * wrong (tool.c). It does not link the library. */
 #ifndef HAKMEM_TOOL_H
 #define HAKMEM_TOOL_H
 
@@ -26,13 +27,17 @@ struct tool_command {
     const char *help;                   /* whole text, for `hakmem help NAME` */
 };
 
-extern const struct tool_command run_command, profile_command, diff_command;
+extern const struct tool_command run_command, top_command, map_command, profile_command, diff_command, check_command,
+    metrics_command;
 
 /* Writes one line to stderr, "hakmem: " and the message. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Flushes stdout. Returns TOOL_OK, or TOOL_FAILED after a line on stderr when what was printed did not arrive. */
 int tool_finish_output(void);
+
+/* As reallocarray; ends the command with a line on stderr and status TOOL_FAILED when there is no memory. */
+void *tool_reallocate(void *block, size_t count, size_t size_bytes);
 
 /* Writes the absolute path of the library into path.
  * Returns    0, or -1 when no library is at any of the places where it may be. */

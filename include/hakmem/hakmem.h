@@ -150,7 +150,7 @@ HAK_API const char *hak_profile_name(void) HAK_NOEXCEPT;
 
 /* ---- Statistics ------------------------------------------------------------------------------------------------ */
 
-#define HAK_STATS_VERSION 1
+#define HAK_STATS_VERSION 2
 
 enum hak_lock_cause {
     HAK_LOCK_ACQUIRE_SLAB, /* a slot for a class, stages 2 and 3 */
@@ -163,8 +163,10 @@ enum hak_lock_cause {
     HAK_LOCK_N_CAUSES
 };
 
+#define HAK_STATS_TENTHS 10
+
 /* A reading of the allocator. Counts are exact when no other thread is allocating, and otherwise within what was in
- * flight. All sizes are bytes. Fields are only ever added at the end. */
+ * flight. All sizes are bytes. Fields are only ever added at the end; docs/statistics.md explains each. */
 struct hak_stats {
     uint32_t version;           /* HAK_STATS_VERSION of the library */
     uint32_t struct_size_bytes; /* bytes of this struct that were filled in */
@@ -220,10 +222,26 @@ struct hak_stats {
     uint64_t budget_reliefs; /* times that all idle memory was given back because of it */
 
     uint64_t sampled_total; /* blocks that got a place of their own, by HAKMEM_GUARD_SAMPLE */
+
+    /* Since version 2. */
+    uint64_t fragmentation_bytes; /* committed, and neither live nor cached: holes, and what waits to go back */
+    uint64_t empty_bytes;         /* of that, in slots and SuperSlabs that hold nothing */
+    uint64_t sampled_blocks;      /* blocks in places of their own now: a part of live, not of committed */
+    uint64_t sampled_bytes;
+    uint64_t waiting_blocks; /* freed spans and runs that wait in quarantine (HAKMEM_SECURE): a part of cached */
+    uint64_t waiting_bytes;
+    /* How full the SuperSlabs of a tier are, by tenths, as the tiers see it: what blocks that are out, cached ones included, take
+     * of the slabs that have any. [9] is nine tenths and more. */
+    uint64_t hot_by_fullness[HAK_STATS_TENTHS], draining_by_fullness[HAK_STATS_TENTHS];
+    /* What rounding up to block sizes wastes, where the heap profile knows it: an estimate. Of live blocks that were
+     * allocated in its session, with rounding_of_bytes usable bytes, so many were not asked for. */
+    uint64_t rounding_bytes, rounding_of_bytes;
+    uint64_t rounding_samples; /* the noted live blocks that it is estimated from; 0: nothing is known */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.
  * Returns    0, or -1 with errno EINVAL when out is NULL or size_bytes < 8.
+ * Signals    async-signal-safe, with 5 KiB of stack.
  * Cost       one pass over the SuperSlabs in use; takes no lock. */
 HAK_API int hak_stats_get(struct hak_stats *out, size_t size_bytes) HAK_NOEXCEPT;
 
@@ -237,9 +255,11 @@ struct hak_resident {
  * Cost       the system walks the page tables of the whole process: some 50 microseconds, and up to 10 ms per GiB. */
 HAK_API int hak_resident_get(struct hak_resident *out) HAK_NOEXCEPT;
 
-/* Both as one JSON object, keys named as the fields, with "version", "profile" and "lock_acquisitions" as an object
- * by cause; "resident_bytes" and "huge_bytes" are missing where the system does not tell. Writes at most size_bytes bytes including the terminating NUL.
- * Returns    the length without the NUL that the whole text has; >= size_bytes means that it was cut. */
+/* Both as one JSON object, keys named as the fields, and in it lists of the size classes in use and of the threads with what each
+ * caches. docs/stats-schema.json is its schema. Writes at most size_bytes bytes including the terminating NUL. Allocates nothing.
+ * Returns    the length without the NUL that the whole text has; >= size_bytes means that it was cut. It is some 2 KiB, 200 bytes
+ *            more for each class in use, and up to 900 for each thread (of which 4096 are listed).
+ * Limits     takes 10 KiB of stack. Not async-signal-safe. */
 HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Heap profile ----------------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* anchor.c - see anchor.h.
  * Owns     the anchor and the note; nothing changes either.     Called by  outside readers, and hak_version     Calls  nothing
  * Threads  any: constant.
- * Cost     fifteen pointers that the dynamic linker fills in at start, on a page that it writes to anyway.
+ * Cost     sixteen pointers that the dynamic linker fills in at start, on a page that it writes to anyway.
  * I1  Whoever links malloc statically has this file: hak_version refers to it, and lies beside mallinfo2, which override.c calls.
  *     A section of type NOTE is kept by --gc-sections, and keeps what it refers to.
  * Why a note and no symbol: it is found through the program headers alone, which are mapped, so that neither a file needs to be
@@ -63,6 +63,7 @@ __attribute__((used)) const struct anchor hakmem_anchor = {
     .sampled = &sampled_figures,
     .guarded = &guarded_figures,
     .profile = &profile_state,
+    .cut_off = &thread_cut_off,
 };
 _Static_assert(sizeof VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH) <=
                    ANCHOR_VERSION_BYTES,

@@ -56,6 +56,7 @@ struct anchor {
     struct sampled_figures *sampled;
     struct guarded_figures *guarded;
     struct profile_state *profile; /* front/profile.h */
+    _Atomic uint32_t *cut_off;     /* front/thread.h: in the child of a fork */
 };
 extern const struct anchor hakmem_anchor __attribute__((visibility("hidden")));
 

@@ -1,15 +1,18 @@
 /* census.c - see census.h.
- * Owns     nothing.     Called by  introspect.c, tools/     Calls  thread.h, harden.h, sampler.h (records alone)
+ * Owns     nothing.     Called by  introspect.c, tools/     Calls  front/, tier.h (records alone)
  * Threads  any; no lock, so that a process whose lock is stuck can still be asked. What changes meanwhile is off by what was
  *          in flight; no difference goes below 0.
  * I1  Of each class: live + cached + free == slabs * blocks per slab.
- * I2  Dirty bytes of the classes + idle_bytes == committed_bytes.     (both exact when nobody allocates)
+ * I2  Dirty bytes of the classes + empty_bytes == committed_bytes.
+ * I3  The tenths of a tier sum up to its SuperSlabs.     (all exact when nobody allocates)
  */
 #include "api/census.h"
 
 #include "front/harden.h"
+#include "front/profile.h"
 #include "front/sampler.h"
 #include "front/thread.h"
+#include "pool/tier.h"
 #include "service/stats.h"
 
 #include <string.h>
@@ -28,21 +31,22 @@ static uint64_t dirty_bytes_of(const struct census_source *source, const struct 
     return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * source->slab_page_bytes;
 }
 
-/* A slab with a class. Until all threads' caches are known, a block in one of them counts as live. */
-static void add_slab(struct census *c, slab_ctl ctl, uint64_t dirty_bytes)
+static bool is_class(unsigned class_id)
 {
-    c->stats.slots_active++;
-    unsigned class_id = CTL_CLASS(ctl);
-    if (class_id < CLASS_FIRST || class_id >= CLASS_END)
-        return; /* of a damaged heap */
-    struct census_class *class = &c->classes[class_id];
+    return class_id >= CLASS_FIRST && class_id < CLASS_END;
+}
+
+/* A slab with a class. Until all threads' caches are known, a block in one of them counts as live. */
+static void add_slab(struct census_class *class, slab_ctl ctl, uint64_t dirty_bytes)
+{
     class->slabs++;
     class->live_blocks += CTL_USED(ctl);
-    class->free_blocks += beyond(class_table[class_id].n_blocks, CTL_USED(ctl));
+    class->free_blocks += beyond(class_table[CTL_CLASS(ctl)].n_blocks, CTL_USED(ctl));
     class->dirty_bytes += dirty_bytes;
 }
 
-static void add_slot(const struct census_source *source, struct census *c, const struct slab *slab)
+static void add_slot(const struct census_source *source, struct census *c, const struct slab *slab,
+                     struct tier_use *use)
 {
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
     uint64_t dirty_bytes = dirty_bytes_of(source, slab);
@@ -50,12 +54,12 @@ static void add_slot(const struct census_source *source, struct census *c, const
     switch (CTL_STATE(ctl)) {
     case SLAB_UNUSED:
         c->stats.slots_unused++;
-        c->idle_bytes += dirty_bytes;
+        c->stats.empty_bytes += dirty_bytes;
         break;
     case SLAB_EMPTY:
     case SLAB_TAKEN:
         c->stats.slots_empty++;
-        c->idle_bytes += dirty_bytes;
+        c->stats.empty_bytes += dirty_bytes;
         break;
     case SLAB_SPAN_HEAD:
         spans->live_blocks++;
@@ -65,22 +69,44 @@ static void add_slot(const struct census_source *source, struct census *c, const
         c->stats.slots_active++;
         spans->slabs++;
         spans->dirty_bytes += dirty_bytes;
+        tier_use_add(use, ctl);
+        break;
+    case SLAB_HELD: /* live until part_live_from_cached; a block, as it were, of those pages that it has */
+        spans->live_blocks++;
+        spans->cached_blocks++;
+        c->stats.slots_active++;
+        spans->slabs++;
+        spans->dirty_bytes += dirty_bytes;
+        spans->live_bytes += dirty_bytes;
+        spans->cached_bytes += dirty_bytes;
+        tier_use_add(use, ctl);
         break;
     default:
-        add_slab(c, ctl, dirty_bytes);
+        c->stats.slots_active++;
+        if (!is_class(CTL_CLASS(ctl)))
+            break; /* of a damaged heap */
+        add_slab(&c->classes[CTL_CLASS(ctl)], ctl, dirty_bytes);
+        tier_use_add(use, ctl);
     }
+}
+
+static unsigned tenth_of(const struct tier_use *use)
+{
+    if (use->capacity_bytes == 0)
+        return 0;
+    return (unsigned)min_size(use->used_bytes * HAK_STATS_TENTHS / use->capacity_bytes, HAK_STATS_TENTHS - 1);
 }
 
 static void add_pooled(const struct census_source *source, struct census *c, const struct superslab *ss,
                        const struct slab *slabs)
 {
-    c->stats.superslabs++;
-    if (atomic_load_explicit(&ss->tier, memory_order_relaxed) == SS_TIER_DRAINING)
-        c->stats.superslabs_draining++;
-    else
-        c->stats.superslabs_hot++;
+    struct tier_use use = {0};
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-        add_slot(source, c, &slabs[i]);
+        add_slot(source, c, &slabs[i], &use);
+    bool draining = atomic_load_explicit(&ss->tier, memory_order_relaxed) == SS_TIER_DRAINING;
+    c->stats.superslabs++;
+    ++*(draining ? &c->stats.superslabs_draining : &c->stats.superslabs_hot);
+    (draining ? c->stats.draining_by_fullness : c->stats.hot_by_fullness)[tenth_of(&use)]++;
 }
 
 static uint64_t dirty_bytes_outside_pool(const struct census_source *source, const struct superslab *ss,
@@ -114,7 +140,7 @@ static void add_superslab(const struct census_source *source, struct census *c, 
         c->stats.superslabs_cached++;
         /* fall through */
     default: /* in somebody's hands; or absent, and dirty because the system refused to take it back */
-        c->idle_bytes += dirty_bytes_outside_pool(source, ss, slabs);
+        c->stats.empty_bytes += dirty_bytes_outside_pool(source, ss, slabs);
         break;
     }
 }
@@ -170,6 +196,10 @@ static void read_thread(const struct thread *thread, struct census_thread *out)
         out->cached_bytes += n * class_table[i].bytes;
         out->owned_slabs += thread->current[i] != NULL;
     }
+    out->held_slabs = thread->span_cache.held_slabs;
+    out->held_bytes = thread->span_cache.held_bytes;
+    out->cached_blocks += out->held_slabs;
+    out->cached_bytes += out->held_bytes;
 }
 
 bool census_thread_next(const struct census_source *source, const struct thread **at, struct census_thread *out)
@@ -209,8 +239,8 @@ static void sum_classes(const struct census_source *source, struct census *c)
 {
     const struct census_class *spans = &c->classes[CENSUS_SPANS], *runs = &c->classes[CENSUS_RUNS];
     struct hak_stats *s = &c->stats;
-    s->spans = spans->live_blocks;
-    s->span_bytes = spans->live_bytes;
+    s->spans = beyond(spans->live_blocks, spans->cached_blocks);
+    s->span_bytes = beyond(spans->live_bytes, spans->cached_bytes);
     s->runs = runs->live_blocks;
     s->run_bytes = runs->live_bytes;
     for (unsigned i = CLASS_FIRST; i < CENSUS_CLASSES; i++) {
@@ -225,7 +255,9 @@ static void sum_classes(const struct census_source *source, struct census *c)
         s->live_bytes += class->live_bytes;
         s->cached_blocks += class->cached_blocks;
         s->cached_bytes += class->cached_bytes;
+        s->fragmentation_bytes += beyond(class->dirty_bytes, class->live_bytes + class->cached_bytes);
     }
+    s->fragmentation_bytes += s->empty_bytes;
     s->live_blocks = beyond(s->live_blocks, source->waiting_blocks);
     s->live_bytes = beyond(s->live_bytes, source->waiting_bytes);
     s->cached_blocks += source->waiting_blocks;
@@ -260,6 +292,31 @@ static void add_counters(const struct stats_counters *c, struct hak_stats *s)
     s->lock_contended = stats_read(&c->lock_contended);
 }
 
+/* Sums of what is read while it changes: together they are off by what was in flight, and may be so below 0. */
+static uint64_t at_least_0(uint64_t sum)
+{
+    return (int64_t)sum < 0 ? 0 : sum;
+}
+
+static void add_rounding(const struct profile_state *profile, struct hak_stats *s)
+{
+    uint64_t asked_bytes = 0, rounding_bytes = 0, samples = 0;
+    size_t n = profile->records == NULL
+                   ? 0
+                   : min_size(atomic_load_explicit(&profile->n_records, memory_order_acquire), PROFILE_MAX_RECORDS);
+    for (size_t i = 1; i <= n; i++) {
+        const struct profile_record *record = &profile->records[i];
+        if (atomic_load_explicit(&record->total_samples, memory_order_acquire) == 0)
+            continue; /* not valid yet */
+        samples += (uint64_t)(int32_t)atomic_load_explicit(&record->live_samples, memory_order_relaxed);
+        asked_bytes += atomic_load_explicit(&record->live_bytes, memory_order_relaxed);
+        rounding_bytes += atomic_load_explicit(&record->live_rounding_bytes, memory_order_relaxed);
+    }
+    s->rounding_samples = at_least_0(samples);
+    s->rounding_bytes = at_least_0(rounding_bytes);
+    s->rounding_of_bytes = at_least_0(asked_bytes) + s->rounding_bytes;
+}
+
 void census_take(const struct census_source *source, struct census *out)
 {
     struct hak_stats *s = &out->stats;
@@ -271,13 +328,18 @@ void census_take(const struct census_source *source, struct census *out)
         add_thread(out, thread);
     sum_classes(source, out);
     add_counters(source->counters, s);
-    out->fragmentation_bytes = beyond(s->committed_bytes, s->live_bytes + s->cached_bytes);
     s->version = HAK_STATS_VERSION;
     s->struct_size_bytes = sizeof *s;
     s->metadata_bytes += source->metapool_bytes;
     s->live_blocks += source->sampled_blocks; /* outside of what is committed */
     s->live_bytes += source->sampled_bytes;
     s->sampled_total = source->sampled_total;
+    s->waiting_blocks = source->waiting_blocks;
+    s->waiting_bytes = source->waiting_bytes;
+    s->sampled_blocks = source->sampled_blocks;
+    s->sampled_bytes = source->sampled_bytes;
+    if (source->profile != NULL)
+        add_rounding(source->profile, s);
     s->budget_soft_bytes = source->budget_soft_bytes;
     s->budget_hard_bytes = source->budget_hard_bytes;
 }

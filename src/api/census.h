@@ -6,6 +6,7 @@
  *
  *   arenas     arena.next, arena.superslabs (up to `high`), arena.slabs (32 for each of those)
  *   threads    thread.next, thread.quarantine; thread.sampler and thread.current[] only against NULL
+ *   profile    profile.records (up to `n_records`)
  *
  * It believes no record: whatever is in them, it ends, and reads nothing outside of them.
  */
@@ -16,6 +17,9 @@
 #include "meta/layout.h"
 #include "meta/sizeclass.h"
 
+#define CENSUS_MAX_THREADS 4096 /* listed one by one; all are counted */
+
+struct profile_state;
 struct thread;
 struct stats_counters;
 
@@ -29,6 +33,7 @@ struct census_source {
      * in quarantine (guarded.h). Counted by who has them. */
     uint64_t sampled_blocks, sampled_bytes, sampled_total, waiting_blocks, waiting_bytes;
     uint64_t budget_soft_bytes, budget_hard_bytes;
+    const struct profile_state *profile; /* with its records; NULL: nothing is known of it */
 };
 
 /* One size class; or, as the last two, spans and runs, which have no free blocks and no block size. Those that wait in quarantine
@@ -47,8 +52,6 @@ struct census_class {
 struct census {
     struct hak_stats stats;
     struct census_class classes[CENSUS_CLASSES]; /* from CLASS_FIRST on */
-    uint64_t idle_bytes;                         /* committed in empty slots and SuperSlabs: on its way back */
-    uint64_t fragmentation_bytes; /* committed, and neither live nor cached: holes, and what waits to go back */
 };
 
 /* One pass over the SuperSlabs in use. Takes no lock; exact when nobody allocates meanwhile. Async-signal-safe. */
@@ -59,6 +62,7 @@ struct census_thread {
     int32_t thread_id; /* the system's */
     uint64_t cached_bytes, cached_blocks, refills, flushes;
     uint64_t owned_slabs;
+    uint64_t held_slabs, held_bytes; /* for blocks above 32 KiB; a part of what is cached, each slab counts as a block */
     uint32_t cached_by_class[CLASS_END]; /* blocks */
 };
 

@@ -1,26 +1,26 @@
-/* introspect.h - sums over the heap, for hak_stats and libc's mallinfo family. */
+/* introspect.h - the census of this process, and what libc's mallinfo family makes of it. */
 #ifndef HAKMEM_API_INTROSPECT_H
 #define HAKMEM_API_INTROSPECT_H
 
-#include "base/base.h"
+#include "api/census.h"
+#include "os/resident.h"
 
-#include <stdio.h>
-
-struct introspect_totals {
-    size_t live_bytes, live_blocks, cached_bytes, cached_blocks;
-    size_t free_bytes, free_blocks;   /* free inside slabs, and whole free slots */
-    size_t large_bytes, large_blocks; /* spans and runs: part of live */
-    size_t committed_bytes, peak_committed_bytes;
-    size_t trimmable_bytes; /* empty slots and cached SuperSlabs */
-};
+/* What the census of this process is taken of. */
+struct census_source introspect_source(void);
 
 /* One pass over the SuperSlabs in use. Any thread, no lock; exact when nobody else allocates. */
-struct introspect_totals introspect_totals(void);
+void introspect_census(struct census *out);
 
-/* malloc_stats: a table on stderr. */
-void introspect_print_text(void);
+/* What of the blocks is in memory, by the system. False: it does not tell. */
+bool introspect_resident(struct os_resident *out);
 
-/* malloc_info: XML. 0, or -1 with errno. */
-int introspect_print_xml(FILE *stream);
+/* Sums of a census that struct hak_stats does not have. */
+struct introspect_totals {
+    size_t free_bytes;                /* committed, and not live */
+    size_t free_blocks;               /* inside slabs, and not in a cache */
+    size_t large_bytes, large_blocks; /* spans and runs: part of live */
+    size_t trimmable_bytes;           /* empty slots and cached SuperSlabs */
+};
+struct introspect_totals introspect_totals(const struct census *census);
 
 #endif

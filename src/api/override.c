@@ -1,10 +1,11 @@
 /* override.c - nothing but names: the malloc family of libc, and glibc's aliases, on hakmem.
- * Owns     nothing.     Called by  every program.     Calls  front/hit.h, hakmem.h, api/introspect.h
+ * Owns     nothing.     Called by  every program.     Calls  front/hit.h, hakmem.h, api/introspect.h, api/printing.h
  * Left out of builds in which another malloc must stay in charge (sanitizers, unit tests).
  * Why all in one object: linked statically, the program then takes the whole family from here or none, so two heaps
  * never mix.
  */
 #include "api/introspect.h"
+#include "api/printing.h"
 #include "front/hit.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
@@ -170,14 +171,16 @@ EXPORT int malloc_trim(size_t pad_bytes)
 
 EXPORT struct mallinfo2 mallinfo2(void)
 {
-    struct introspect_totals totals = introspect_totals();
-    return (struct mallinfo2){.arena = totals.committed_bytes,
-                              .ordblks = totals.free_blocks,
+    struct census census;
+    introspect_census(&census);
+    struct introspect_totals totals = introspect_totals(&census);
+    return (struct mallinfo2){.arena = census.stats.committed_bytes,
+                              .ordblks = census.stats.cached_blocks + totals.free_blocks + census.stats.slots_empty,
                               .hblks = totals.large_blocks,
                               .hblkhd = totals.large_bytes,
-                              .usmblks = totals.peak_committed_bytes,
-                              .fsmblks = totals.cached_bytes,
-                              .uordblks = totals.live_bytes,
+                              .usmblks = census.stats.peak_committed_bytes,
+                              .fsmblks = census.stats.cached_bytes,
+                              .uordblks = census.stats.live_bytes,
                               .fordblks = totals.free_bytes,
                               .keepcost = totals.trimmable_bytes};
 }
@@ -210,7 +213,8 @@ EXPORT int mallopt(int parameter, int value) /* glibc's knobs have no counterpar
 
 EXPORT void malloc_stats(void)
 {
-    introspect_print_text();
+    char buffer[2 * KIB];
+    printing_text(buffer, sizeof buffer);
 }
 
 EXPORT int malloc_info(int options, FILE *stream)
@@ -219,7 +223,7 @@ EXPORT int malloc_info(int options, FILE *stream)
         errno = EINVAL;
         return -1;
     }
-    return introspect_print_xml(stream);
+    return printing_xml(stream);
 }
 
 /* ---- glibc's other names ----------------------------------------------------------------------------------------- */

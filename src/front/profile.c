@@ -45,7 +45,8 @@ struct profile_state profile_state = {.version = PROFILE_VERSION,
                                       .epoch = &sampler_epoch};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
-#define INSIDE_MAX_MS 1000 /* that a new session waits for those who are at an earlier one's records */
+#define INSIDE_YIELDS 100 /* then sleeps, of a millisecond */
+#define INSIDE_MAX_WAITS 2000
 
 static _Atomic uint32_t n_inside, next_record, changing;
 static _Atomic uint64_t requested;    /* the last request from outside */
@@ -327,9 +328,12 @@ static int begin(size_t interval_bytes)
     if (harden_mode() != HARDEN_OFF)
         return ENOTSUP;
     for (unsigned i = 0; atomic_load(&n_inside) != 0; i++) { /* I3: they will not come back before we are done */
-        if (i == INSIDE_MAX_MS)
+        if (i == INSIDE_MAX_WAITS)
             return EBUSY; /* a signal handler has left by siglongjmp while it was inside */
-        os_sleep_ms(1);
+        if (i < INSIDE_YIELDS)
+            os_yield();
+        else
+            os_sleep_ms(1); /* who is inside may wait for a processor */
     }
     if (!make_room())
         return ENOMEM;

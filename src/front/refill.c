@@ -234,6 +234,7 @@ static void *claim_class(unsigned class_id, bool exact)
     if (thread == NULL)
         return claim_from_slabs(NULL, class_id, exact);
     profile_follow_if_due(thread);
+    span_cache_look(thread);
     void *block = pop_at_hand(thread, class_id);
     if (block == NULL)
         block = claim_from_slabs(thread, class_id, exact);
@@ -249,6 +250,8 @@ void *front_claim_class(unsigned class_id, bool exact)
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
         block = claim_class(class_id, exact);
     if (unlikely(block == NULL) && pressure_last_resort(class_table[class_id].bytes))
+        block = claim_class(class_id, exact);
+    if (unlikely(block == NULL) && shared_pool_list_spare(class_id))
         block = claim_class(class_id, exact);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         size_t block_bytes = class_table[class_id].bytes;
@@ -293,6 +296,12 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
     size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
     bool promised = budget_is_set();
     void *block = NULL;
+    if (thread != NULL && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
+        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), zeroed);
+    if (block != NULL) {
+        thread_leave(thread);
+        return block;
+    }
     if (likely(!promised) || pressure_promise(thread, len_bytes)) {
         block = span_claim(size_bytes, alignment, zeroed);
         if (promised)
@@ -334,6 +343,8 @@ bool front_resize_span(void *block, size_t size_bytes)
     size_t more_bytes =
         size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
     bool resized = false;
+    if (thread != NULL && thread->span_cache.n_places != 0 && size_bytes > span_usable_bytes(block))
+        span_cache_make_way(thread, block);
     if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
         resized = span_resize(block, size_bytes);
         if (more_bytes != 0)

@@ -36,6 +36,7 @@ static __thread struct thread *tls_created;   /* while tls_thread is &no_record:
 static struct thread no_record = {.busy = 1}; /* tls_thread while a record is being created, and after it is gone */
 
 struct thread *_Atomic thread_list;
+_Atomic uint32_t thread_cut_off;
 static struct thread *free_threads; /* records without a thread. Pool lock */
 static _Atomic uint32_t n_threads;  /* records with a thread. Written under the pool lock */
 static pthread_key_t exit_key;
@@ -61,11 +62,9 @@ void thread_empty(struct thread *thread)
         }
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             flush_open_word(&thread->open_word[c], c);
-        struct slab *slab = thread->current[c];
-        thread->current[c] = NULL;
-        if (slab != NULL)
-            shared_pool_disown_slab(slab);
     }
+    shared_pool_disown_slabs(thread->current, CLASS_END);
+    span_cache_empty(thread);
     harden_empty(thread);
     sampler_empty(thread);
     magazine_forget_arrays(thread);
@@ -190,9 +189,12 @@ static void mend(struct thread *thread)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
+    span_cache_forget(thread);
     harden_forget(thread);
     sampler_forget(thread);
     magazine_forget_arrays(thread);
+    background_note_cached(-(int64_t)thread->capacity_bytes);
+    thread->capacity_bytes = 0;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)
             slab_recount(thread->current[c]);
@@ -203,7 +205,7 @@ static void on_fork_child(void)
     struct thread *self = tls_thread;
     bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
-    background_fork_child();
+    uint32_t n_cut_off = background_fork_child() + interrupted;
     pressure_fork_child(interrupted);
     profile_fork_child();
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
@@ -219,12 +221,15 @@ static void on_fork_child(void)
             continue;
         }
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            if (being_emptied || atomic_load(&thread->busy) != 0)
+            if (being_emptied || atomic_load(&thread->busy) != 0) {
+                n_cut_off++;
                 mend(thread);
+            }
             thread_empty(thread);
         }
         release_record(thread);
     }
+    atomic_fetch_add(&thread_cut_off, n_cut_off);
 }
 
 void thread_start_process(void)

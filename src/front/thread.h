@@ -12,6 +12,7 @@
 
 #include "front/magazine.h"
 #include "front/open_word.h"
+#include "front/span_cache.h"
 #include "meta/metapool.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. Few threads may
@@ -43,6 +44,7 @@ struct thread {
     uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
+    struct span_cache span_cache;     /* of blocks above 32 KiB */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
     uint64_t refills_before;          /* those of threads that had the record before */
     struct thread *next;              /* all records ever made; constant */
@@ -170,6 +172,10 @@ void thread_empty(struct thread *thread);
 /* All records; NULL when there are none. Any thread. thread_list is where outside readers begin: see api/anchor.h. */
 extern struct thread *_Atomic thread_list __attribute__((visibility("hidden")));
 struct thread *thread_first(void);
+
+/* In the child of a fork: how many threads, which it does not have, were inside a slow path. What they had in hand is lost, and
+ * counts may be off by it; outside readers must know (api/anchor.h). Adds up over generations. */
+extern _Atomic uint32_t thread_cut_off __attribute__((visibility("hidden")));
 
 /* Makes all threads follow the sampler (sampler.h) at their next call, by closing their doors. One that is inside a slow path
  * for longer than 50 ms follows when it has left it. Not on a slow path. */

@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 #define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
 
@@ -41,9 +41,11 @@
  *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
  *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
+ *   SPAN_* ---span_hold---> HELD ---span_from_held---> SPAN_HEAD, SPAN_BODY        HELD ---span_put_held---> EMPTY
  *
  * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange
- * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*.
+ * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*; who
+ * frees the block out of SPAN_*, and the thread that then holds the slots, for HELD.
  * */
 enum slab_state {
     SLAB_UNUSED = 0, /* no class; pages untouched or given back, so they read as zero */
@@ -54,7 +56,8 @@ enum slab_state {
     SLAB_FULL,       /* nobody's; no free block, or too few: slab_counts_as_full */
     SLAB_RETIRING,   /* no block out; one thread is about to release it */
     SLAB_SPAN_HEAD,  /* first slab of a span or a run */
-    SLAB_SPAN_BODY   /* further slab of a span */
+    SLAB_SPAN_BODY,  /* further slab of a span */
+    SLAB_HELD        /* kept by a thread for its next spans: see span_cache.h */
 };
 
 /* State, class and number of blocks out change together, in one word. `used` counts every block that is not a set bit:
@@ -126,6 +129,7 @@ struct superslab {
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
     _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
     uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */
+    uint8_t longest_row;               /* of free slots, under which it is listed. Pool lock */
     _Atomic uint32_t pins;             /* references in flight; not given back while > 0 */
     uint32_t unused_slots;             /* bit i: slot i is UNUSED. Pool lock */
     uint32_t empty_slots;              /* bit i: slot i is EMPTY. Pool lock */
@@ -134,11 +138,18 @@ struct superslab {
     uint32_t cached_since_ms;          /* since when it is in the LRU cache. Pool lock */
     uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
+    struct superslab *row_previous, *row_next; /* POOLED and HOT: among those with as long a row. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
     /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;
 };
+/* Slots of one SuperSlab. */
+struct held_slots {
+    struct superslab *ss;
+    uint32_t mask; /* bit i: slot i */
+};
+
 _Static_assert(sizeof(struct superslab) <= 128, "one SuperSlab record stays within two cache lines");
 
 /* ---- Arenas ---------------------------------------------------------------------------------------------------- */

@@ -127,8 +127,8 @@ void background_set_caches_tick(size_t (*function)(void))
     caches_tick = function;
 }
 
-void background_fork_child(void)
+bool background_fork_child(void)
 {
-    atomic_store(&running, 0);
     atomic_store(&budget.system_short, 0);
+    return atomic_exchange(&running, 0) != 0;
 }

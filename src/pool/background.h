@@ -16,7 +16,7 @@ void background_note_cached(int64_t change_bytes);
  * calls may find. */
 void background_set_caches_tick(size_t (*tick)(void));
 
-/* The child of a fork has no such thread. */
-void background_fork_child(void);
+/* The child of a fork has no such thread. Returns whether its parent had. */
+bool background_fork_child(void);
 
 #endif

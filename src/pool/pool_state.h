@@ -10,12 +10,13 @@
 #include "pool/shared_pool.h"
 
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
-#define SCAN_LIMIT 32                   /* SuperSlabs looked at for a row of slots, per bucket */
+#define SCAN_LIMIT 32                   /* SuperSlabs looked at for an aligned row of slots, per list */
 
 struct pool_state {
-    struct superslab *bucket[N_BUCKETS];
+    struct superslab *bucket[N_BUCKETS]; /* HOT ones */
+    struct superslab *row[N_BUCKETS];    /* the same by the length of their longest row of free slots */
     struct superslab *draining;
-    uint64_t bucket_bits;              /* bit k: bucket k is not empty */
+    uint64_t bucket_bits, row_bits;    /* bit k: bucket k, list of rows k is not empty */
     size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
     _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs */
@@ -44,10 +45,16 @@ static inline uint32_t pool_slot_mask(unsigned slot, unsigned n)
     return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
 }
 
+/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
+unsigned pool_find_slots(uint32_t free, unsigned n, unsigned align);
+
+/* The most free slots in a row that a SuperSlab has. */
+unsigned pool_longest_row(const struct superslab *ss);
+
 /* The list that a SuperSlab of the pool belongs to. */
 struct superslab **pool_list_of(struct superslab *ss);
 
-/* Into that list. */
+/* Into that list, and the one by rows if it is HOT. */
 void pool_link_superslab(struct superslab *ss);
 
 /* The number of free slots changed. */

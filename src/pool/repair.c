@@ -76,8 +76,8 @@ void shared_pool_fork_child(bool interrupted)
     if (!pool_lock_inherited())
         return;
     for (unsigned k = 0; k < N_BUCKETS; k++)
-        pool.bucket[k] = NULL;
-    pool.bucket_bits = 0;
+        pool.bucket[k] = pool.row[k] = NULL;
+    pool.bucket_bits = pool.row_bits = 0;
     pool.draining = NULL;
     pool.n_active_slots = 0;
     atomic_store(&pool.n_empty_slots, 0);
@@ -100,6 +100,11 @@ static const char *check_superslab(const struct superslab *ss)
         listed |= other == ss;
     if (!listed)
         return "a SuperSlab of the pool is in no list";
+    listed = pool_tier_of(ss) == SS_TIER_DRAINING;
+    for (struct superslab *other = pool.row[pool_longest_row(ss)]; other != NULL; other = other->row_next)
+        listed |= other == ss;
+    if (!listed)
+        return "a SuperSlab is not listed by its longest row of free slots";
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         const struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = slab_ctl_read(slab);
@@ -117,7 +122,7 @@ static const char *check_superslab(const struct superslab *ss)
                 return "a slab's bits and count differ";
             if (state == SLAB_FULL && !slab_counts_as_full(CTL_CLASS(ctl), CTL_USED(ctl)))
                 return "a full slab has many free blocks";
-        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY) {
+        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY || state == SLAB_HELD) {
             if (offset != CLASS_SPAN * CLASS_OFFSET_SCALE)
                 return "a span and the class map differ";
         } else if (offset != CLASS_FOREIGN) {

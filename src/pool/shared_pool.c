@@ -215,6 +215,20 @@ static void list_slab(struct slab *slab, unsigned class_id)
         pool_note_draining(class_id);
 }
 
+bool shared_pool_list_spare(unsigned class_id)
+{
+    bool any = false;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        size_t n_slabs = (size_t)atomic_load_explicit(&arena->high, memory_order_acquire) * SUPERSLAB_SLABS;
+        for (size_t i = 0; i < n_slabs; i++)
+            if (slab_unfill(&arena->slabs[i], class_id)) {
+                list_slab(&arena->slabs[i], class_id);
+                any = true;
+            }
+    }
+    return any;
+}
+
 static void release_retiring(struct slab *slab)
 {
     struct superslab *ss = slab->superslab;
@@ -246,18 +260,28 @@ void shared_pool_retire(struct slab *slab)
 
 /* A slab has lost its last block and is RETIRING, by us: it waits in its class's list for shared_pool_tick, unless its
  * SuperSlab drains. */
-static void let_wait(struct slab *slab)
+static bool may_wait(const struct slab *slab)
 {
-    if (budget_purge_delay_ms() == 0 || pool_tier_of(slab->superslab) == SS_TIER_DRAINING ||
-        !pool_lock(HAK_LOCK_RELEASE_SLAB)) {
-        release_retiring(slab);
-        return;
-    }
+    return budget_purge_delay_ms() != 0 && pool_tier_of(slab->superslab) != SS_TIER_DRAINING;
+}
+
+/* Lock held. */
+static void let_wait_locked(struct slab *slab, uint32_t now_ms)
+{
     unsigned class_id = CTL_CLASS(slab_ctl_read(slab));
     slab_unretire(slab);
     list_slab(slab,
               class_id); /* Should its SuperSlab have begun to drain just now: the wait's end is its release too. */
-    idle_push(slab, os_now_ms());
+    idle_push(slab, now_ms);
+}
+
+static void let_wait(struct slab *slab)
+{
+    if (!may_wait(slab) || !pool_lock(HAK_LOCK_RELEASE_SLAB)) {
+        release_retiring(slab);
+        return;
+    }
+    let_wait_locked(slab, os_now_ms());
     pool_unlock();
     background_wake();
 }
@@ -275,7 +299,8 @@ void shared_pool_retire_idle(void)
     }
 }
 
-void shared_pool_disown_slab(struct slab *slab)
+/* Returns whether the slab is RETIRING now, by us. */
+static bool disown(struct slab *slab)
 {
     slab_ctl ctl = slab_ctl_read(slab); /* ours: the class cannot change */
     unsigned class_id = CTL_CLASS(ctl);
@@ -285,12 +310,48 @@ void shared_pool_disown_slab(struct slab *slab)
         /* While its slabs are each more than a quarter full, so is the SuperSlab. */
         if (CTL_USED(ctl) * 4 <= class_table[class_id].n_blocks)
             consider_draining(arena_superslab_of(slab));
-        break;
+        return false;
     case SLAB_RETURN_RETIRING:
-        let_wait(slab);
-        break;
+        return true;
     default:
         consider_risen(arena_superslab_of(slab));
+        return false;
+    }
+}
+
+void shared_pool_disown_slab(struct slab *slab)
+{
+    if (disown(slab))
+        let_wait(slab);
+}
+
+/* A thread that lived for a hundred blocks has some twenty slabs, all of them empty when it ends. With a lock for each, 16
+ * processors started and ended threads no faster than 4 (bench_threads short_lives). */
+void shared_pool_disown_slabs(struct slab **slabs, unsigned n)
+{
+    struct slab *retiring[CLASS_END];
+    unsigned n_retiring = 0;
+    for (unsigned i = 0; i < n; i++) {
+        struct slab *slab = slabs[i];
+        slabs[i] = NULL;
+        if (slab == NULL || !disown(slab))
+            continue;
+        if (may_wait(slab) && n_retiring < CLASS_END)
+            retiring[n_retiring++] = slab;
+        else
+            release_retiring(slab);
+    }
+    if (n_retiring == 0)
+        return;
+    bool locked = pool_lock(HAK_LOCK_RELEASE_SLAB);
+    for (unsigned i = 0, now_ms = os_now_ms(); i < n_retiring; i++)
+        if (locked)
+            let_wait_locked(retiring[i], now_ms);
+        else
+            release_retiring(retiring[i]);
+    if (locked) {
+        pool_unlock();
+        background_wake();
     }
 }
 

@@ -43,8 +43,15 @@ struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *
  * there is none. Looks at every listed slab of the class: for when memory has run out. */
 void *shared_pool_claim_in_memory(unsigned class_id);
 
+/* Lists the slabs of the class that count as full and have a free block all the same: for when memory has run out. Looks at every
+ * slab. False: there is none. */
+bool shared_pool_list_spare(unsigned class_id);
+
 /* The owner lets go of a slab: it is listed, or released if empty. */
 void shared_pool_disown_slab(struct slab *slab);
+
+/* The same for all slabs of an array, whose entries become NULL; NULL ones are left out. Takes the lock once, if at all. */
+void shared_pool_disown_slabs(struct slab **slabs, unsigned n);
 
 /* Returns blocks of one bit map word and does what follows. Any thread that holds them.
  * Returns the bits of blocks that were free already (see slab_return_blocks). */

@@ -44,6 +44,12 @@ static struct slab *head_of(const void *address)
     return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
 }
 
+/* Of a head: its number in the SuperSlab. */
+static unsigned slot_of(const struct slab *slab)
+{
+    return (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+}
+
 static void set_state(struct slab *slab, enum slab_state state)
 {
     atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
@@ -61,6 +67,8 @@ static bool hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes
         unsigned needed = slab_pages_below(len_bytes, (size_t)(i - head) * SLAB_BYTES);
         unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: we hold the slot */
         clean &= (dirty & needed) == 0;
+        if ((needed & ~dirty) == 0)
+            continue;
         fresh_bytes += count_bits(needed & ~dirty) * slab_page_bytes();
         atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | needed), memory_order_relaxed);
     }
@@ -156,7 +164,7 @@ static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
 static bool resize_span(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
-    unsigned slot = (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS);
+    unsigned slot = slot_of(head);
     size_t n_new = slabs_for(len_bytes);
     if (n_new == 0 || n_new > SPAN_MAX_SLABS || !pool_lock(HAK_LOCK_SPAN))
         return false;
@@ -329,7 +337,7 @@ static void put_block_and_unlock(struct slab *head)
         set_state(head, SLAB_UNUSED);
         put_run_and_unlock(ss, ss->run_superslabs);
     } else {
-        put_slots_and_unlock(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), head->span_slabs);
+        put_slots_and_unlock(ss, slot_of(head), head->span_slabs);
     }
 }
 
@@ -366,6 +374,80 @@ static void put_deferred(void)
     }
 }
 
+/* ---- Held by a thread -------------------------------------------------------------------------------------------- */
+
+uint32_t span_slot_mask(unsigned slot, size_t len_bytes)
+{
+    return pool_slot_mask(slot, (unsigned)slabs_for(len_bytes));
+}
+
+size_t span_dirty_bytes(const struct held_slots *slots)
+{
+    size_t sum_bytes = 0;
+    for (uint32_t rest = slots->mask; rest != 0; rest &= rest - 1)
+        sum_bytes += slab_dirty_bytes(superslab_slab(slots->ss, (unsigned)__builtin_ctz(rest)));
+    return sum_bytes;
+}
+
+bool span_find_held(const struct held_slots *slots, size_t len_bytes, unsigned *slot)
+{
+    *slot = pool_find_slots(slots->mask, (unsigned)slabs_for(len_bytes), 1);
+    return *slot != SUPERSLAB_SLABS;
+}
+
+bool span_hold(void *block, struct held_slots *slots)
+{
+    struct slab *head = head_of(block);
+    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
+    if (head == NULL || head->span_slabs == 0 || pool_tier_of(head->superslab) == SS_TIER_DRAINING ||
+        !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_HELD, 0, 0)))
+        return false; /* The last: another thread is freeing it too. */
+    struct superslab *ss = head->superslab;
+    for (unsigned i = 1; i < head->span_slabs; i++)
+        set_state(&head[i], SLAB_HELD);
+    *slots = (struct held_slots){ss, pool_slot_mask(slot_of(head), head->span_slabs)};
+    return true;
+}
+
+void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool *zeroed)
+{
+    struct slab *head = superslab_slab(ss, slot);
+    unsigned n = (unsigned)slabs_for(len_bytes);
+    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
+    for (unsigned i = 1; i < n; i++) {
+        head[i].span_slabs = (uint16_t)i;
+        set_state(&head[i], SLAB_SPAN_BODY);
+    }
+    *zeroed = hand_out_pages(ss, slot, len_bytes);
+    head->span_bytes = len_bytes;
+    head->sample = 0;
+    set_state(head, SLAB_SPAN_HEAD);
+    return superslab_memory(ss) + slot * SLAB_BYTES;
+}
+
+/* The slots of one SuperSlab, row by row. Lock held. */
+static void put_held(const struct held_slots *slots)
+{
+    for (uint32_t rest = slots->mask; rest != 0;) {
+        unsigned slot = (unsigned)__builtin_ctz(rest), n = (unsigned)__builtin_ctzll(~((uint64_t)rest >> slot));
+        struct superslab *freed = pool_put_slots(slots->ss, slot, n);
+        rest &= ~pool_slot_mask(slot, n);
+        if (freed != NULL) /* then this was its last row */
+            lru_push(freed, 1);
+    }
+}
+
+void span_put_held(const struct held_slots *slots, unsigned n)
+{
+    if (n == 0 || !pool_lock(HAK_LOCK_SPAN))
+        return; /* The latter: a handler that interrupted the lock's holder. Its thread is busy, so it holds no slots. */
+    for (unsigned i = 0; i < n; i++)
+        put_held(&slots[i]);
+    pool_unlock();
+    release_evicted();
+    shared_pool_slots_emptied(HAK_LOCK_SPAN);
+}
+
 /* ---- Either ------------------------------------------------------------------------------------------------------ */
 
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
@@ -389,8 +471,9 @@ bool span_return(void *block)
         return emergency_return(block);
     if (!pool_lock(HAK_LOCK_SPAN))
         return defer(head);
-    if (head_of(block) != head) { /* another thread returned it meanwhile: freed twice */
-        pool_unlock();
+    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
+    if (head_of(block) != head || !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_TAKEN, 0, 0))) {
+        pool_unlock(); /* another thread returned it meanwhile, or holds it: freed twice */
         return false;
     }
     put_block_and_unlock(head);
@@ -458,7 +541,7 @@ void span_take_pages(void *block, size_t len_bytes)
     struct slab *head = head_of(block);
     struct superslab *ss = head->superslab;
     if (head->span_slabs != 0)
-        hand_out_pages(ss, (unsigned)((size_t)(head - ss->arena->slabs) % SUPERSLAB_SLABS), len_bytes);
+        hand_out_pages(ss, slot_of(head), len_bytes);
     for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
         superslab_extend_dirty(&ss[i], part_of_run(len_bytes, i));
 }

@@ -14,6 +14,27 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 /* Returns a block. False: there is no such block (nothing has changed). Any thread that holds it. */
 bool span_return(void *block);
 
+/* ---- Slots that a thread holds for its spans (front/span_cache.h). No lock but where it is said ---- */
+
+/* Takes a block that is being freed out of the program's hands: its slots are HELD then. False: it is no span (a run, or no
+ * block), or its SuperSlab drains, and nothing has changed. Any thread that holds the block. */
+bool span_hold(void *block, struct held_slots *slots);
+
+/* The first of the slots in a row, among these, that len_bytes need. False: there is none. */
+bool span_find_held(const struct held_slots *slots, size_t len_bytes, unsigned *slot);
+
+/* Makes a block of held slots, from `slot` on. Who holds them. */
+void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool *zeroed);
+
+/* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once. */
+void span_put_held(const struct held_slots *slots, unsigned n);
+
+/* What of them may be in memory. */
+size_t span_dirty_bytes(const struct held_slots *slots);
+
+/* The slots that a block of len_bytes takes from `slot` on. */
+uint32_t span_slot_mask(unsigned slot, size_t len_bytes);
+
 /* Usable bytes of a block; 0 when there is no such block. */
 size_t span_usable_bytes(const void *block);
 

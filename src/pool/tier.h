@@ -13,7 +13,7 @@
 #ifndef HAKMEM_POOL_TIER_H
 #define HAKMEM_POOL_TIER_H
 
-#include "meta/layout.h"
+#include "meta/sizeclass.h"
 
 #define TIER_DRAIN_DIVISOR 4 /* DRAINING at used * 4 <= capacity */
 #define TIER_RISEN_DIVISOR 2 /* no longer rising at used * 2 > capacity */
@@ -24,6 +24,32 @@ struct tier_use {
     size_t capacity_bytes; /* of the blocks in its ACTIVE slots */
     unsigned active_slots;
 };
+
+/* Adds one of its slots. Of a slab the class must be one: CLASS_FIRST to CLASS_END - 1. */
+static inline void tier_use_add(struct tier_use *use, slab_ctl ctl)
+{
+    switch (CTL_STATE(ctl)) {
+    case SLAB_UNUSED:
+    case SLAB_EMPTY:
+    case SLAB_TAKEN:
+        break;
+    case SLAB_SPAN_HEAD:
+    case SLAB_SPAN_BODY:
+    case SLAB_HELD:
+        use->active_slots++;
+        use->used_bytes += SLAB_BYTES;
+        use->capacity_bytes += SLAB_BYTES;
+        break;
+    default: {
+        const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+        if (CTL_USED(ctl) == 0)
+            break; /* idle: as good as EMPTY */
+        use->active_slots++;
+        use->used_bytes += (size_t)CTL_USED(ctl) * class->bytes;
+        use->capacity_bytes += (size_t) class->n_blocks * class->bytes;
+    }
+    }
+}
 
 /* The tier that follows. */
 enum superslab_tier tier_next(enum superslab_tier now, bool rising, struct tier_use use);

@@ -352,6 +352,17 @@ enum slab_return slab_disown(struct slab *slab)
     return result;
 }
 
+bool slab_unfill(struct slab *slab, unsigned class_id)
+{
+    slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: the CAS decides */
+    do {
+        if (CTL_STATE(ctl) != SLAB_FULL || CTL_CLASS(ctl) != class_id || CTL_USED(ctl) >= class_table[class_id].n_blocks)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, SLAB_CTL(SLAB_PARTIAL, class_id, CTL_USED(ctl)),
+                                                    memory_order_acq_rel, memory_order_relaxed)); /* R2, as a return */
+    return true;
+}
+
 bool slab_own(struct slab *slab, unsigned class_id)
 {
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: the CAS decides */
@@ -381,7 +392,8 @@ static bool all_free(const struct slab *slab, const struct class_info *class, si
 size_t slab_dirty_bytes(const struct slab *slab)
 {
     /* relaxed: only who holds the slab writes them */
-    return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)) * slab_page_bytes();
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
+    return dirty == slab_all_pages() ? SLAB_BYTES : count_bits(dirty) * slab_page_bytes(); /* mostly the former */
 }
 
 size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl)

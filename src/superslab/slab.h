@@ -15,15 +15,21 @@ static inline size_t slab_page_bytes(void)
     return max_size(os_page_bytes(), 4096);
 }
 
-/* The page in which a byte of the slab lies. By a shift: the size of a page is known at run time alone. */
+/* For shifts instead of divisions: the size of a page is known at run time alone. */
+static inline unsigned slab_page_shift(void)
+{
+    return (unsigned)__builtin_ctzll(slab_page_bytes());
+}
+
+/* The page in which a byte of the slab lies. */
 static inline unsigned slab_page_of(size_t byte)
 {
-    return (unsigned)(byte >> __builtin_ctzll(slab_page_bytes()));
+    return (unsigned)(byte >> slab_page_shift());
 }
 
 static inline unsigned slab_all_pages(void)
 {
-    return (1u << (SLAB_BYTES / slab_page_bytes())) - 1;
+    return (1u << (SLAB_BYTES >> slab_page_shift())) - 1;
 }
 
 /* The pages of a slab that begin below byte `end` of its SuperSlab, when the slab begins at byte `from` of it. */
@@ -31,8 +37,9 @@ static inline unsigned slab_pages_below(size_t end, size_t from)
 {
     if (end <= from)
         return 0;
-    size_t n = (min_size(end - from, SLAB_BYTES) + slab_page_bytes() - 1) / slab_page_bytes();
-    return (1u << n) - 1;
+    if (end - from >= SLAB_BYTES)
+        return slab_all_pages();
+    return (1u << ((end - from + slab_page_bytes() - 1) >> slab_page_shift())) - 1;
 }
 
 /* What a return brought about; the caller acts on it (shared_pool.c). */
@@ -88,6 +95,10 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
 
 /* Whether a slab with so many blocks in use has too few free ones to be listed. */
 bool slab_counts_as_full(unsigned class_id, unsigned used);
+
+/* Makes a FULL slab of the class PARTIAL if it has any free block: the caller lists it. False: it has none, or is not FULL. Any
+ * thread, no lock. */
+bool slab_unfill(struct slab *slab, unsigned class_id);
 
 /* The owner lets go. Returns SLAB_RETURN_LISTABLE, SLAB_RETURN_RETIRING, or NOTHING when the slab is full. */
 enum slab_return slab_disown(struct slab *slab);

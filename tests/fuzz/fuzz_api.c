@@ -522,7 +522,7 @@ static void look_at_stats(const struct op *op)
     REQUIRE(info.uordblks >= model_live_bytes && info.arena == committed_bytes(), NULL);
     if (op->how % 4 != 0 || n_json++ >= N_JSON_MAX)
         return;
-    char text[4096];
+    static char text[32 * KIB];
     size_t room_bytes = op->how < 8 ? sizeof text : op->value % 64;
     memset(text, 0x7e, sizeof text);
     size_t len = hak_stats_json(text, room_bytes);

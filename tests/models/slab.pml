@@ -2,8 +2,9 @@
  * slot.
  * Stands for
  *   src/superslab/slab.c: slab_open slab_claim slab_return_blocks slab_counts_as_full slab_disown slab_own
- *     slab_unretire
+ *     slab_unretire slab_unfill
  *   src/pool/shared_pool.c: own_listed shared_pool_acquire_slab open_slot list_slab let_wait shared_pool_retire
+ *     let_wait_locked disown shared_pool_disown_slabs shared_pool_list_spare
  *   src/pool/shared_pool.c: shared_pool_disown_slab shared_pool_return_blocks check_release shared_pool_release_slab
  *   src/pool/slots.c: pool_evaluate_tier pool_reopen_superslab list_slabs pool_take_slots_out pool_put_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove
@@ -306,7 +307,7 @@ end:
     od
 }
 
-/* What time brings: the tier changes, and an idle slab is retired. */
+/* What time brings: the tier changes, and an idle slab is retired. And exhausted memory: slabs that count as full are listed. */
 proctype tick()
 {
     byte n, mask, free;
@@ -344,6 +345,19 @@ end:
         fi;
 #endif
         drop_lock();
+        leave()
+    :: atomic { state == FULL && used < N_BLOCKS -> n_calls++ } -> /* shared_pool_list_spare */
+        look_at_tier();
+        d_step {
+            if
+            :: state == FULL && used < N_BLOCKS -> state = PARTIAL; n = 1
+            :: else -> n = 0
+            fi
+        };
+        if
+        :: n == 1 -> list_slab()
+        :: else
+        fi;
         leave()
     :: atomic { idle -> n_calls++ } -> /* shared_pool_retire_idle, shared_pool_retire */
         atomic { lock == 0 -> n = idle; idle = false };

@@ -761,7 +761,7 @@ static size_t attribute(const char *text, const char *element, const char *name)
 
 static void test_malloc_info(void)
 {
-    static char text[8192];
+    static char text[65536];
     errno = MARK;
     CHECK_THAT(malloc_info(1, stdout) == -1 && errno == EINVAL, "malloc_info(1): errno %d", errno);
     FILE *file = tmpfile();
@@ -775,9 +775,13 @@ static void test_malloc_info(void)
     CHECK_THAT(strncmp(text, "<malloc version=\"", 17) == 0 && strstr(text, "</malloc>") != NULL,
                "malloc_info writes %.80s", text);
     CHECK_THAT(attribute(text, "type=\"mmap\"", "size=\"") >= 7 * CHECK_MIB, "malloc_info misses a block of 7 MiB");
-    CHECK_THAT(attribute(text, "type=\"live\"", "size=\"") == mallinfo2().uordblks,
+    struct mallinfo2 info = mallinfo2();
+    CHECK_THAT(attribute(text, "type=\"live\"", "size=\"") == info.uordblks &&
+                   attribute(text, "type=\"fast\"", "size=\"") == info.fsmblks &&
+                   attribute(text, "type=\"current\"", "size=\"") == info.arena &&
+                   attribute(text, "type=\"mmap\"", "count=\"") == info.hblks,
                "malloc_info and mallinfo2 differ: %zu, %zu", attribute(text, "type=\"live\"", "size=\""),
-               mallinfo2().uordblks);
+               info.uordblks);
     free(block);
     fclose(file);
 }

@@ -152,7 +152,7 @@ static void *live_across_close(void *unused)
 static int main_dlopen(const char *library)
 {
     pthread_t thread;
-    char json[8192];
+    static char json[65536];
     CHECK_THAT(dlsym(RTLD_DEFAULT, "hak_version") == NULL, "this part must not run on hakmem");
     free(malloc(100));
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);

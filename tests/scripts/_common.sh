@@ -61,10 +61,12 @@ on_hakmem_with_stats() { # FILE COMMAND...
     on_hakmem HAKMEM_STATS="$file" "$@"
 }
 
-# One number of a file of statistics; fails where the field is not there.
+# One number of a file of statistics, the first of that name: the sums come before the lists; fails where the field is not there.
 stat_of() { # FIELD FILE
-    local value
-    value=$(sed -n "s/.*\"$1\":\([0-9][0-9]*\).*/\1/p" "$2")
+    local text value
+    text=$(< "$2")
+    text=${text#*"\"$1\":"}
+    value=${text%%[!0-9]*}
     [[ -n $value ]] || fail "no field $1 in the statistics: $(head -c 300 "$2")"
     echo "$value"
 }

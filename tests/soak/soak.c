@@ -1,5 +1,5 @@
 /* soak.c - everything at once, for a long time: threads that stay and threads that come and go, blocks handed from one to
- * another, forks, refused system calls, trims, a budget that is nearly used up. Once a second all threads stop, every block's
+ * another, forks, refused system calls, trims, a budget that is nearly used up, every other second none. Once a second all threads stop, every block's
  * contents are looked at, and all records of the heap are walked.
  *
  * Usage: soak SECONDS [SEED]     30 minutes: build/soak 1800. scripts/soak.sh runs two minutes in the test suite.
@@ -304,6 +304,9 @@ static void soak_for_a_second(uint64_t *random)
     atomic_store(&stop_asked, 1);
     pthread_barrier_wait(&stopped);
     check_all();
+    size_t hard_bytes;
+    hak_budget_get(NULL, &hard_bytes);
+    hak_budget_set(0, hard_bytes == 0 ? BUDGET_BYTES : 0);
     atomic_store(&stop_asked, 0);
     pthread_barrier_wait(&resumed);
 }

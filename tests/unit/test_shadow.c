@@ -1,7 +1,7 @@
 /* test_shadow.c - a shadow model: random calls of the whole interface by 1, 2, 4 and 8 threads, while a record of every block
  * says where it lies, how long it is and what it holds.
  * Checked at each call: alignment, usable size, zeroes of calloc, contents when a block is freed or resized.
- * Checked after each phase, when its threads have ended: pool_check, and the statistics against the records.
+ * Checked after each phase, when its threads have ended: pool_check, and the statistics against the records, of all classes too.
  * Replay   a failure prints the seed; HAKMEM_TEST_SEED=<seed> runs the same calls again. Each thread's calls depend on the
  *          seed and on what it finds in the mailboxes, so the phase of one thread repeats exactly, the others nearly.
  * Threads  a record belongs to one thread, to one mailbox, or, between phases, to main. A thread exchanges one of its
@@ -15,7 +15,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "api/introspect.h"
 #include "hakmem/hakmem.h"
+#include "meta/registry.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 
@@ -281,6 +283,33 @@ static void *work(void *argument)
 
 /* ---- Phases ---------------------------------------------------------------------------------------------------------- */
 
+/* The census of each class, against what the class map says of the records' blocks. */
+static void check_classes(const char *when)
+{
+    uint64_t blocks[CENSUS_CLASSES] = {0};
+    for (unsigned i = 0; i < N_RECORDS; i++) {
+        if (records[i].block == NULL)
+            continue;
+        struct arena *arena = registry_arena(records[i].block);
+        size_t slab = arena_slab_index(arena, records[i].block);
+        unsigned class_id = atomic_load(&arena->class_map[slab]) / CLASS_OFFSET_SCALE;
+        bool run = class_id == CLASS_SPAN && arena->superslabs[slab / SUPERSLAB_SLABS].state != SUPERSLAB_POOLED;
+        blocks[run ? CENSUS_RUNS : class_id == CLASS_SPAN ? CENSUS_SPANS : class_id]++;
+    }
+    struct census c;
+    introspect_census(&c);
+    for (unsigned i = CLASS_FIRST; i < CENSUS_CLASSES; i++) {
+        const struct census_class *class = &c.classes[i];
+        if (class->live_blocks != blocks[i])
+            fail_msg("%s: %" PRIu64 " blocks of class %u live by the census, %" PRIu64
+                     " by the records (HAKMEM_TEST_SEED=%" PRIu64 ")",
+                     when, class->live_blocks, i, blocks[i], seed);
+        if (i < CLASS_END)
+            assert_int_equal(class->live_blocks + class->cached_blocks + class->free_blocks,
+                             class->slabs * class_table[i].n_blocks);
+    }
+}
+
 static void check_books(const char *when)
 {
     const char *wrong = pool_check();
@@ -299,6 +328,8 @@ static void check_books(const char *when)
         fail_msg("%s: %" PRIu64 " blocks of %" PRIu64 " bytes live by the statistics, %" PRIu64 " of %" PRIu64
                  " by the records (HAKMEM_TEST_SEED=%" PRIu64 ")",
                  when, s.live_blocks, s.live_bytes, n_blocks, n_bytes, seed);
+    if (config.secure == 0 && config.guard_sample == 0) /* else blocks lie elsewhere, or wait in quarantine */
+        check_classes(when);
 }
 
 static void run_phase(unsigned n_threads)

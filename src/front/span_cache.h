@@ -1,0 +1,61 @@
+/* span_cache.h - slots of SuperSlabs that a thread keeps for its requests above 32 KiB and up to 1 MiB, as magazines keep
+ * smaller blocks: claiming and returning one takes no lock.
+ *
+ *   places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that lie
+ *               side by side serve as one
+ *
+ * The room grows with the thread's misses, up to a bound, while threads wait for the pool lock: without that, and in a thread that
+ * allocates few such blocks or frees none, nothing is held. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in
+ * hardened mode there is no room.
+ */
+#ifndef HAKMEM_FRONT_SPAN_CACHE_H
+#define HAKMEM_FRONT_SPAN_CACHE_H
+
+#include "meta/layout.h"
+
+#define SPAN_CACHE_PLACES 8
+
+struct thread;
+
+struct span_cache {
+    struct held_slots places[SPAN_CACHE_PLACES]; /* the first n_places */
+    uint8_t n_places;
+    uint16_t held_slabs;   /* slots held */
+    uint16_t room_slabs;   /* the most that may be */
+    _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
+    uint64_t seen_waits;   /* for the pool lock, by all threads, at the last miss */
+    size_t held_bytes;     /* their pages that may be in memory */
+    uint32_t n_uses;       /* claims and returns; tells a tick whether the cache is in use */
+    uint32_t seen_uses;    /* at the last tick. Written by ticks */
+};
+
+/* All functions: between thread_enter and thread_leave, or as for thread_empty. */
+
+/* A block of len_bytes, a multiple of the page up to SPAN_MAX_BYTES, on a multiple of 64 KiB. NULL: none is held, and the room
+ * grows. */
+void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed);
+
+/* Takes a block that is being freed. False: there is no room for it, or it is no span. */
+bool span_cache_return(struct thread *thread, void *block);
+
+/* Before a block grows where it lies: what the thread holds beside it goes back into the pool, for it may be what the block needs. */
+void span_cache_make_way(struct thread *thread, const void *block);
+
+/* Puts all of it back into the pool. */
+void span_cache_empty(struct thread *thread);
+
+/* Forgets what may be half done, in the child of a fork: those slots are lost to it. */
+void span_cache_forget(struct thread *thread);
+
+/* On slow paths: empties a cache that a tick has found unused. */
+#define span_cache_look(thread)                                                                                        \
+    do {                                                                                                               \
+        if (unlikely(atomic_load_explicit(&(thread)->span_cache.stale, memory_order_relaxed) != 0)) /* a hint */       \
+            span_cache_empty(thread);                                                                                  \
+    } while (0)
+
+/* A tick: an unused cache is to be emptied by its thread. Returns the bytes that wait for it. Any thread; reads beside the
+ * owner, as a guess. */
+size_t span_cache_tick(struct thread *thread);
+
+#endif

@@ -1,0 +1,171 @@
+#!/bin/bash
+# inspect_check.sh - hakmem check reads live processes from outside: linked in every way, single and busy with threads, damaged.
+#
+#   K1  a process on hakmem is found by what is mapped, however the library got into it, and is clean; so is one that never rests
+#   K2  each way of damaging a record is found, at the address where it is, and only while it is there
+#   K3  what cannot be read ends with status 2 and one line that says why: no such process, a zombie, another user's, one that is not on
+#       hakmem, another version, other structures
+#   K4  a process that is stopped for a look goes on, whatever becomes of the command
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+require jq readelf grep dd
+hakmem=$HAKMEM_BUILD_DIR/hakmem
+tests=$HAKMEM_BUILD_DIR/tests
+chmod 755 "$work" # another user looks from here
+
+# Starts a program and waits until its heap is there. Its number is in $pid, what it says in the file $out.
+start() { # COMMAND...
+    out=$(mktemp "$work/out.XXXXXX")
+    HAKMEM_BACKGROUND=${background-off} "$@" > "$out" 2>&1 &
+    pid=$!
+    started_pids+=("$pid")
+    until grep -q ready "$out"; do
+        kill -0 "$pid" 2> /dev/null || fail "$* has ended: $(cat "$out")"
+        sleep 0.02
+    done
+}
+
+stop() {
+    kill -KILL "$pid"
+    wait "$pid" 2> /dev/null || true
+}
+
+# Runs `hakmem check` and compares its status. What it says is in $said.
+check() { # STATUS ARGUMENT...
+    local want=$1 status=0
+    shift
+    said=$("$hakmem" check "$@" 2>&1) || status=$?
+    [[ $status -eq $want ]] || fail "hakmem check $*: status $status, not $want: $said"
+}
+
+# The same for what cannot be read: one line, which matches PATTERN.
+refused() { # PATTERN ARGUMENT...
+    local pattern=$1
+    shift
+    check 2 "$@"
+    [[ $(wc -l <<< "$said") -eq 1 && $said =~ ^hakmem:\ .*$pattern ]] || fail "hakmem check $* says: $said"
+    echo "   $said"
+}
+
+step "the command itself is not on hakmem"
+if readelf -nW "$hakmem" | grep -w hakmem; then fail "hakmem's note is in the command"; fi
+
+step "linked in every way (K1)"
+cp "$HAKMEM_LIB" "$work/libstripped.so"
+strip "$work/libstripped.so"
+for way in shared static static_pie stripped; do
+    start "$tests/inspect_$way"
+    check 0 "$pid"
+    echo "   $said"
+    [[ $said =~ "4 runs, 1 threads" ]] || fail "inspect_$way: $said"
+    check 0 --stop "$pid"
+    stop
+done
+start env LD_PRELOAD="$work/libstripped.so" "$tests/inspect_plain"
+check 0 "$pid"
+stop
+start env LD_PRELOAD="$HAKMEM_LIB" "$tests/inspect_plain"
+check 0 --json "$pid"
+jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean and (.stopped | not) and .looks == 1 and
+    .violations == [] and .slabs > 100 and .spans > 10 and .runs == 4 and .cached_blocks > 100 and .threads == 1 and
+    .bytes_read > 100000' <<< "$said" > /dev/null || fail "the JSON is not as it should be: $said"
+
+step "each damage is found where it is (K2)"
+for kind in bits bits-large slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
+            current committed pool-counts unreadable; do
+    read -r address where value <<< "$("$tests/inspect_damage" "$pid" "$kind")"
+    [[ -n $value ]] || fail "no damage of kind $kind"
+    check 1 "$pid"
+    grep -q "^$address: ${kind%-large}: " <<< "$said" || fail "$kind at $address is not found: $said"
+    grep "^$address: ${kind%-large}: " <<< "$said" | head -n 1 | sed 's/^/   /'
+    if [[ $kind == bits ]]; then
+        check 1 --json "$pid"
+        jq -e --arg address "$address" '(.clean | not) and (.violations | length == 1) and .violations[0].rule == "bits" and
+            .violations[0].address == $address and .violations[0].class_bytes > 0' <<< "$said" > /dev/null || fail "JSON: $said"
+        check 1 --stop "$pid"
+        [[ $said =~ "5 looks" ]] || fail "five stops were due: $said"
+    fi
+    "$tests/inspect_damage" "$pid" undo "$where" "$value"
+    check 0 "$pid"
+done
+
+step "by name"
+unique=only$$ # whoever else runs this test now
+cp "$tests/inspect_plain" "$work/$unique"
+first=$pid
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/$unique"
+check 0 --name $unique
+[[ $said == "process $pid ($unique): clean"* ]] || fail "by name: $said"
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/$unique"
+refused "several processes on hakmem are named $unique: [0-9]+, [0-9]+;" --name $unique
+refused "no process named nobodyhasthisname" --name nobodyhasthisname
+
+step "what cannot be read (K3)"
+refused "'12x' is no process number" 12x
+refused "takes one process"
+refused "takes one process" 1 2
+sleep 0 &
+gone=$!
+wait "$gone"
+refused "there is no process $gone" "$gone"
+start env -u LD_PRELOAD "$tests/inspect_plain"
+refused "process $pid \(inspect_plain\) is not on hakmem" "$pid"
+stop
+start "$tests/inspect_plain" zombie
+zombie=$(sed -n 's/^ready //p' "$out")
+refused "process $zombie \(.*\) is a zombie" "$zombie"
+stop
+if [[ -r /proc/2/comm && $(< /proc/2/comm) == kthreadd ]]; then refused "is a thread of the kernel" 2; fi
+
+at=$(grep -obUaF HKanchor "$HAKMEM_LIB" | head -n 1 | cut -d : -f 1)
+[[ -n $at ]] || fail "there is no anchor in the library"
+patched() { # OFFSET BYTES: a copy of the library, with bytes of the anchor changed
+    cp "$HAKMEM_LIB" "$work/libpatched.so"
+    printf '%b' "$2" | dd of="$work/libpatched.so" bs=1 seek=$((at + $1)) conv=notrunc status=none
+}
+patched 32 '\x63'
+start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
+refused "has hakmem [0-9.]+ with records of layout 99; this command is hakmem [0-9.]+ and knows layout [0-9]+" "$pid"
+stop
+patched 48 '\x81'
+start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
+refused "whose struct slab has 129 bytes; this command is hakmem [0-9.]+ and knows one of 128" "$pid"
+stop
+
+if [[ $(id -u) -eq 0 ]] && command -v setpriv > /dev/null; then
+    cp "$hakmem" "$work/hakmem"
+    hakmem="setpriv --reuid=65534 --regid=65534 --clear-groups $work/hakmem"
+    ask_as_nobody() {
+        local status=0
+        said=$($hakmem check "$@" 2>&1) || status=$?
+        [[ $status -eq 2 && $said =~ ^hakmem:\ no\ permission\ to\ read\ process\ $1:\ it\ runs\ as\ user\ 0 ]] ||
+            fail "as another user: status $status: $said"
+        echo "   $said"
+    }
+    ask_as_nobody "$first"
+    hakmem=$HAKMEM_BUILD_DIR/hakmem
+else
+    echo "   not root: whether another user's process is refused was not tried"
+fi
+
+step "eight threads that never rest (K1), stopped now and then (K4)"
+background=on start env LD_PRELOAD="$HAKMEM_LIB" nice "$tests/inspect_plain" 8
+for ((i = 0; i < 12; i++)); do
+    if ((i % 3 == 2)); then check 0 --stop "$pid"; else check 0 "$pid"; fi
+done
+echo "   $said"
+for ((i = 0; i < 8; i++)); do
+    "$hakmem" check --stop "$pid" > /dev/null 2>&1 &
+    checker=$!
+    sleep "0.00$i"
+    kill -KILL "$checker" 2> /dev/null || true
+    wait "$checker" 2> /dev/null || true
+done
+for ((i = 0; i < 500; i++)); do
+    if ! grep -q '^State:.T' "/proc/$pid/status"; then break; fi
+    sleep 0.02
+done
+if grep '^State:.T' "/proc/$pid/status"; then fail "the process does not go on after a killed check --stop"; fi
+check 0 "$pid"
+stop
+echo "passed"

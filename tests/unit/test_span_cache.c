@@ -1,0 +1,327 @@
+/* test_span_cache.c - what a thread holds for its blocks above 32 KiB: that it saves the lock, joins what lies side by side,
+ * stays within its room, goes back when it is not used, and is nobody's when the thread has gone.
+ * Threads  one, and some that come and go; four that free each other's blocks in the last test.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "front/sleepers.h"
+#include "front/thread.h"
+#include "hakmem/hakmem.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "service/config.h"
+#include "service/stats.h"
+#include "look.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MOST_BYTES THREAD_CACHE_FEW_MAX_BYTES /* with few threads */
+
+static uint64_t span_locks(void)
+{
+    return read_stats().lock_acquisitions[HAK_LOCK_SPAN];
+}
+
+static size_t held_bytes(void)
+{
+    return (size_t)tls_thread->span_cache.held_slabs * SLAB_BYTES;
+}
+
+/* As if threads had waited for the lock: enough misses for all the room that there may be. */
+static void make_room(void)
+{
+    void *block[16];
+    for (unsigned i = 0; i < 16; i++) {
+        stats_add(&stats_counters.lock_contended, 1);
+        block[i] = hak_malloc(200 * KIB);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        hak_free(block[i]);
+}
+
+static int start_clean(void **state)
+{
+    (void)state;
+    config.background = false;
+    config.purge_delay_ms = 100000; /* no tick but the test's own */
+    hak_trim(HAK_TRIM_PAGES);
+    return 0;
+}
+
+static int end_clean(void **state)
+{
+    (void)state;
+    hak_budget_set(0, 0);
+    hak_trim(HAK_TRIM_PAGES);
+    if (pool_check() != NULL)
+        print_error("%s\n", pool_check());
+    return pool_check() == NULL && held_bytes() == 0 && read_stats().spans == 0 ? 0 : -1;
+}
+
+static void same_sizes_again_take_no_lock(void **state)
+{
+    (void)state;
+    make_room();
+    uint64_t before = span_locks();
+    for (unsigned i = 0; i < 1000; i++) {
+        void *a = hak_malloc(100 * KIB), *b = hak_malloc(300 * KIB);
+        hak_free(a);
+        hak_free(b);
+    }
+    assert_int_equal(span_locks(), before);
+    assert_int_equal(read_stats().spans, 0);
+    assert_true(read_stats().cached_bytes >= 400 * KIB); /* the two blocks' pages, and not a block of theirs is live */
+    assert_null(pool_check());
+}
+
+static void neighbours_serve_as_one(void **state)
+{
+    (void)state;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    make_room(); /* fresh slots in a row */
+    char *block[4];
+    for (unsigned i = 0; i < 4; i++)
+        block[i] = hak_malloc(64 * KIB);
+    for (unsigned i = 1; i < 4; i++)
+        assert_ptr_equal(block[i], block[0] + i * SLAB_BYTES);
+    uint64_t before = span_locks();
+    for (unsigned i = 0; i < 4; i++)
+        hak_free(block[(i * 3) % 4]);
+    char *whole = hak_malloc(4 * SLAB_BYTES);
+    assert_int_equal(span_locks(), before);
+    assert_ptr_equal(whole, block[0]);
+    assert_int_equal(hak_usable_size(whole), 4 * SLAB_BYTES);
+    hak_free(whole);
+}
+
+/* A block that grows may take the slots behind it, also when its thread holds them. */
+static void growth_in_place_takes_what_is_held(void **state)
+{
+    (void)state;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    make_room();
+    char *first = hak_malloc(64 * KIB), *second = hak_malloc(64 * KIB);
+    assert_ptr_equal(second, first + SLAB_BYTES);
+    hak_free(second);
+    assert_ptr_equal(hak_realloc(first, 2 * SLAB_BYTES), first);
+    hak_free(first);
+}
+
+static void calloc_clears_what_was_held(void **state)
+{
+    (void)state;
+    make_room();
+    for (size_t len_bytes = 33 * KIB; len_bytes <= MIB; len_bytes += 70001) {
+        unsigned char *dirty = hak_malloc(len_bytes);
+        memset(dirty, 0xa5, len_bytes);
+        hak_free(dirty);
+        unsigned char *zero = hak_calloc(1, len_bytes);
+        assert_int_equal(zero[0], 0);
+        assert_memory_equal(zero, zero + 1, len_bytes - 1);
+        hak_free(zero);
+    }
+}
+
+static void room_has_a_bound(void **state)
+{
+    (void)state;
+    static void *block[200];
+    make_room();
+    for (unsigned i = 0; i < 200; i++) {
+        block[i] = hak_malloc(128 * KIB);
+        memset(block[i], 1, 128 * KIB);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        hak_free(block[i]);
+        assert_true(held_bytes() <= MOST_BYTES);
+    }
+    assert_true(held_bytes() > 0);
+    assert_null(pool_check());
+}
+
+static void nothing_is_held_while_nobody_waits(void **state)
+{
+    (void)state;
+    void *block[16];
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    assert_int_equal(tls_thread->span_cache.room_slabs, 0);
+    for (unsigned i = 0; i < 16; i++)
+        block[i] = hak_malloc(200 * KIB);
+    for (unsigned i = 0; i < 16; i++)
+        hak_free(block[i]);
+    assert_int_equal(held_bytes(), 0);
+    assert_int_equal(tls_thread->span_cache.room_slabs, 0);
+}
+
+static void nothing_is_held_where_it_must_not_be(void **state)
+{
+    (void)state;
+    assert_int_equal(hak_budget_set(0, GIB), 0);
+    make_room();
+    assert_int_equal(held_bytes(), 0);
+    hak_budget_set(0, 0);
+    config.purge_delay_ms = 0;
+    make_room();
+    assert_int_equal(held_bytes(), 0);
+}
+
+/* A thread that does other things than use such blocks gives them up. */
+static void an_unused_cache_is_given_up(void **state)
+{
+    (void)state;
+    make_room();
+    assert_true(held_bytes() > 0);
+    sleepers_tick();
+    assert_int_equal(tls_thread->span_cache.stale, 0); /* used since the tick before */
+    sleepers_tick();
+    assert_int_equal(tls_thread->span_cache.stale, 1);
+    for (unsigned i = 0; i < 100 && held_bytes() != 0; i++)
+        (void)!hak_malloc(3000); /* a slow call now and then */
+    assert_int_equal(held_bytes(), 0);
+}
+
+static void freed_twice_is_refused(void **state)
+{
+    (void)state;
+    make_room();
+    void *block = hak_malloc(100 * KIB);
+    hak_free(block);
+    pid_t child = fork();
+    if (child == 0) {
+        close(STDERR_FILENO);
+        hak_free(block);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+static void *use_and_end(void *unused)
+{
+    make_room();
+    return held_bytes() > 0 ? unused : (void *)1;
+}
+
+static void ended_threads_hold_nothing(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        pthread_t thread;
+        void *result;
+        assert_int_equal(pthread_create(&thread, NULL, use_and_end, NULL), 0);
+        assert_int_equal(pthread_join(thread, &result), 0);
+        assert_null(result);
+    }
+    struct hak_stats stats = read_stats();
+    assert_int_equal(stats.spans, 0);
+    assert_true(stats.cached_bytes < 256 * KIB);
+    assert_null(pool_check());
+}
+
+static pthread_barrier_t barrier;
+
+static void *hold_and_wait(void *unused)
+{
+    make_room();
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    return unused;
+}
+
+/* In a child nobody holds what another thread held. */
+static void forks_child_gets_them_back(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    pthread_barrier_init(&barrier, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, hold_and_wait, NULL), 0);
+    pthread_barrier_wait(&barrier);
+    pid_t child = fork();
+    if (child == 0) {
+        hak_trim(HAK_TRIM_PAGES);
+        struct hak_stats stats = read_stats();
+        _exit(pool_check() != NULL ? 1 : stats.cached_bytes > 256 * KIB ? 2 : 0);
+    }
+    pthread_barrier_wait(&barrier);
+    pthread_join(thread, NULL);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+#define N_SHARED 64
+static _Atomic(unsigned char *) shared[N_SHARED];
+static _Atomic unsigned n_wrong;
+
+static void *exchange(void *seed)
+{
+    uint64_t random = (uintptr_t)seed * 0x9e3779b97f4a7c15u;
+    for (unsigned i = 0; i < 20000; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        size_t len_bytes = 33 * KIB + (random >> 33) % (900 * KIB);
+        unsigned char *block = hak_malloc(len_bytes), mark = (unsigned char)(len_bytes >> 4);
+        block[0] = block[len_bytes - 1] = mark;
+        memcpy(block + 8, &len_bytes, sizeof len_bytes);
+        block = atomic_exchange(&shared[(random >> 20) % N_SHARED], block);
+        if (block == NULL)
+            continue;
+        memcpy(&len_bytes, block + 8, sizeof len_bytes);
+        mark = (unsigned char)(len_bytes >> 4);
+        if (block[0] != mark || block[len_bytes - 1] != mark)
+            atomic_fetch_add(&n_wrong, 1);
+        hak_free(block);
+    }
+    return NULL;
+}
+
+static void threads_free_each_others(void **state)
+{
+    (void)state;
+    pthread_t threads[4];
+    for (uintptr_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, exchange, (void *)(i + 1)), 0);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned i = 0; i < N_SHARED; i++)
+        hak_free(atomic_exchange(&shared[i], NULL));
+    assert_int_equal(n_wrong, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, start_clean, end_clean)
+
+int main(void)
+{
+    void *heap = hak_malloc(32 * MIB); /* the room is a part of it */
+    const struct CMUnitTest tests[] = {
+        TEST(same_sizes_again_take_no_lock),
+        TEST(neighbours_serve_as_one),
+        TEST(growth_in_place_takes_what_is_held),
+        TEST(calloc_clears_what_was_held),
+        TEST(room_has_a_bound),
+        TEST(nothing_is_held_while_nobody_waits),
+        TEST(nothing_is_held_where_it_must_not_be),
+        TEST(an_unused_cache_is_given_up),
+        TEST(freed_twice_is_refused),
+        TEST(ended_threads_hold_nothing),
+        TEST(forks_child_gets_them_back),
+        TEST(threads_free_each_others),
+    };
+    int status = cmocka_run_group_tests(tests, NULL, NULL);
+    hak_free(heap);
+    return status;
+}
