@@ -222,8 +222,10 @@ static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exa
 static void give_portion(struct thread *thread, unsigned class_id)
 {
     void *more = sampler_give(thread, class_id) ? claim_from_slabs(thread, class_id, true) : NULL;
-    if (more != NULL)
-        sampler_give_more(thread, class_id, more);
+    if (more == NULL)
+        return;
+    thread->refills_before++; /* it tells nothing of how much the program allocates: see worth_a_look */
+    sampler_give_more(thread, class_id, more);
 }
 
 static void *claim_class(unsigned class_id, bool exact)

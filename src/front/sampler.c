@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* What a portion has at most. More means fewer slow calls, and more blocks that take turns where one would do. */
-#define PORTION_BYTES (16 * KIB)
+#define PORTION_BYTES (32 * KIB)
 #define PORTION_LEAST_SLOTS 4
 
 /* After so many portions of less than half of that the class gets more blocks. (Without it, bench_random_mixed with 256 slots,
@@ -133,9 +133,13 @@ static void *claim_piece(bool locked)
 
 void sampler_follow(struct thread *thread, bool locked)
 {
-    atomic_store_explicit(&thread->sampler_epoch, atomic_load_explicit(&sampler_epoch, memory_order_acquire),
-                          memory_order_relaxed); /* relaxed: thread_call_all looks again */
+    uint32_t epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
     bool on = atomic_load_explicit(&picks, memory_order_relaxed);
+    /* What an earlier thread's record has still holds: the counts have no memory. relaxed: our own */
+    if (atomic_load_explicit(&thread->sampler_epoch, memory_order_relaxed) == epoch && (thread->sampler != NULL) == on)
+        return;
+    atomic_store(&thread->sampler_epoch, epoch);
+    atomic_store(&thread->door, &thread->cache); /* after the epoch: see keep_door_closed in thread.c */
     if (on && thread->sampler_piece == NULL)
         thread->sampler_piece = claim_piece(locked); /* NULL: no memory; nothing of this thread's is picked. */
     if (thread->sampler != NULL)
