@@ -89,7 +89,9 @@ static struct thread *claim_record(void)
     if (thread != NULL) {
         atomic_store(&thread->busy, 1); /* nobody else's until create() is done with it */
         thread->tls_slot = &tls_cache;
-        thread->door = harden_mode() == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache;
+        atomic_store_explicit(&thread->door,
+                              harden_mode() == HARDEN_ON ? (struct cache *)(uintptr_t)&closed_cache : &thread->cache,
+                              memory_order_relaxed); /* relaxed: nobody calls it before it is in use */
         if (harden_mode() == HARDEN_ON)
             harden_prepare(thread);
         else
@@ -144,8 +146,17 @@ static void on_thread_exit(void *record)
     release_record(thread);
 }
 
+/* The thread shall leave slow paths with its door closed until it has followed: not all of them follow. It may have done so
+ * meanwhile; then, at worst, it comes back once for nothing. */
+static void keep_door_closed(struct thread *thread, uint32_t epoch)
+{
+    atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
+    if (atomic_load(&thread->sampler_epoch) == epoch)
+        atomic_store(&thread->door, &thread->cache);
+}
+
 /* Whether every thread has followed the sampler, or will before its next hit: its door is closed, and it is not inside a slow
- * path, whose end would open it. Closes the doors of the others. */
+ * path, whose end might be about to open it. Closes the doors of the others. */
 static bool all_are_called(void)
 {
     uint32_t epoch = atomic_load(&sampler_epoch);
@@ -159,6 +170,7 @@ static bool all_are_called(void)
         bool inside = atomic_load(&thread->busy) != 0;
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
             continue;
+        keep_door_closed(thread, epoch);
         __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
         all = false;
     }

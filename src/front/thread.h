@@ -37,7 +37,7 @@ struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
-    struct cache *door;               /* what tls_cache points to outside of slow paths: the cache, or the closed one */
+    _Atomic(struct cache *) door;     /* what tls_cache points to outside of slow paths: the cache, or the closed one */
     struct sampler *sampler;          /* NULL: the thread does not sample */
     struct sampler *sampler_piece;    /* its memory, kept for the next time. NULL: none yet */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
@@ -135,7 +135,7 @@ static inline struct thread *thread_enter(void)
 static inline void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = thread->door;
+    tls_cache = atomic_load_explicit(&thread->door, memory_order_relaxed); /* relaxed: a thread is called more than once */
     thread_let_go(thread);
 }
 
@@ -178,7 +178,7 @@ struct thread *thread_first(void);
 extern _Atomic uint32_t thread_cut_off __attribute__((visibility("hidden")));
 
 /* Makes all threads follow the sampler (sampler.h) at their next call, by closing their doors. One that is inside a slow path
- * for longer than 50 ms follows at its next slow call. Not on a slow path. */
+ * for longer than 50 ms follows when it has left it. Not on a slow path. */
 void thread_call_all(void);
 
 /* Starts the allocator if need be: configuration, handlers. Any number of times. */
