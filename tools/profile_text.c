@@ -59,8 +59,9 @@ void text_print_estimate(FILE *out, int64_t bytes, double variance, bool sign)
 {
     char text[TEXT_AMOUNT_BYTES];
     fputs(scaled(text, fabs((double)bytes), sign_of(bytes, sign)), out);
-    if (variance > 0)
-        fprintf(out, " ± %s", scaled(text, BOUND_DEVIATIONS * sqrt(variance), ""));
+    const double bound = BOUND_DEVIATIONS * sqrt(variance);
+    if (bound >= 0.5)
+        fprintf(out, " ± %s", scaled(text, bound, ""));
 }
 
 static const char *blocks_word(int64_t n)
