@@ -320,8 +320,9 @@ static bool read_both(struct diff *diff, const struct diff_settings *set)
             tool_complain("%s", why);
             return false;
         }
-        symbols_resolve(diff->profile[i], 0, set->full_names);
     }
+    for (int i = 0; i < 2; i++)
+        symbols_resolve(diff->profile[i], 0, set->full_names);
     return true;
 }
 

@@ -175,10 +175,9 @@ static void write_json(FILE *out, const char *text)
     fputc('"', out);
 }
 
-static int compare_addresses(const void *one, const void *other)
+static int compare_texts(const void *one, const void *other)
 {
-    uintptr_t a = (uintptr_t) * (const char *const *)one, b = (uintptr_t) * (const char *const *)other;
-    return (a > b) - (a < b);
+    return strcmp(*(const char *const *)one, *(const char *const *)other);
 }
 
 /* All texts of the nodes that are written. */
@@ -199,7 +198,7 @@ static void number_texts(struct flame *flame)
 {
     size_t n = 0;
     collect_texts(flame, flame->root);
-    qsort(flame->text, flame->n_texts, sizeof *flame->text, compare_addresses);
+    qsort(flame->text, flame->n_texts, sizeof *flame->text, compare_texts);
     for (size_t i = 0; i < flame->n_texts; i++)
         if (i == 0 || flame->text[i] != flame->text[i - 1])
             flame->text[n++] = flame->text[i];
@@ -208,7 +207,7 @@ static void number_texts(struct flame *flame)
 
 static size_t text_number(const struct flame *flame, const char *text)
 {
-    const char **found = bsearch(&text, flame->text, flame->n_texts, sizeof *flame->text, compare_addresses);
+    const char **found = bsearch(&text, flame->text, flame->n_texts, sizeof *flame->text, compare_texts);
     return (size_t)(found - flame->text);
 }
 

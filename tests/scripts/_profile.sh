@@ -18,7 +18,11 @@ cat > profile-target.c << 'END'
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __clang__
 #define NOINLINE __attribute__((noinline))
+#else
+#define NOINLINE __attribute__((noinline, noclone)) /* pprof's own look at symbols does not know site_leak.constprop.0 */
+#endif
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 /* No tail call; and the line makes functions differ, so that the compiler does not make one of two. */
