@@ -180,7 +180,7 @@ static void write_text(struct diff *diff, const struct diff_settings *set, FILE 
     if (set->output.top != 0 && n > set->output.top) {
         fputs("\nand ", out);
         print_growth(rest, 0, value, out);
-        fprintf(out, " by %zu more stacks\n", n - set->output.top);
+        fprintf(out, " by %zu more stack%s\n", n - set->output.top, n - set->output.top == 1 ? "" : "s");
     }
 }
 
@@ -320,8 +320,9 @@ static bool read_both(struct diff *diff, const struct diff_settings *set)
             tool_complain("%s", why);
             return false;
         }
-        symbols_resolve(diff->profile[i], 0, set->full_names);
     }
+    for (int i = 0; i < 2; i++)
+        symbols_resolve(diff->profile[i], 0, set->full_names);
     return true;
 }
 

@@ -45,6 +45,13 @@ struct flame {
     FILE *out;
     const char **text; /* those in the page, by their numbers there */
     size_t n_texts;
+    struct flame_module *module; /* but the program, those with most first */
+    size_t n_modules;
+};
+
+struct flame_module {
+    const char *name;
+    double weight;
 };
 
 /* ---- The tree ---------------------------------------------------------------------------------------------------- */
@@ -175,10 +182,9 @@ static void write_json(FILE *out, const char *text)
     fputc('"', out);
 }
 
-static int compare_addresses(const void *one, const void *other)
+static int compare_texts(const void *one, const void *other)
 {
-    uintptr_t a = (uintptr_t) * (const char *const *)one, b = (uintptr_t) * (const char *const *)other;
-    return (a > b) - (a < b);
+    return strcmp(*(const char *const *)one, *(const char *const *)other);
 }
 
 /* All texts of the nodes that are written. */
@@ -199,7 +205,7 @@ static void number_texts(struct flame *flame)
 {
     size_t n = 0;
     collect_texts(flame, flame->root);
-    qsort(flame->text, flame->n_texts, sizeof *flame->text, compare_addresses);
+    qsort(flame->text, flame->n_texts, sizeof *flame->text, compare_texts);
     for (size_t i = 0; i < flame->n_texts; i++)
         if (i == 0 || flame->text[i] != flame->text[i - 1])
             flame->text[n++] = flame->text[i];
@@ -208,14 +214,64 @@ static void number_texts(struct flame *flame)
 
 static size_t text_number(const struct flame *flame, const char *text)
 {
-    const char **found = bsearch(&text, flame->text, flame->n_texts, sizeof *flame->text, compare_addresses);
+    const char **found = bsearch(&text, flame->text, flame->n_texts, sizeof *flame->text, compare_texts);
     return (size_t)(found - flame->text);
 }
+
+/* ---- Colours ----------------------------------------------------------------------------------------------------- */
+
+#define N_COLOURS 8 /* the first is the program's */
+#define N_SHADES 3
 
 /* The module that is the program. */
 static const char *program_of(const struct flame *flame)
 {
     return heap_mapping_name(flame->profile, flame->profile->n_mappings == 0 ? HEAP_NONE : 0);
+}
+
+static void weigh_module(struct flame *flame, const struct node *node)
+{
+    size_t i = 0;
+    while (i < flame->n_modules && strcmp(flame->module[i].name, node->module) != 0)
+        i++;
+    if (i == flame->n_modules) {
+        flame->module = heap_realloc(flame->module, ++flame->n_modules, sizeof *flame->module);
+        flame->module[i] = (struct flame_module){node->module, 0};
+    }
+    flame->module[i].weight += part_of(flame, node);
+}
+
+static void weigh_modules(struct flame *flame, const struct node *node)
+{
+    if (node != flame->root && strcmp(node->module, program_of(flame)) != 0)
+        weigh_module(flame, node);
+    for (const struct node *child = node->child; child != NULL; child = child->next)
+        if (part_of(flame, child) >= flame->least)
+            weigh_modules(flame, child);
+}
+
+static int compare_modules(const void *one, const void *other)
+{
+    const struct flame_module *a = one, *b = other;
+    return a->weight != b->weight ? (a->weight < b->weight) - (a->weight > b->weight) : strcmp(a->name, b->name);
+}
+
+/* So that those with most differ in colour. */
+static void order_modules(struct flame *flame)
+{
+    weigh_modules(flame, flame->root);
+    if (flame->n_modules != 0)
+        qsort(flame->module, flame->n_modules, sizeof *flame->module, compare_modules);
+}
+
+static size_t colour_of(const struct flame *flame, const struct node *node)
+{
+    size_t i = 0;
+    if (strcmp(node->module, program_of(flame)) == 0)
+        return 0;
+    while (i < flame->n_modules && strcmp(flame->module[i].name, node->module) != 0)
+        i++;
+    return 1 + i % (N_COLOURS - 1);
 }
 
 /* ---- The data ---------------------------------------------------------------------------------------------------- */
@@ -239,7 +295,13 @@ static void write_data(struct flame *flame)
             shown = i;
     fprintf(flame->out, "{\"shown\":%d,\"program\":", shown);
     write_json(flame->out, program_of(flame));
-    fputs(",\"values\":[", flame->out);
+    fputs(",\"modules\":[", flame->out);
+    for (size_t i = 0; i < flame->n_modules; i++) {
+        if (i != 0)
+            fputc(',', flame->out);
+        write_json(flame->out, flame->module[i].name);
+    }
+    fputs("],\"values\":[", flame->out);
     for (int i = 0; i < N_HEAP_VALUES; i++)
         fprintf(flame->out, "%s{\"title\":\"%s\",\"unit\":\"%s\"}", i == 0 ? "" : ",", shown_values[i].title,
                 heap_value_unit(shown_values[i].value));
@@ -289,8 +351,7 @@ static void draw_frame(const struct flame *flame, const struct node *node, unsig
     if (node == flame->root)
         fputs("root", out);
     else
-        fprintf(out, "m%u s%u", strcmp(node->module, program_of(flame)) == 0 ? 0 : 1 + hash(node->module) % 7,
-                hash(node->name) % 3);
+        fprintf(out, "m%zu s%u", colour_of(flame, node), hash(node->name) % N_SHADES);
     fputs("\"/>", out);
     int room = (int)((width - 6) / CHARACTER_WIDTH), length = (int)strlen(node->name);
     if (room >= 3) {
@@ -394,6 +455,7 @@ static void write_page(struct heap_profile *profile, enum heap_value value, cons
     build_tree(&flame);
     choose_least(&flame);
     number_texts(&flame);
+    order_modules(&flame);
     while (*page != 0) {
         size_t plain = strcspn(page, "@");
         fwrite(page, 1, plain, out);
@@ -408,6 +470,7 @@ static void write_page(struct heap_profile *profile, enum heap_value value, cons
     }
     free_node(flame.root);
     free(flame.text);
+    free(flame.module);
 }
 
 void flame_write_html(struct heap_profile *profile, enum heap_value value, FILE *out)

@@ -82,6 +82,9 @@ static bool take_option(int option, struct profile_settings *set)
     case 'n':
         set->live.name = optarg;
         return true;
+    case 'S':
+        set->live.stop = true;
+        return true;
     case 'F':
         set->full_names = true;
         return true;
@@ -118,7 +121,7 @@ static bool check_settings(int argc, char **argv, struct profile_settings *set, 
     if (set->live.name == NULL && !take_subject(argv[optind], set))
         return false;
     if (set->file != NULL && has_live_option) {
-        tool_complain("--seconds and --interval are about a process, and %s is a file", set->file);
+        tool_complain("--seconds, --interval and --stop are about a process, and %s is a file", set->file);
         return false;
     }
     const char *path = set->output.path;
@@ -138,17 +141,22 @@ static bool check_settings(int argc, char **argv, struct profile_settings *set, 
 /* Returns false after a line on stderr. */
 static bool parse_arguments(int argc, char **argv, struct profile_settings *set)
 {
-    static const struct option options[] = {
-        {"output", required_argument, NULL, 'o'},  {"format", required_argument, NULL, 'f'},
-        {"value", required_argument, NULL, 'v'},   {"top", required_argument, NULL, 't'},
-        {"seconds", required_argument, NULL, 's'}, {"interval", required_argument, NULL, 'i'},
-        {"name", required_argument, NULL, 'n'},    {"full-names", no_argument, NULL, 'F'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"format", required_argument, NULL, 'f'},
+                                            {"value", required_argument, NULL, 'v'},
+                                            {"top", required_argument, NULL, 't'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"interval", required_argument, NULL, 'i'},
+                                            {"name", required_argument, NULL, 'n'},
+                                            {"stop", no_argument, NULL, 'S'},
+                                            {"full-names", no_argument, NULL, 'F'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     bool has_live_option = false;
-    for (int option; (option = getopt_long(argc, argv, "o:f:v:t:s:i:n:Fh", options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "o:f:v:t:s:i:n:SFh", options, NULL)) != -1;) {
         if (!take_option(option, set))
             return false;
-        has_live_option |= option == 's' || option == 'i';
+        has_live_option |= option == 's' || option == 'i' || option == 'S';
     }
     return set->help || check_settings(argc, argv, set, has_live_option);
 }
@@ -212,6 +220,9 @@ const struct tool_command profile_command = {
     "                       read what it has sampled so far\n"
     "  -i, --interval BYTES one sample for so many bytes in the mean (512K; K, M, G, T\n"
     "                       are powers of 1024). Smaller is more exact and costs more\n"
+    "  -S, --stop           stop the process for a moment, if it does not hear otherwise:\n"
+    "                       to sample one whose threads' caches serve all that it\n"
+    "                       allocates, so that they meet none of the slower paths\n"
     "  -n, --name NAME      the one process on hakmem that has this name\n"
     "  -F, --full-names     C++ names with the arguments of templates and functions\n"
     "  -h, --help           show this text\n"

@@ -4,15 +4,19 @@
  * I1  A session that was begun here is ended here, whatever ends the waiting, unless the process ends first; and a request that was
  *     not heard is withdrawn.
  * I2  What is read belongs to one session: its number is the same before and after.
+ * I3  Doors are closed only while all threads of the process stand still: what is written there is then seen whole, and no
+ *     thread's memory goes.
  * How a process is asked: see front/profile.h. A thread of it hears on its next call that its magazines cannot serve. */
 #define _GNU_SOURCE
 #include "profile_live.h"
 
+#include "freeze.h"
 #include "profile_read.h"
 #include "target.h"
 #include "tool.h"
 
 #include "front/profile.h"
+#include "front/thread.h"
 #include "service/config.h"
 
 #include <errno.h>
@@ -25,6 +29,8 @@
 #include <string.h>
 #include <time.h>
 
+#define MAX_THREADS 1000000
+#define EARLY_SECONDS 0.2 /* before it is stopped */
 #define HEAR_SECONDS 10.0 /* that a process gets to hear that a session shall begin */
 #define END_SECONDS 2.0   /* or end; if it hears later it ends later */
 #define POLL_MS 5
@@ -216,6 +222,50 @@ static void end_session(struct live *live)
                       (int)live->target.pid);
 }
 
+/* What thread_call_all does inside: the thread's next malloc comes by a slow path, and so does each free until then. I3. A record
+ * whose thread has gone without saying so has no door any more: what was there does not lead to its cache. */
+static bool close_door(struct live *live, uint64_t record, uint64_t closed_cache, uint64_t *next)
+{
+    struct thread thread;
+    uint64_t own_cache = record + offsetof(struct thread, cache), cache;
+    if (!target_read(&live->target, record, &thread, sizeof thread))
+        return false;
+    *next = target_address(thread.next);
+    if (thread.in_use == 0 || !target_read(&live->target, target_address(thread.tls_slot), &cache, sizeof cache) ||
+        (cache != own_cache && cache != closed_cache))
+        return true;
+    return target_write_u64(&live->target, record + offsetof(struct thread, door), closed_cache) &&
+           target_write_u64(&live->target, target_address(thread.tls_slot), closed_cache);
+}
+
+static bool close_doors(struct live *live, uint64_t closed_cache)
+{
+    uint64_t record;
+    unsigned n = 0;
+    if (!target_read(&live->target, target_address(live->target.anchor.threads), &record, sizeof record))
+        return false;
+    while (record != 0 && n++ < MAX_THREADS)
+        if (!close_door(live, record, closed_cache, &record))
+            return false;
+    return true;
+}
+
+/* Stops the process for that. False, and why. */
+static bool call_threads(struct live *live)
+{
+    struct profile_state state;
+    bool called = false;
+    if (freeze_begin(live->target.pid, live->why, live->why_bytes) != 0)
+        return false;
+    if (freeze_stop(live->why, live->why_bytes) == 0) {
+        called = read_state(live, &state) && close_doors(live, target_address(state.closed_cache));
+        if (!called)
+            refuse(live, "process %d: its threads cannot be reached: %s", (int)live->target.pid, strerror(errno));
+    }
+    freeze_end();
+    return called;
+}
+
 /* ---- Beginning ---------------------------------------------------------------------------------------------------- */
 
 /* What its variables say about it, so that it need not be asked. */
@@ -255,7 +305,7 @@ static bool refuse_answer(struct live *live, int answer)
     case ETIMEDOUT:
         return refuse(live,
                       "process %d made no call within %.0f s that could begin a profile: it is idle, or its "
-                      "threads' caches serve all that it allocates",
+                      "threads' caches serve all that it allocates (then --stop reaches them)",
                       pid, HEAR_SECONDS);
     default:
         return refuse(live, "process %d refuses: %s", pid, strerror(answer));
@@ -274,7 +324,16 @@ static bool await_earlier_end(struct live *live, struct profile_state *state)
     return read_state(live, state) || refuse_answer(live, ESRCH);
 }
 
-static bool begin_session(struct live *live, uint64_t interval_bytes)
+/* Returns the answer; -1, and why: the threads cannot be called. */
+static int await_begin(struct live *live, bool stop)
+{
+    int answer = await_answer(live, stop ? EARLY_SECONDS : HEAR_SECONDS, true);
+    if (answer != ETIMEDOUT || !stop)
+        return answer;
+    return call_threads(live) ? await_answer(live, HEAR_SECONDS, true) : -1;
+}
+
+static bool begin_session(struct live *live, const struct live_request *request, uint64_t interval_bytes)
 {
     struct profile_state state;
     if (!may_begin(live))
@@ -287,17 +346,17 @@ static bool begin_session(struct live *live, uint64_t interval_bytes)
         return refuse_answer(live, EBUSY);
     if (!ask(live, interval_bytes))
         return refuse(live, "process %d: its memory cannot be written: %s", (int)live->target.pid, strerror(errno));
-    int answer = await_answer(live, HEAR_SECONDS, true);
-    if ((answer == ETIMEDOUT || answer == EINTR) && withdraw(live) && answer == ETIMEDOUT)
+    int answer = await_begin(live, request->stop);
+    if ((answer == ETIMEDOUT || answer == EINTR || answer == -1) && withdraw(live) && answer == ETIMEDOUT)
         answer = 0;
     if (!read_state(live, &state))
         return refuse_answer(live, ESRCH);
     live->session = state.session;
     if (answer == 0 && state.interval_bytes == interval_bytes)
         return true;
-    if (answer == EINTR)
+    if (answer == EINTR || answer == -1)
         end_session(live); /* if it has begun after all */
-    return refuse_answer(live, answer == 0 ? EBUSY : answer);
+    return answer == -1 ? false : refuse_answer(live, answer == 0 ? EBUSY : answer);
 }
 
 /* Waits for the time to pass. Returns the last look at the records before the process ended, NULL if it has not. */
@@ -403,15 +462,18 @@ static void catch_signals(struct sigaction old[3], bool caught)
     static const int signals[3] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction own = {.sa_handler = on_signal}; /* without SA_RESTART: sleeps end */
     sigemptyset(&own.sa_mask);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         sigaction(signals[i], caught ? &own : &old[i], caught ? &old[i] : NULL);
+        if (caught && old[i].sa_handler == SIG_IGN)
+            sigaction(signals[i], &old[i], NULL); /* who started us wants it ignored: nohup, for one */
+    }
 }
 
 /* The records when the time has passed, or what was left of them. NULL, and why. */
 static struct look *sample(struct live *live, const struct live_request *request)
 {
     uint64_t interval_bytes = request->interval_bytes == 0 ? PROFILE_DEFAULT_INTERVAL_BYTES : request->interval_bytes;
-    if (!begin_session(live, interval_bytes))
+    if (!begin_session(live, request, interval_bytes))
         return NULL;
     struct look *look = wait_and_look(live, request->seconds);
     struct look *now = look_at(live);

@@ -12,6 +12,7 @@ struct live_request {
     const char *name;        /* not NULL: the process of this name instead */
     double seconds;          /* to sample it for; 0: begin nothing, read what there is */
     uint64_t interval_bytes; /* 0: the library's default */
+    bool stop; /* stop the process for a moment, to reach threads whose caches serve all that they allocate */
 };
 
 /* Samples the process for so long, or until SIGINT, SIGTERM or SIGHUP; then ends the session and reads it. NULL, and one line

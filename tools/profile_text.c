@@ -59,8 +59,9 @@ void text_print_estimate(FILE *out, int64_t bytes, double variance, bool sign)
 {
     char text[TEXT_AMOUNT_BYTES];
     fputs(scaled(text, fabs((double)bytes), sign_of(bytes, sign)), out);
-    if (variance > 0)
-        fprintf(out, " ± %s", scaled(text, BOUND_DEVIATIONS * sqrt(variance), ""));
+    const double bound = BOUND_DEVIATIONS * sqrt(variance);
+    if (bound >= 0.5)
+        fprintf(out, " ± %s", scaled(text, bound, ""));
 }
 
 static const char *blocks_word(int64_t n)
@@ -96,7 +97,7 @@ static void print_head(const struct heap_profile *profile, FILE *out)
             profile->program[0] != 0 ? " of " : "", profile->program);
     if (profile->pid != 0)
         fprintf(out, ", process %" PRId64, profile->pid);
-    if (profile->duration_ns != 0)
+    if (profile->duration_ns != 0 || profile->interval_bytes != 0)
         fprintf(out, ", %.1f s", (double)profile->duration_ns / 1e9);
     if (profile->interval_bytes != 0)
         fprintf(out, "; %" PRId64 " samples, one for %s in the mean", profile->picked,
@@ -221,7 +222,7 @@ void text_write_top(struct heap_profile *profile, enum heap_value value, unsigne
                 percent(row->cumulative, total[value]), row->name, row->file[0] == 0 ? "" : "  ", row->file);
     }
     if (n < table.n)
-        fprintf(out, "and %zu more functions\n", table.n - n);
+        fprintf(out, "and %zu more function%s\n", table.n - n, table.n - n == 1 ? "" : "s");
     tdestroy(table.rows, free);
     free(table.row);
 }
@@ -279,7 +280,8 @@ void text_write_leaks(struct heap_profile *profile, unsigned top, FILE *out)
     }
     if (top != 0 && n > top) {
         char text[TEXT_AMOUNT_BYTES];
-        fprintf(out, "\nand %s by %zu more stacks\n", text_amount(text, rest, INUSE_SPACE, false), n - top);
+        fprintf(out, "\nand %s by %zu more stack%s\n", text_amount(text, rest, INUSE_SPACE, false), n - top,
+                n - top == 1 ? "" : "s");
     }
     free(frame);
     free(live);

@@ -467,13 +467,31 @@ static void resolve_location(struct symbols *symbols, uint32_t number)
 
 /* ---- The allocator's own frames ---------------------------------------------------------------------------------- */
 
-/* What programs call; longer C++ names are told by how they begin. */
+/* What programs call, and what that becomes where a hit ends in a tail call of its trapdoor. */
 static bool is_entry(const char *name)
 {
-    static const char *const names[] = {"malloc",          "calloc",        "realloc",        "reallocarray",
-                                        "memalign",        "aligned_alloc", "posix_memalign", "valloc",
-                                        "pvalloc",         "__libc_malloc", "__libc_calloc",  "__libc_realloc",
-                                        "__libc_memalign", "__libc_valloc", "__libc_pvalloc"};
+    static const char *const names[] = {"malloc",
+                                        "calloc",
+                                        "realloc",
+                                        "reallocarray",
+                                        "memalign",
+                                        "aligned_alloc",
+                                        "posix_memalign",
+                                        "valloc",
+                                        "pvalloc",
+                                        "__libc_malloc",
+                                        "__libc_calloc",
+                                        "__libc_realloc",
+                                        "__libc_memalign",
+                                        "__libc_valloc",
+                                        "__libc_pvalloc",
+                                        "front_claim_slow",
+                                        "front_claim_as",
+                                        "front_claim_aligned",
+                                        "front_claim_above_small",
+                                        "front_claim_large",
+                                        "claim_medium_slow",
+                                        "front_resize_span"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
@@ -486,17 +504,18 @@ static const char *outermost_name(const struct heap_profile *profile, uint32_t l
     return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].name;
 }
 
+#define MAX_OWN_FRAMES 24
+
 /* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
- * tell its frames from the program's. */
+ * tell its frames from the program's. The last entry among the first frames is where the program came in. */
 static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
 {
     uint32_t n = 0;
     if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
         return 0;
-    while (n < sample->n_locations && !is_entry(outermost_name(profile, sample->location[n])))
-        n++;
-    while (n < sample->n_locations && is_entry(outermost_name(profile, sample->location[n])))
-        n++;
+    for (uint32_t i = 0; i < sample->n_locations && i < MAX_OWN_FRAMES; i++)
+        if (is_entry(outermost_name(profile, sample->location[i])))
+            n = i + 1;
     return n == sample->n_locations ? 0 : n;
 }
 

@@ -42,7 +42,8 @@ _Static_assert(PROFILE_MAX_RECORDS >> SAMPLE_RECORD_BITS == 0, "the record numbe
 struct profile_state profile_state = {.version = PROFILE_VERSION,
                                       .record_bytes = sizeof(struct profile_record),
                                       .modules_bytes = sizeof(struct modules),
-                                      .epoch = &sampler_epoch};
+                                      .epoch = &sampler_epoch,
+                                      .closed_cache = &closed_cache};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
 #define INSIDE_YIELDS 100 /* then sleeps, of a millisecond */

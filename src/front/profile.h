@@ -12,7 +12,8 @@
  *   module          a file that frames of records lie in, which may be unloaded by now (modules.h)
  *
  * The hakmem command reads the records from outside, and begins and ends a session there: it writes `request`, and then counts
- * sampler_epoch up. The thread that next meets a slow path sees that.
+ * sampler_epoch up. The thread that next meets a slow path sees that. While the process is stopped, the command may also do from
+ * outside what thread_call_all does, for threads that would go on hitting.
  */
 #ifndef HAKMEM_FRONT_PROFILE_H
 #define HAKMEM_FRONT_PROFILE_H
@@ -57,6 +58,7 @@ struct profile_state {
     _Atomic uint64_t from_ms;              /* when the session began, CLOCK_MONOTONIC, modulo 2^32 */
     struct profile_record *records;
     struct modules *modules; /* made with the records */
+    const struct cache *closed_cache;
 };
 extern struct profile_state profile_state __attribute__((visibility("hidden")));
 

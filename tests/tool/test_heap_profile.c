@@ -309,7 +309,7 @@ static void texts_say_what_there_is(void **state)
     assert_non_null(strstr(text, "\n1. 1000 B ± "));
     assert_non_null(
         strstr(text, " in 10 blocks, 33.3 % of what is live, allocated by\n    first.so+0x100\n    prog+0x500\n"));
-    assert_non_null(strstr(text, "\nand 1000 B by 1 more stacks\n"));
+    assert_non_null(strstr(text, "\nand 1000 B by 1 more stack\n"));
     free(text);
     heap_profile_free(profile);
 }

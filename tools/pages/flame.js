@@ -83,7 +83,7 @@
             return "root";
         if (matches(node))
             return "hit";
-        const number = node.module === data.program ? 0 : 1 + hash(node.module) % 7;
+        const number = node.module === data.program ? 0 : 1 + data.modules.indexOf(node.module) % 7;
         return "m" + number + " s" + hash(node.name) % 3;
     }
 
