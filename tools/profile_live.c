@@ -389,7 +389,8 @@ static struct heap_profile *profile_of(const struct live *live, const struct loo
     snprintf(profile->version, sizeof profile->version, "%s", live->target.anchor.version);
     profile->pid = live->target.pid;
     profile->interval_bytes = (int64_t)look->state.interval_bytes;
-    profile->duration_ns = (int64_t)(look->ms - (uint32_t)look->state.from_ms) * 1000000;
+    if (look->state.on != 0) /* else when it ended is not told */
+        profile->duration_ns = (int64_t)(look->ms - (uint32_t)look->state.from_ms) * 1000000;
     profile->time_ns = look->time_ns;
     profile->picked = (int64_t)look->state.n_samples;
     profile->dropped = (int64_t)look->state.n_dropped;
@@ -443,6 +444,9 @@ static struct look *read_what_is_there(struct live *live)
         if (look == NULL)
             refuse(live, "process %d: its profile cannot be read; it has ended, or begins new ones all the time",
                    (int)live->target.pid);
+        else if (look->state.on == 0)
+            tool_complain("process %d is not sampled any more: this is what is left of what was allocated while it was",
+                          (int)live->target.pid);
         return look;
     }
     return NULL;
