@@ -216,23 +216,26 @@ static struct heap_profile *difference(const struct diff *diff)
     return profile;
 }
 
+struct text_job {
+    struct diff *diff;
+    const struct diff_settings *set;
+};
+
+static bool write_text_job(const void *what, FILE *out)
+{
+    const struct text_job *job = what;
+    write_text(job->diff, job->set, out);
+    return true;
+}
+
 static int write_diff(struct diff *diff, const struct diff_settings *set)
 {
-    if (set->output.format != FORMAT_TEXT) {
-        struct heap_profile *profile = difference(diff);
-        int status = profile_write(profile, &set->output);
-        heap_profile_free(profile);
-        return status;
-    }
-    char *text = NULL;
-    size_t len_bytes;
-    FILE *stream = open_memstream(&text, &len_bytes);
-    if (stream == NULL)
-        heap_alloc(SIZE_MAX); /* which says so */
-    write_text(diff, set, stream);
-    fclose(stream);
-    int status = profile_write_bytes(text, len_bytes, set->output.path);
-    free(text);
+    const struct text_job job = {diff, set};
+    if (set->output.format == FORMAT_TEXT)
+        return profile_write_by(write_text_job, &job, set->output.path);
+    struct heap_profile *profile = difference(diff);
+    int status = profile_write(profile, &set->output);
+    heap_profile_free(profile);
     return status;
 }
 
@@ -298,7 +301,7 @@ static bool parse_arguments(int argc, char **argv, struct diff_settings *set)
     set->file[1] = argv[optind + 1];
     const char *path = set->output.path;
     if (set->output.format == N_FORMATS)
-        set->output.format = path == NULL || strcmp(path, "-") == 0 ? FORMAT_TEXT : profile_format_by_path(path);
+        set->output.format = profile_is_stdout(path) ? FORMAT_TEXT : profile_format_by_path(path);
     if (!is_of_diff(set->output.format)) {
         tool_complain("%s: no format of differences has this ending (.txt, .folded, .pb.gz); --format names one", path);
         return false;

@@ -212,6 +212,12 @@ static size_t text_number(const struct flame *flame, const char *text)
     return (size_t)(found - flame->text);
 }
 
+/* The module that is the program. */
+static const char *program_of(const struct flame *flame)
+{
+    return heap_mapping_name(flame->profile, flame->profile->n_mappings == 0 ? HEAP_NONE : 0);
+}
+
 /* ---- The data ---------------------------------------------------------------------------------------------------- */
 
 static void write_node(const struct flame *flame, const struct node *node, unsigned depth)
@@ -231,7 +237,9 @@ static void write_data(struct flame *flame)
     for (int i = 0; i < N_HEAP_VALUES; i++)
         if (shown_values[i].value == flame->value)
             shown = i;
-    fprintf(flame->out, "{\"shown\":%d,\"values\":[", shown);
+    fprintf(flame->out, "{\"shown\":%d,\"program\":", shown);
+    write_json(flame->out, program_of(flame));
+    fputs(",\"values\":[", flame->out);
     for (int i = 0; i < N_HEAP_VALUES; i++)
         fprintf(flame->out, "%s{\"title\":\"%s\",\"unit\":\"%s\"}", i == 0 ? "" : ",", shown_values[i].title,
                 heap_value_unit(shown_values[i].value));
@@ -281,7 +289,8 @@ static void draw_frame(const struct flame *flame, const struct node *node, unsig
     if (node == flame->root)
         fputs("root", out);
     else
-        fprintf(out, "m%u s%u", hash(node->module) % 8, hash(node->name) % 3);
+        fprintf(out, "m%u s%u", strcmp(node->module, program_of(flame)) == 0 ? 0 : 1 + hash(node->module) % 7,
+                hash(node->name) % 3);
     fputs("\"/>", out);
     int room = (int)((width - 6) / CHARACTER_WIDTH), length = (int)strlen(node->name);
     if (room >= 3) {

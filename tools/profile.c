@@ -2,6 +2,7 @@
  * Owns       the options.     Called by  hakmem.c
  * Calls      profile_live.c, profile_read.c, symbols.c, profile_write.c     Threads  one. */
 #define _GNU_SOURCE
+#include "output.h"
 #include "profile_live.h"
 #include "profile_read.h"
 #include "profile_write.h"
@@ -122,12 +123,12 @@ static bool check_settings(int argc, char **argv, struct profile_settings *set, 
     }
     const char *path = set->output.path;
     if (set->output.format == N_FORMATS)
-        set->output.format = path == NULL || strcmp(path, "-") == 0 ? FORMAT_TEXT : profile_format_by_path(path);
+        set->output.format = profile_is_stdout(path) ? FORMAT_TEXT : profile_format_by_path(path);
     if (set->output.format == N_FORMATS) {
         tool_complain("%s: no format has this ending (.pb.gz, .folded, .svg, .html, .txt); --format names one", path);
         return false;
     }
-    if (set->output.format == FORMAT_PPROF && (path == NULL || strcmp(path, "-") == 0) && isatty(STDOUT_FILENO)) {
+    if (set->output.format == FORMAT_PPROF && profile_is_stdout(path) && isatty(STDOUT_FILENO)) {
         tool_complain("pprof's format is not for a terminal; -o FILE writes it to a file");
         return false;
     }

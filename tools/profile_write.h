@@ -5,6 +5,8 @@
 
 #include "heap_profile.h"
 
+#include <stdio.h>
+
 enum profile_format { FORMAT_PPROF, FORMAT_FOLDED, FORMAT_SVG, FORMAT_HTML, FORMAT_TEXT, FORMAT_LEAKS, N_FORMATS };
 
 #define PROFILE_FORMAT_NAMES "pprof, folded, svg, html, text, leaks"
@@ -25,10 +27,12 @@ struct profile_output {
     const char *path;      /* NULL or "-": the standard output */
 };
 
+bool profile_is_stdout(const char *path);
+
 /* Writes it. A file is there as a whole, or as it was before. Returns TOOL_OK, or TOOL_FAILED after a line on stderr. */
 int profile_write(struct heap_profile *profile, const struct profile_output *output);
 
-/* The same for bytes of any kind. */
-int profile_write_bytes(const char *bytes, size_t len_bytes, const char *path);
+/* The same for what a function writes; false of it stands for exhausted memory. */
+int profile_write_by(bool (*write)(const void *what, FILE *out), const void *what, const char *path);
 
 #endif

@@ -17,9 +17,11 @@
 #define PORTION_BYTES (32 * KIB)
 #define PORTION_LEAST_SLOTS 4
 
-/* After so many portions of less than half of that the class gets more blocks. (Without it, bench_random_mixed with 256 slots,
- * which has few free blocks of each class at any time, took a slow call for every third allocation.) */
+/* After so many portions of less than this part of it the class gets more blocks. (Without it, bench_random_mixed with 256 slots,
+ * which has few free blocks of each class at any time, took a slow call for every third allocation. With a half instead of
+ * a quarter, threads that live shortly pay for blocks that they do not come to use: larson 19 % instead of 13.) */
 #define MEAGRE_PORTIONS 4
+#define MEAGRE_PART 4
 
 #define LEFT_MAX ((uint32_t)1 << 31)
 
@@ -194,7 +196,7 @@ bool sampler_give(struct thread *thread, unsigned class_id)
         thread->cache.magazine[class_id].max == 0)
         return false;
     move_to_portion(thread, class_id);
-    if (sampler->given[class_id] >= portion_bound(sampler, class_id) / 2)
+    if (sampler->given[class_id] >= portion_bound(sampler, class_id) / MEAGRE_PART)
         return false;
     sampler->meagre[class_id] = (sampler->meagre[class_id] + 1) % MEAGRE_PORTIONS;
     return sampler->meagre[class_id] == 0;
@@ -213,7 +215,7 @@ static ALWAYS_INLINE void *take_next(struct thread *thread, unsigned class_id)
     if (unlikely(portion->top != portion->base || left == 0 || n == 0))
         return NULL;
     n = min_size(n - 1, bound);
-    if (n < bound / 2) {
+    if (n < bound / MEAGRE_PART) {
         if (sampler->meagre[class_id] == MEAGRE_PORTIONS - 1)
             return NULL;
         sampler->meagre[class_id]++;

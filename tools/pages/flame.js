@@ -77,13 +77,14 @@
         return h;
     }
 
-    /* A colour for each module, a shade for each function. */
+    /* A colour for each module, its own for the program; a shade for each function. */
     function colour(node) {
         if (node === root)
             return "root";
         if (matches(node))
             return "hit";
-        return "m" + hash(node.module) % 8 + " s" + hash(node.name) % 3;
+        const number = node.module === data.program ? 0 : 1 + hash(node.module) % 7;
+        return "m" + number + " s" + hash(node.name) % 3;
     }
 
     function element(name, attributes) {
