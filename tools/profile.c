@@ -193,6 +193,8 @@ const struct tool_command profile_command = {
     "command has written. - is the standard input.\n"
     "\n"
     "A process is sampled for --seconds, or until Ctrl-C, and then left as it was.\n"
+    "It begins when it next asks for more blocks than a thread has at hand, or is\n"
+    "refused when it has not done so for as long, at least 10 seconds.\n"
     "What was allocated before is not in its profile. One that was started with\n"
     "HAKMEM_PROFILE, or samples itself, is read by --seconds 0, and goes on. So is\n"
     "one that another 'hakmem profile' samples; and when that has ended, what is\n"

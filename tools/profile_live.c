@@ -25,7 +25,7 @@
 #include <string.h>
 #include <time.h>
 
-#define HEAR_SECONDS 10.0 /* that a process gets to hear that a session shall begin */
+#define HEAR_SECONDS 10.0 /* that a process gets at least to hear that a session shall begin */
 #define END_SECONDS 2.0   /* or end; if it hears later it ends later */
 #define POLL_MS 5
 #define REMIND_SECONDS                                                                                                 \
@@ -49,6 +49,7 @@ struct live {
     struct target target;
     uint64_t state_address, epoch_address;
     uint32_t session; /* that was begun here */
+    double hear_seconds;
     char *why;
     size_t why_bytes;
 };
@@ -256,7 +257,7 @@ static bool refuse_answer(struct live *live, int answer)
         return refuse(live,
                       "process %d made no call within %.0f s that could begin a profile: it is idle, or its "
                       "threads' caches serve all that it allocates",
-                      pid, HEAR_SECONDS);
+                      pid, live->hear_seconds);
     default:
         return refuse(live, "process %d refuses: %s", pid, strerror(answer));
     }
@@ -268,7 +269,7 @@ static bool await_earlier_end(struct live *live, struct profile_state *state)
     if (state->on == 0 || state->request != PROFILE_REQUEST_STOP)
         return true;
     count_epoch_up(live);
-    int answer = await_answer(live, HEAR_SECONDS, true);
+    int answer = await_answer(live, live->hear_seconds, true);
     if (answer != 0)
         return refuse_answer(live, answer);
     return read_state(live, state) || refuse_answer(live, ESRCH);
@@ -287,7 +288,7 @@ static bool begin_session(struct live *live, uint64_t interval_bytes)
         return refuse_answer(live, EBUSY);
     if (!ask(live, interval_bytes))
         return refuse(live, "process %d: its memory cannot be written: %s", (int)live->target.pid, strerror(errno));
-    int answer = await_answer(live, HEAR_SECONDS, true);
+    int answer = await_answer(live, live->hear_seconds, true);
     if ((answer == ETIMEDOUT || answer == EINTR) && withdraw(live) && answer == ETIMEDOUT)
         answer = 0;
     if (!read_state(live, &state))
@@ -412,6 +413,7 @@ static void catch_signals(struct sigaction old[3], bool caught)
 static struct look *sample(struct live *live, const struct live_request *request)
 {
     uint64_t interval_bytes = request->interval_bytes == 0 ? PROFILE_DEFAULT_INTERVAL_BYTES : request->interval_bytes;
+    live->hear_seconds = request->seconds > HEAR_SECONDS ? request->seconds : HEAR_SECONDS;
     if (!begin_session(live, interval_bytes))
         return NULL;
     struct look *look = wait_and_look(live, request->seconds);
