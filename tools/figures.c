@@ -84,7 +84,7 @@ static void name_class(struct figures_class *row, uint64_t block_bytes)
         snprintf(row->label, sizeof row->label, "%u", (unsigned)(block_bytes & 0xffffff));
 }
 
-static void list_classes(struct figures *out, const struct census *census)
+static void list_classes(struct figures *out, const struct snapshot *earlier, const struct census *census)
 {
     for (unsigned i = CLASS_FIRST; i < CENSUS_CLASSES; i++) {
         const struct census_class *c = &census->classes[i];
@@ -101,6 +101,8 @@ static void list_classes(struct figures *out, const struct census *census)
         row->memory_bytes = c->dirty_bytes;
         row->cached_bytes = c->cached_bytes;
         row->waste_bytes = subtract(c->dirty_bytes, add(c->live_bytes, c->cached_bytes));
+        if (out->rates.interval_s > 0)
+            row->growth = growth(earlier->census.classes[i].live_bytes, c->live_bytes, out->rates.interval_s);
     }
 }
 
@@ -156,7 +158,7 @@ void figures_make(struct figures *out, const struct snapshot *earlier, const str
     out->lock_acquisitions = lock_sum(&now->census.stats);
     if (earlier != NULL && now->time_ns > earlier->time_ns)
         compute_rates(&out->rates, earlier, now);
-    list_classes(out, &now->census);
+    list_classes(out, earlier, &now->census);
     list_threads(out, earlier, names, n_names);
 }
 
@@ -208,6 +210,8 @@ static double class_value(const struct figures_class *row, enum figures_class_co
         return (double)row->memory_bytes;
     case CLASS_COLUMN_WASTE:
         return (double)row->waste_bytes;
+    case CLASS_COLUMN_GROWTH:
+        return row->growth;
     default:
         return row->index;
     }

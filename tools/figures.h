@@ -28,6 +28,7 @@ struct figures_class {
     uint64_t slabs, live_blocks, cached_blocks, free_blocks, live_bytes, cached_bytes;
     uint64_t memory_bytes; /* of its pages: may be in memory */
     uint64_t waste_bytes;  /* of those, what is neither live nor cached */
+    double growth;         /* of live bytes, per second: may be negative; 0 if there is one snapshot */
 };
 
 struct figures_thread {
@@ -69,6 +70,7 @@ enum figures_class_column {
     CLASS_COLUMN_OCCUPANCY,
     CLASS_COLUMN_MEMORY,
     CLASS_COLUMN_WASTE,
+    CLASS_COLUMN_GROWTH,
     CLASS_COLUMNS
 };
 

@@ -31,7 +31,7 @@
 
 #define MAX_THREADS 1000000
 #define EARLY_SECONDS 0.2 /* before it is stopped */
-#define HEAR_SECONDS 10.0 /* that a process gets to hear that a session shall begin */
+#define HEAR_SECONDS 10.0 /* that a process gets at least to hear that a session shall begin */
 #define END_SECONDS 2.0   /* or end; if it hears later it ends later */
 #define POLL_MS 5
 #define REMIND_SECONDS                                                                                                 \
@@ -55,6 +55,7 @@ struct live {
     struct target target;
     uint64_t state_address, epoch_address;
     uint32_t session; /* that was begun here */
+    double hear_seconds;
     char *why;
     size_t why_bytes;
 };
@@ -306,7 +307,7 @@ static bool refuse_answer(struct live *live, int answer)
         return refuse(live,
                       "process %d made no call within %.0f s that could begin a profile: it is idle, or its "
                       "threads' caches serve all that it allocates (then --stop reaches them)",
-                      pid, HEAR_SECONDS);
+                      pid, live->hear_seconds);
     default:
         return refuse(live, "process %d refuses: %s", pid, strerror(answer));
     }
@@ -318,7 +319,7 @@ static bool await_earlier_end(struct live *live, struct profile_state *state)
     if (state->on == 0 || state->request != PROFILE_REQUEST_STOP)
         return true;
     count_epoch_up(live);
-    int answer = await_answer(live, HEAR_SECONDS, true);
+    int answer = await_answer(live, live->hear_seconds, true);
     if (answer != 0)
         return refuse_answer(live, answer);
     return read_state(live, state) || refuse_answer(live, ESRCH);
@@ -327,10 +328,10 @@ static bool await_earlier_end(struct live *live, struct profile_state *state)
 /* Returns the answer; -1, and why: the threads cannot be called. */
 static int await_begin(struct live *live, bool stop)
 {
-    int answer = await_answer(live, stop ? EARLY_SECONDS : HEAR_SECONDS, true);
+    int answer = await_answer(live, stop ? EARLY_SECONDS : live->hear_seconds, true);
     if (answer != ETIMEDOUT || !stop)
         return answer;
-    return call_threads(live) ? await_answer(live, HEAR_SECONDS, true) : -1;
+    return call_threads(live) ? await_answer(live, live->hear_seconds, true) : -1;
 }
 
 static bool begin_session(struct live *live, const struct live_request *request, uint64_t interval_bytes)
@@ -448,7 +449,8 @@ static struct heap_profile *profile_of(const struct live *live, const struct loo
     snprintf(profile->version, sizeof profile->version, "%s", live->target.anchor.version);
     profile->pid = live->target.pid;
     profile->interval_bytes = (int64_t)look->state.interval_bytes;
-    profile->duration_ns = (int64_t)(look->ms - (uint32_t)look->state.from_ms) * 1000000;
+    if (look->state.on != 0) /* else when it ended is not told */
+        profile->duration_ns = (int64_t)(look->ms - (uint32_t)look->state.from_ms) * 1000000;
     profile->time_ns = look->time_ns;
     profile->picked = (int64_t)look->state.n_samples;
     profile->dropped = (int64_t)look->state.n_dropped;
@@ -473,6 +475,7 @@ static void catch_signals(struct sigaction old[3], bool caught)
 static struct look *sample(struct live *live, const struct live_request *request)
 {
     uint64_t interval_bytes = request->interval_bytes == 0 ? PROFILE_DEFAULT_INTERVAL_BYTES : request->interval_bytes;
+    live->hear_seconds = request->seconds > HEAR_SECONDS ? request->seconds : HEAR_SECONDS;
     if (!begin_session(live, request, interval_bytes))
         return NULL;
     struct look *look = wait_and_look(live, request->seconds);
@@ -505,6 +508,9 @@ static struct look *read_what_is_there(struct live *live)
         if (look == NULL)
             refuse(live, "process %d: its profile cannot be read; it has ended, or begins new ones all the time",
                    (int)live->target.pid);
+        else if (look->state.on == 0)
+            tool_complain("process %d is not sampled any more: this is what is left of what was allocated while it was",
+                          (int)live->target.pid);
         return look;
     }
     return NULL;

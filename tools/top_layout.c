@@ -220,6 +220,7 @@ static const struct column class_columns[CLASS_COLUMNS] = {
     [CLASS_COLUMN_LIVE] = {"LIVE", 7, false, 13},     [CLASS_COLUMN_CACHED] = {"CACHED", 8, false, 56},
     [CLASS_COLUMN_FREE] = {"FREE", 7, false, 48},     [CLASS_COLUMN_OCCUPANCY] = {"USED", 6, false, 41},
     [CLASS_COLUMN_MEMORY] = {"MEMORY", 8, false, 21}, [CLASS_COLUMN_WASTE] = {"WASTE", 7, false, 28},
+    [CLASS_COLUMN_GROWTH] = {"GROW/S", 8, false, 64},
 };
 
 static const struct column thread_columns[THREAD_COLUMNS] = {
@@ -267,7 +268,7 @@ static double blocks_of(const struct figures_class *c)
     return (double)c->live_blocks + (double)c->cached_blocks + (double)c->free_blocks;
 }
 
-static void write_class_cell(char *text, size_t size_bytes, const struct figures_class *c, int column)
+static void write_class_cell(char *text, size_t size_bytes, const struct figures_class *c, int column, bool with_rates)
 {
     char unit[UNITS_BYTES] = "-";
     switch (column) {
@@ -293,6 +294,10 @@ static void write_class_cell(char *text, size_t size_bytes, const struct figures
     case CLASS_COLUMN_MEMORY:
         units_bytes(unit, c->memory_bytes);
         break;
+    case CLASS_COLUMN_GROWTH:
+        if (with_rates)
+            units_growth(unit, c->growth);
+        break;
     default:
         units_bytes(unit, c->waste_bytes);
         break;
@@ -316,14 +321,15 @@ static void draw_bar(struct canvas *canvas, int row, int column, int width, cons
     }
 }
 
-static void draw_class(struct canvas *canvas, int row, const struct figures_class *c, int bar_column, int bar_width)
+static void draw_class(struct canvas *canvas, int row, const struct figures_class *c, int bar_column, int bar_width,
+                       bool with_rates)
 {
     int at = 0;
     for (int i = 0; i < CLASS_COLUMNS; i++) {
         char text[32];
         if (!is_shown(&class_columns[i], canvas->width))
             continue;
-        write_class_cell(text, sizeof text, c, i);
+        write_class_cell(text, sizeof text, c, i, with_rates);
         draw_cell(canvas, row, at, &class_columns[i], CANVAS_PLAIN, text);
         at += class_columns[i].width;
     }
@@ -423,12 +429,14 @@ static void draw_classes(struct canvas *canvas, int row, size_t n_visible, struc
         draw_headings(canvas, row, class_columns, CLASS_COLUMNS, (int)view->class_column, view->class_ascending) + 2;
     const int rest = canvas->width - behind;
     const int bar_width = rest < BAR_MAX_WIDTH ? rest : BAR_MAX_WIDTH;
-    if (bar_width >= 20)
+    if (bar_width >= 22)
         canvas_text(canvas, row, behind, CANVAS_HEADING,
                     canvas->unicode ? "█ live ▒ cached · free" : "# live + cached . free");
+    else if (bar_width >= 13)
+        canvas_text(canvas, row, behind, CANVAS_HEADING, canvas->unicode ? "█ live · free" : "# live . free");
     clamp_scroll(view, f->n_classes, n_visible);
     for (size_t i = 0; i < n_visible && view->scroll + i < f->n_classes; i++)
-        draw_class(canvas, row + 1 + (int)i, &f->classes[view->scroll + i], behind, bar_width);
+        draw_class(canvas, row + 1 + (int)i, &f->classes[view->scroll + i], behind, bar_width, f->rates.interval_s > 0);
 }
 
 static void draw_threads(struct canvas *canvas, int row, size_t n_visible, struct figures *f, struct top_view *view)
@@ -440,7 +448,7 @@ static void draw_threads(struct canvas *canvas, int row, size_t n_visible, struc
         draw_thread(canvas, row + 1 + (int)i, &f->threads[view->scroll + i], f->rates.interval_s > 0);
 }
 
-/* The keys and the words that need it, in the 14 rows of 48 columns that even small terminals have. */
+/* The keys and the words that need it, in the 15 rows of 48 columns that even small terminals have. */
 static void draw_help(struct canvas *canvas)
 {
     static const char *const lines[] = {
@@ -451,6 +459,7 @@ static void draw_help(struct canvas *canvas)
         "resident   the whole process, says the system",    "waste      committed, neither live nor cached",
         "waits/s    lock acquisitions that had to wait",    "fullness   SuperSlabs by tenths of blocks out",
         "MEMORY     pages that may be in memory",           "WASTE      of these, neither live nor cached",
+        "GROW/S     change of live bytes per second",
     };
     for (int i = 0; i < (int)(sizeof lines / sizeof lines[0]); i++)
         canvas_text(canvas, i + 1, 0, CANVAS_PLAIN, lines[i]);

@@ -16,7 +16,7 @@
 
 /* ---- Tables ------------------------------------------------------------------------------------------------------ */
 
-enum { MAX_COLUMNS = 9, CELL_BYTES = 64 };
+enum { MAX_COLUMNS = 10, CELL_BYTES = 64 };
 
 typedef char table_row[MAX_COLUMNS][CELL_BYTES];
 
@@ -187,12 +187,20 @@ static void fill_occupancy(table_row *row, unsigned column, const struct figures
         fill(row, column, "-");
 }
 
+static void fill_rate(table_row *row, unsigned column, const struct figures *f, double per_second)
+{
+    if (f->rates.interval_s > 0)
+        fill(row, column, "%.1f", per_second);
+    else
+        fill(row, column, "-");
+}
+
 static void print_classes(FILE *out, const struct figures *f)
 {
-    static const char *const headings[] = {"class",  "slabs",      "live",        "cached",     "free",
-                                           "used_%", "live_bytes", "dirty_bytes", "waste_bytes"};
+    static const char *const headings[] = {"class",  "slabs",      "live",        "cached",      "free",
+                                           "used_%", "live_bytes", "dirty_bytes", "waste_bytes", "growth/s"};
     struct table table;
-    table_begin(&table, 9, headings);
+    table_begin(&table, 10, headings);
     for (size_t i = 0; i < f->n_classes; i++) {
         const struct figures_class *c = &f->classes[i];
         const uint64_t numbers[] = {c->slabs, c->live_blocks, c->cached_blocks, c->free_blocks};
@@ -204,16 +212,9 @@ static void print_classes(FILE *out, const struct figures *f)
         fill_occupancy(row, 5, c);
         for (unsigned j = 0; j < 3; j++)
             fill(row, 6 + j, "%" PRIu64, sizes[j]);
+        fill_rate(row, 9, f, c->growth);
     }
     table_end(out, &table, false);
-}
-
-static void fill_rate(table_row *row, unsigned column, const struct figures *f, double per_second)
-{
-    if (f->rates.interval_s > 0)
-        fill(row, column, "%.1f", per_second);
-    else
-        fill(row, column, "-");
 }
 
 static void print_threads(FILE *out, const struct figures *f)

@@ -68,7 +68,7 @@ for label in live committed resident cached blocks peak returned waste refills/s
     hot draining "in LRU" threads list/s slot/s reopen/s LRU/s system/s; do
     grep -qF -e "$label" first || fail "no $label: $(cat first)"
 done
-grep -q '^ BLOCK  SLABS   LIVE  CACHED   FREE  USED MEMORY▼  WASTE' first || fail "the heading: $(cat first)"
+grep -q '^ BLOCK  SLABS   LIVE  CACHED   FREE  USED MEMORY▼  WASTE  GROW/S' first || fail "the heading: $(cat first)"
 grep -qE '^    64 .*20\.0k .*█' first || fail "the class of 64 bytes: $(cat first)"
 grep -q '^q quit  h help .*p pause' first || fail "the keys: $(tail -n 1 first)"
 
@@ -76,6 +76,8 @@ step "sorting"
 [[ $(column 1 | head -n 2 | tr '\n' ' ') == "run 1024 " ]] || fail "not by memory: $(rows)"
 keys s
 await 'WASTE▼'
+keys s
+await 'GROW/S▼'
 keys s
 await 'BLOCK▼'
 [[ $(column 1 | head -n 3 | tr '\n' ' ') == "run span 32768 " || $(column 1 | head -n 2 | tr '\n' ' ') == "run span " ]] ||

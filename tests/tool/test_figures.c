@@ -159,6 +159,33 @@ static void test_many_threads(void **state)
     end_data(&now);
 }
 
+/* What a class's live bytes grow or shrink by; with one snapshot it is not known. */
+static void test_growth_of_classes(void **state)
+{
+    struct snapshot before = begin_data("x", 0), now = begin_data("x", 0);
+    struct figures f;
+    (void)state;
+    put_class(&before, 16, 1, 100, 0, 3996);
+    put_class(&before, 64, 1, 900, 0, 124);
+    put_class(&now, 16, 1, 50, 0, 4046);
+    put_class(&now, 64, 2, 1000, 0, 1048);
+    put_class(&now, 1024, 1, 10, 0, 54); /* new */
+    now.time_ns += 2 * SECOND_NS;
+    figures_make(&f, &before, &now, NULL, 0);
+    assert_true(f.classes[0].growth == -50 * 16 / 2.);
+    assert_true(f.classes[1].growth == 100 * 64 / 2.);
+    assert_true(f.classes[2].growth == 10 * 1024 / 2.);
+    figures_sort_classes(&f, CLASS_COLUMN_GROWTH, true);
+    assert_string_equal(f.classes[0].label, "1024");
+    assert_string_equal(f.classes[2].label, "16");
+    figures_free(&f);
+    figures_make(&f, NULL, &now, NULL, 0);
+    assert_true(f.classes[1].growth == 0);
+    figures_free(&f);
+    end_data(&before);
+    end_data(&now);
+}
+
 static void test_order_of_classes(void **state)
 {
     struct snapshot now = begin_data("x", 0);
@@ -230,6 +257,8 @@ int main(void)
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_growth_of_classes),
+        cmocka_unit_test(test_growth_of_classes),
         cmocka_unit_test(test_order_of_classes),
         cmocka_unit_test(test_order_of_names),
         cmocka_unit_test(test_shares),

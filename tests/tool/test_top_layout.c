@@ -68,10 +68,11 @@ static void test_80_by_24(void **state)
     assert_non_null(strstr(row_text(&canvas, 1), "live      64.0M"));
     assert_true(find_row(&canvas, "refills/s     -") > 0); /* one sample has no rates */
     assert_true(find_row(&canvas, "hot 0% .........8 100%  draining 0% .......... 100%") > 0);
-    const int heading = find_row(&canvas, "BLOCK  SLABS   LIVE  CACHED   FREE  USED MEMORYv  WASTE");
+    const int heading =
+        find_row(&canvas, "BLOCK  SLABS   LIVE  CACHED   FREE  USED MEMORYv  WASTE  GROW/S  # live . free");
     assert_true(heading > 0);
     assert_non_null(
-        strstr(row_text(&canvas, heading + 1), "    64      9  5.00k       7  4.21k   54%    576K   263K  ##"));
+        strstr(row_text(&canvas, heading + 1), "    64      9  5.00k       7  4.21k   54%    576K   263K       -  ##"));
     assert_non_null(strstr(row_text(&canvas, heading + 2), "  1024 "));
     assert_non_null(strstr(row_text(&canvas, heading + 3), "    16 "));
     assert_non_null(strstr(row_text(&canvas, 23), "q quit  h help"));
@@ -206,10 +207,10 @@ static void test_unicode(void **state)
     if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
         skip();
     figures_make(&f, NULL, &s, NULL, 0);
-    canvas_begin(&canvas, 80, 24, true);
+    canvas_begin(&canvas, 100, 24, true);
     top_draw(&canvas, &f, &view);
     unsigned n_full = 0, n_cached = 0;
-    for (int i = 0; i < 80 * 24; i++) {
+    for (int i = 0; i < 100 * 24; i++) {
         n_full += canvas.cells[i].glyph == L'█';
         n_cached += canvas.cells[i].glyph == L'▒';
     }

@@ -78,6 +78,7 @@ static void test_text(void **state)
     assert_string_equal(field_of(text, "64", 2), "3");
     assert_string_equal(field_of(text, "64", 6), "32.6");
     assert_string_equal(field_of(text, "64", 9), "131072");
+    assert_string_equal(field_of(text, "64", 10), "128000.0"); /* of 64,000 bytes in half a second */
     assert_string_equal(field_of(text, "1", 2), "1536");
     assert_string_equal(field_of(text, "1", 5), "24.0");
     assert_string_equal(field_of(text, "1", 9), "main");
@@ -86,6 +87,7 @@ static void test_text(void **state)
     text = print_text(NULL, &now, NULL, 0);
     assert_null(strstr(text, "interval_s"));
     assert_string_equal(field_of(text, "live_bytes", 3), "-");
+    assert_string_equal(field_of(text, "64", 10), "-");
     assert_string_equal(field_of(text, "1", 5), "-");
     assert_string_equal(field_of(text, "1", 9), "-");
     free(text);
@@ -141,6 +143,7 @@ static void test_text_of_nothing(void **state)
     char *text = print_text(NULL, &now, NULL, 0);
     assert_string_equal(field_of(text, "live_bytes", 2), "0");
     assert_string_equal(field_of(text, "class", 2), "slabs");
+    assert_string_equal(field_of(text, "class", 10), "growth/s");
     assert_string_equal(field_of(text, "thread", 2), "cached_bytes");
     assert_null(strstr(text, "%_full"));
     free(text);
