@@ -80,10 +80,19 @@ static bool all_stand(void)
     return all && tasks != NULL;
 }
 
+/* The process goes on, and the guard need not see to it: a SIGCONT of its own might come when somebody else has stopped the
+ * process for a reason. */
+static void tell_guard(void)
+{
+    const ssize_t told = write(frozen.guard_pipe, "", 1);
+    (void)told; /* else it sees the end of the pipe */
+}
+
 static void on_ending_signal(int number)
 {
     const int saved_errno = errno;
     freeze_continue();
+    tell_guard();
     for (int i = 0; i < N_ENDING_SIGNALS; i++)
         if (ending_signals[i] == number)
             sigaction(number, &frozen.before[i], NULL);
@@ -185,8 +194,7 @@ void freeze_end(void)
 {
     freeze_continue();
     if (frozen.guard_pipe >= 0) {
-        const ssize_t told = write(frozen.guard_pipe, "", 1);
-        (void)told; /* else it sees the end, and sends a SIGCONT that does nothing */
+        tell_guard();
         close(frozen.guard_pipe);
         while (waitpid(frozen.guard, NULL, 0) < 0 && errno == EINTR)
             continue;

@@ -470,6 +470,27 @@ bool image_refresh_superslab(struct image *image, struct image_arena *arena, uin
            target_read_pieces(image->target, piece, n + 1);
 }
 
+/* The stacks of a heap profile, for what the census makes of them. */
+static bool read_profile(struct image *image)
+{
+    struct profile_state *profile = &image->profile;
+    if (!target_read(image->target, target_address(image->target->anchor.profile), profile, sizeof *profile))
+        return false;
+    const uint64_t records = target_address(profile->records);
+    const uint32_t n = atomic_load(&profile->n_records);
+    profile->records = NULL;
+    if (records == 0 || atomic_load(&profile->session) == 0 || profile->version != PROFILE_VERSION || n == 0)
+        return true;
+    struct profile_record *copy = n > PROFILE_MAX_RECORDS ? NULL : malloc((n + 1) * sizeof *copy);
+    if (copy == NULL || !target_read(image->target, records, copy, (n + 1) * sizeof *copy)) {
+        free(copy);
+        image->n_torn++;
+        return true;
+    }
+    profile->records = copy;
+    return true;
+}
+
 static void describe_source(struct image *image)
 {
     struct census_source *source = &image->source;
@@ -491,7 +512,8 @@ static void describe_source(struct image *image)
                                      .sampled_bytes = atomic_load(&image->sampled.live_bytes),
                                      .sampled_total = atomic_load(&image->sampled.n_total),
                                      .waiting_blocks = atomic_load(&image->guarded.n_waiting),
-                                     .waiting_bytes = atomic_load(&image->guarded.waiting_bytes)};
+                                     .waiting_bytes = atomic_load(&image->guarded.waiting_bytes),
+                                     .profile = image->profile.records == NULL ? NULL : &image->profile};
     if (hard_bytes != SIZE_MAX) { /* there is a budget */
         source->budget_soft_bytes = atomic_load(&image->budget.soft_bytes);
         source->budget_hard_bytes = hard_bytes;
@@ -597,7 +619,7 @@ int image_take(struct target *target, enum image_extent extent, struct image *ou
 {
     *out = (struct image){.target = target, .extent = extent, .time_ns = now_ns()};
     errno = 0;
-    if (read_arenas(out) != 0 || read_threads(out) != 0 || !image_refresh_process(out) ||
+    if (read_arenas(out) != 0 || read_threads(out) != 0 || !image_refresh_process(out) || !read_profile(out) ||
         (extent == IMAGE_DETAIL && !image_refresh_lists(out))) {
         const int error = errno;
         image_free(out);
@@ -621,6 +643,7 @@ void image_free(struct image *image)
         free_arena(&image->arenas[i]);
     for (size_t i = 0; i < image->n_threads; i++)
         free_thread(image->threads[i]);
+    free(image->profile.records);
     free(image->arenas);
     free((void *)image->threads);
     *image = (struct image){0};

@@ -7,9 +7,9 @@
  * What is in a copy is whatever was there: torn, damaged, or made up. Only counts that bound the copies (image_arena.high, the
  * numbers of arenas and threads) were proven. Nothing else may be used as an index or an address without a look.
  *
- * Cost: 88 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 45 KiB
- * for a GiB of large ones; 5 KiB for each thread, or 33 KiB in hardened mode. With IMAGE_DETAIL 16 MiB more for a GiB of blocks of
- * up to 112 bytes, and up to 64 KiB for each thread.
+ * Cost: 104 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 52 KiB
+ * for a GiB of large ones; 5 KiB for each thread, or 33 KiB in hardened mode; 448 bytes for each stack of a heap profile. With
+ * IMAGE_DETAIL 16 MiB more for a GiB of blocks of up to 112 bytes, and up to 64 KiB for each thread.
  */
 #ifndef HAKMEM_TOOLS_IMAGE_H
 #define HAKMEM_TOOLS_IMAGE_H
@@ -19,6 +19,7 @@
 #include "api/census.h"
 #include "front/guarded.h"
 #include "front/harden.h"
+#include "front/profile.h"
 #include "front/sampled.h"
 #include "front/sampler.h"
 #include "front/thread.h"
@@ -74,7 +75,8 @@ struct image {
     uint64_t metapool_bytes;
     struct sampled_figures sampled;
     struct guarded_figures guarded;
-    struct census_source source; /* of all this */
+    struct profile_state profile; /* its records are a copy; NULL: there was no session */
+    struct census_source source;  /* of all this */
 };
 
 /* Copies what is there. 0; or -1 and a line in `why`: the process has ended, or there is no memory for the copy. */

@@ -33,6 +33,7 @@ const char *const rule_names[N_RULES] = {
     [RULE_CACHED_FREE] = "cached-free",
     [RULE_CACHED_TWICE] = "cached-twice",
     [RULE_CURRENT] = "current",
+    [RULE_HELD] = "held",
 };
 
 static const char *slab_state_name(unsigned state)
@@ -85,7 +86,8 @@ struct court {
     uint32_t *by_base; /* numbers of the arenas, by their addresses */
     struct cached *cached;
     size_t n_cached, cached_room;
-    uint8_t **listed; /* per arena and SuperSlab: in how many of the pool's lists it is */
+    uint8_t **listed;              /* per arena and SuperSlab: which kinds of the pool's lists it is in */
+    uint64_t n_held, n_held_slots; /* slots: kept by threads, and of that state */
     bool no_memory;
 };
 
@@ -104,6 +106,7 @@ static bool can_be_left_by_fork(const struct violation *what)
     case RULE_SPAN:
     case RULE_RUN:
     case RULE_COMMITTED:
+    case RULE_HELD:
         return true;
     case RULE_CLASS_MAP:
         return what->class_bytes == 0;
@@ -422,6 +425,7 @@ static void judge_body(struct court *court, const struct spot *spot)
 static void judge_span_slot(struct court *court, const struct spot *spot)
 {
     const unsigned state = CTL_STATE(ctl_of(slab_of(court, spot)));
+    court->n_held_slots += state == SLAB_HELD;
     if (state == SLAB_SPAN_HEAD)
         judge_head(court, spot);
     else if (state == SLAB_SPAN_BODY)
@@ -603,8 +607,20 @@ static bool locate_superslab_record(const struct court *court, uint64_t address,
     return false;
 }
 
-/* Follows a list of the pool's as long as it is one. `bucket` is N_BUCKETS for the list of DRAINING SuperSlabs. */
-static void follow_list(struct court *court, uint64_t address, unsigned bucket)
+/* The kinds of lists: a SuperSlab is in one of BUCKETS and one of ROWS if it is HOT, or in DRAINING. */
+enum list_kind { LIST_BUCKET = 1, LIST_ROW = 2, LIST_DRAINING = 4 };
+
+static bool belongs_to(const struct superslab *ss, enum list_kind kind, unsigned number)
+{
+    if (ss->state != SUPERSLAB_POOLED)
+        return false;
+    if (kind == LIST_DRAINING)
+        return ss->tier == SS_TIER_DRAINING;
+    return ss->tier == SS_TIER_HOT && (kind == LIST_ROW ? ss->longest_row : ss->bucket) == number;
+}
+
+/* Follows a list of the pool's as long as it is one. */
+static void follow_list(struct court *court, uint64_t address, enum list_kind kind, unsigned number)
 {
     uint64_t previous = 0;
     while (address != 0) {
@@ -619,18 +635,32 @@ static void follow_list(struct court *court, uint64_t address, unsigned bucket)
         }
         const struct superslab *ss = &court->image->arenas[a].listed[i];
         const struct violation what = of_list(court, a, i);
-        const bool right =
-            bucket == N_BUCKETS ? ss->tier == SS_TIER_DRAINING : ss->tier == SS_TIER_HOT && ss->bucket == bucket;
-        if (court->listed[a][i] != 0) {
+        if ((court->listed[a][i] & kind) != 0) {
             accuse(court, what, "in the pool's lists twice");
             return; /* and from here on they may go in circles */
         }
-        court->listed[a][i] = 1;
-        if (ss->state != SUPERSLAB_POOLED || !right || target_address(ss->previous) != previous)
+        court->listed[a][i] |= kind;
+        if (!belongs_to(ss, kind, number) ||
+            target_address(kind == LIST_ROW ? ss->row_previous : ss->previous) != previous)
             accuse(court, what, "in a list of the pool's that is not its own, or between the wrong ones");
         previous = address;
-        address = target_address(ss->next);
+        address = target_address(kind == LIST_ROW ? ss->row_next : ss->next);
     }
+}
+
+/* What a SuperSlab of the pool says of itself, and which lists it was found in. */
+static void judge_listed(struct court *court, uint32_t a, uint32_t i)
+{
+    const struct superslab *ss = &court->image->arenas[a].listed[i];
+    const unsigned n_free = count_bits(ss->unused_slots | ss->empty_slots), longest = pool_longest_row(ss);
+    const unsigned in = court->listed[a][i];
+    if (in != LIST_DRAINING && in != (LIST_BUCKET | LIST_ROW))
+        accuse(court, of_list(court, a, i), "in %s of the pool's lists that it belongs to",
+               in == 0 ? "none" : "one alone");
+    if (ss->bucket != n_free)
+        accuse(court, of_list(court, a, i), "listed with %u free slots; it has %u", ss->bucket, n_free);
+    else if (in != LIST_DRAINING && ss->longest_row != longest)
+        accuse(court, of_list(court, a, i), "listed with %u free slots in a row; it has %u", ss->longest_row, longest);
 }
 
 static void judge_pool_counts(struct court *court, uint64_t n_active, uint64_t n_empty)
@@ -652,21 +682,19 @@ static void judge_lists(struct court *court)
 {
     const struct image *image = court->image;
     uint64_t n_active = 0, n_empty = 0;
-    for (unsigned k = 0; k < N_BUCKETS; k++)
-        follow_list(court, target_address(image->pool.bucket[k]), k);
-    follow_list(court, target_address(image->pool.draining), N_BUCKETS);
+    for (unsigned k = 0; k < N_BUCKETS; k++) {
+        follow_list(court, target_address(image->pool.bucket[k]), LIST_BUCKET, k);
+        follow_list(court, target_address(image->pool.row[k]), LIST_ROW, k);
+    }
+    follow_list(court, target_address(image->pool.draining), LIST_DRAINING, 0);
     for (uint32_t a = 0; a < image->n_arenas; a++)
         for (uint32_t i = 0; i < image->arenas[a].high; i++) {
             const struct superslab *ss = &image->arenas[a].listed[i];
-            const unsigned n_free = count_bits(ss->unused_slots | ss->empty_slots);
             if (ss->state != SUPERSLAB_POOLED)
                 continue;
-            n_active += SUPERSLAB_SLABS - n_free;
+            n_active += SUPERSLAB_SLABS - count_bits(ss->unused_slots | ss->empty_slots);
             n_empty += count_bits(ss->empty_slots);
-            if (court->listed[a][i] == 0)
-                accuse(court, of_list(court, a, i), "in no list of the pool's");
-            if (ss->bucket != n_free)
-                accuse(court, of_list(court, a, i), "listed with %u free slots; it has %u", ss->bucket, n_free);
+            judge_listed(court, a, i);
         }
     judge_pool_counts(court, n_active, n_empty);
 }
@@ -800,6 +828,66 @@ static void judge_current(struct court *court, size_t number, unsigned class_id)
                slab_state_name(CTL_STATE(ctl)), CTL_CLASS(ctl));
 }
 
+/* The slots of one SuperSlab that a thread keeps. Returns the bytes of their pages. */
+static uint64_t judge_held_slots(struct court *court, size_t number, const struct held_slots *slots)
+{
+    const int32_t thread_id = court->image->threads[number]->record->thread_id;
+    struct violation what = of_thread(court, RULE_HELD, number, 0);
+    struct spot spot;
+    uint64_t n_pages = 0;
+    if (!locate_superslab_record(court, target_address(slots->ss), &spot.arena, &spot.superslab)) {
+        accuse(court, what, "thread %" PRId32 ": keeps slots of %#" PRIx64 ", which is no SuperSlab's record",
+               thread_id, target_address(slots->ss));
+        return 0;
+    }
+    what.arena = spot.arena;
+    what.superslab = spot.superslab;
+    what.n_superslabs = 1;
+    for (uint32_t rest = slots->mask; rest != 0; rest &= rest - 1) {
+        spot.slot = (unsigned)__builtin_ctz(rest);
+        const unsigned state = CTL_STATE(ctl_of(slab_of(court, &spot)));
+        n_pages += count_bits(dirty_of(slab_of(court, &spot)));
+        what.address = superslab_address(arena_of(court, &spot), spot.superslab) + spot.slot * SLAB_BYTES;
+        if (state != SLAB_HELD)
+            accuse(court, what, "thread %" PRId32 ": keeps a slot that is %s", thread_id, slab_state_name(state));
+    }
+    return n_pages * court->image->slab_page_bytes;
+}
+
+static void judge_span_cache(struct court *court, size_t number)
+{
+    const struct thread *record = court->image->threads[number]->record;
+    const struct span_cache *cache = &record->span_cache;
+    uint64_t n_slots = 0, held_bytes = 0;
+    for (unsigned i = 0; i < cache->n_places && i < SPAN_CACHE_PLACES; i++) {
+        n_slots += count_bits(cache->places[i].mask);
+        held_bytes += judge_held_slots(court, number, &cache->places[i]);
+    }
+    court->n_held += n_slots;
+    if (cache->n_places > SPAN_CACHE_PLACES || cache->held_slabs != n_slots)
+        accuse(court, of_thread(court, RULE_HELD, number, 0),
+               "thread %" PRId32 ": keeps %u slots by its count, %" PRIu64 " in %u places", record->thread_id,
+               cache->held_slabs, n_slots, cache->n_places);
+    else if (cache->held_bytes != held_bytes) {
+        struct violation what = of_thread(court, RULE_HELD, number, 0);
+        what.everything = true; /* pages and count are read one after the other */
+        what.difference = (int64_t)(cache->held_bytes - held_bytes);
+        accuse(court, what, "thread %" PRId32 ": keeps %zu bytes by its count, %" PRIu64 " by the slots' pages",
+               record->thread_id, cache->held_bytes, held_bytes);
+    }
+}
+
+/* Of slots that are on their way sums may differ; so this must be found with the same difference again. */
+static void judge_held_sum(struct court *court)
+{
+    struct violation what = of_everything(RULE_HELD);
+    if (court->n_held == court->n_held_slots)
+        return;
+    what.difference = (int64_t)(court->n_held - court->n_held_slots);
+    accuse(court, what, "slots that threads keep: %" PRIu64 " by the threads, %" PRIu64 " by their states",
+           court->n_held, court->n_held_slots);
+}
+
 static void judge_thread(struct court *court, size_t number)
 {
     const struct image_thread *thread = court->image->threads[number];
@@ -816,6 +904,7 @@ static void judge_thread(struct court *court, size_t number)
             if (thread->quarantine->slot[c][i] != NULL)
                 note_cached(court, number, c, target_address(thread->quarantine->slot[c][i]));
     }
+    judge_span_cache(court, number);
     if (capacity_bytes != thread->record->capacity_bytes)
         accuse(court, of_thread(court, RULE_MAGAZINE, number, 0),
                "thread %" PRId32 ": capacity of its magazines: %zu bytes by the count, %" PRIu64 " by themselves",
@@ -959,6 +1048,7 @@ bool judge(const struct image *image, struct violations *out, struct judged *jud
         judge_committed(&court);
         for (size_t i = 0; i < image->n_threads; i++)
             judge_thread(&court, i);
+        judge_held_sum(&court);
         judge_owners(&court);
         judge_cached(&court);
         judged_all = !court.no_memory;

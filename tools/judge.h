@@ -28,6 +28,7 @@ enum rule {
     RULE_CACHED_FREE,  /* ... is a free block of its slab, too */
     RULE_CACHED_TWICE, /* ... is cached a second time */
     RULE_CURRENT,      /* the slab that a thread claims from is not its own */
+    RULE_HELD,         /* slots that threads keep for their spans, and the slots' states */
     N_RULES
 };
 
@@ -41,7 +42,8 @@ struct violation {
     enum rule rule;
     uint64_t address;     /* there: a block, a slab, a SuperSlab, a thread's record; 0: the whole heap */
     uint32_t class_bytes; /* of blocks; 0: no class */
-    int64_t difference;   /* RULE_COMMITTED and RULE_POOL_COUNTS: it must be found again with the same one */
+    int64_t
+        difference; /* RULE_COMMITTED, RULE_POOL_COUNTS, RULE_HELD of all: it must be found again with the same one */
     bool
         excused; /* it may be what a fork has left: a call of a thread that the child does not have was cut off there */
     char text[VIOLATION_TEXT_BYTES];

@@ -1,6 +1,6 @@
 /* map_page.c - a heap's map as one page of HTML, over one sample or many.
  * Owns       struct map_page: the heap as the last sample left it, and what is packed so far.
- * Called by  map.c, tests.     Calls  map_model.c, map_palette.c, map_files.c, jansson, zlib.     Threads  one.
+ * Called by  map.c, tests.     Calls  map_model.c, map_palette.c, pages/, jansson, zlib.     Threads  one.
  * I1  After map_page_add, `rows` holds what a reader of the packed bytes has at that point: the next sample is told by what differs.
  * I2  The page asks for nothing from anywhere, and no text from the other process stands in it but inside of JSON, in which '<'
  *     is written \u003c.
@@ -18,7 +18,7 @@
  *
  * Why differences, packed: of 16,384 slabs of a heap of 1 GiB few change their class from one second to the next, and a hundred
  * samples in full would be 13 MiB. */
-#include "map_files.h"
+#include "pages.h"
 #include "map_output.h"
 
 #include <inttypes.h>
@@ -482,18 +482,13 @@ static int write_data(const struct map_page *page, FILE *out)
     return result == 0 ? 0 : -1;
 }
 
-static void write_file(FILE *out, struct map_file file)
-{
-    fwrite(file.text, 1, (size_t)(file.end - file.text), out);
-}
-
 /* What stands for @NAME@ in the template. */
 static int write_part(const struct map_page *page, const char *name, size_t length, FILE *out)
 {
     if (length == 5 && memcmp(name, "STYLE", length) == 0)
-        write_file(out, map_page_css);
+        fputs(page_map_css, out);
     else if (length == 6 && memcmp(name, "SCRIPT", length) == 0)
-        write_file(out, map_page_js);
+        fputs(page_map_js, out);
     else
         return write_data(page, out);
     return 0;
@@ -501,21 +496,16 @@ static int write_part(const struct map_page *page, const char *name, size_t leng
 
 int map_page_write(struct map_page *page, FILE *out)
 {
-    const char *at = map_page_html.text;
+    const char *at = page_map_html, *mark, *end;
     pack(page, Z_FINISH);
     if (page->failed || page->packed.failed)
         return -1;
-    while (at < map_page_html.end) {
-        const char *mark = memchr(at, '@', (size_t)(map_page_html.end - at));
-        const char *end = mark == NULL ? NULL : memchr(mark + 1, '@', (size_t)(map_page_html.end - mark - 1));
-        if (end == NULL) {
-            write_file(out, (struct map_file){at, map_page_html.end});
-            break;
-        }
-        write_file(out, (struct map_file){at, mark});
+    while ((mark = strchr(at, '@')) != NULL && (end = strchr(mark + 1, '@')) != NULL) {
+        fwrite(at, 1, (size_t)(mark - at), out);
         if (write_part(page, mark + 1, (size_t)(end - mark - 1), out) != 0)
             return -1;
         at = end + 1;
     }
+    fputs(at, out);
     return ferror(out) ? -1 : 0;
 }

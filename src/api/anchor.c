@@ -1,7 +1,7 @@
 /* anchor.c - see anchor.h.
  * Owns     the anchor and the note; nothing changes either.     Called by  outside readers, and hak_version     Calls  nothing
  * Threads  any: constant.
- * Cost     sixteen pointers that the dynamic linker fills in at start, on a page that it writes to anyway.
+ * Cost     fifteen pointers that the dynamic linker fills in at start, on a page that it writes to anyway.
  * I1  Whoever links malloc statically has this file: hak_version refers to it, and lies beside mallinfo2, which override.c calls.
  *     A section of type NOTE is kept by --gc-sections, and keeps what it refers to.
  * Why a note and no symbol: it is found through the program headers alone, which are mapped, so that neither a file needs to be

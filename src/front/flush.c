@@ -20,6 +20,7 @@
 #include "front/profile.h"
 #include "front/route.h"
 #include "front/sampled.h"
+#include "front/straight.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
@@ -330,13 +331,18 @@ void front_return_block(void *block, const char *call)
     errno = saved_errno;
 }
 
-void front_return_slow(void *block, const char *call)
+static NOINLINE void return_slow(void *block, const char *call)
 {
     static const struct release plain = {"free", KIND_MALLOC, RELEASE_ANY_SIZE, 1};
     if (harden_is_on())
         harden_return(block, &plain);
     else if (block != NULL && !return_to_open_word(block))
         front_return_block(block, call);
+}
+
+void front_return_slow(void *block, const char *call)
+{
+    STRAIGHT(free, return_slow(block, call), block);
 }
 
 /* What the caller says of a large block: these come here anyway. */
@@ -353,7 +359,7 @@ static void check_release(const void *block, const struct release *release)
 void front_return_as(void *block, const struct release *release)
 {
     if (harden_is_on()) {
-        harden_return(block, release);
+        STRAIGHT(delete, harden_return(block, release), block, release);
     } else {
         check_release(block, release);
         front_return_slow(block, release->call);

@@ -46,7 +46,14 @@ _Static_assert(sizeof(struct large) <= SLAB_MAX_WORDS * sizeof(uint64_t), "fits 
 
 static uint64_t large_seal(const struct large *large)
 {
-    return hash_of(large->block, large->size_bytes ^ (uintptr_t)large->base) ^ large->total_bytes;
+    uint64_t hash = fold(hash_of(large->block) ^ large->size_bytes, harden_secrets.factor);
+    return fold(hash ^ (uintptr_t)large->base, harden_secrets.factor) ^ large->total_bytes;
+}
+
+/* What its slack is filled with. */
+static uint64_t large_pattern(const struct large *large)
+{
+    return fold(hash_of(large->block) ^ ~large->size_bytes, harden_secrets.factor);
 }
 
 /* The place of what is known of a block that begins in a span or run. NULL: no address of an arena with slabs. */
@@ -83,6 +90,25 @@ static void release_large(struct large *large)
     front_return_block(base, "free");
 }
 
+/* The slack from `from` to `to`, a multiple of 8, is guarded by its first bytes, up to a multiple of 8, and its last 8. */
+static void write_slack(char *from, char *to, uint64_t pattern)
+{
+    unsigned shift = 8 * (unsigned)((uintptr_t)from & 7);
+    char *first = (char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
+    uint64_t before = *(word *)(void *)first & (((uint64_t)1 << shift) - 1);
+    *(word *)(void *)last = pattern;
+    *(word *)(void *)first = before | pattern << shift;
+}
+
+static bool slack_is_whole(const char *from, const char *to, uint64_t pattern)
+{
+    unsigned shift = 8 * (unsigned)((uintptr_t)from & 7);
+    const char *first = (const char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
+    uint64_t wrong = (*(const word *)(const void *)first >> shift ^ (pattern << shift >> shift));
+    wrong |= last == first ? 0 : *(const word *)(const void *)last ^ pattern;
+    return wrong == 0;
+}
+
 /* Sets a large block's size within its pages, and what is inaccessible. */
 static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes, bool end_is_forbidden)
 {
@@ -93,7 +119,7 @@ static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes
     if (checks(SECURE_GUARD) && !end_is_forbidden)
         forbid(end, (size_t)(large->base + large->total_bytes - end));
     if (checks(SECURE_CANARY)) {
-        uint64_t pattern = hash_of(large->block, size_bytes);
+        uint64_t pattern = large_pattern(large);
         memset(first, (int)(pattern & 0xff), (size_t)(large->block - first));
         if (large->block + size_bytes != end)
             write_slack(large->block + size_bytes, end, pattern);
@@ -216,7 +242,7 @@ void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum
 
 static bool large_is_whole(const struct large *large)
 {
-    uint64_t pattern = hash_of(large->block, large->size_bytes);
+    uint64_t pattern = large_pattern(large);
     const char *first = large->base + large->front_bytes, *end = first + large->data_bytes;
     if (!checks(SECURE_CANARY))
         return true;
@@ -276,6 +302,17 @@ bool guarded_resize(void *block, size_t size_bytes)
         memset(first + size_bytes, 0, large->data_bytes - size_bytes);
     seal_large(large, size_bytes, data_bytes, false);
     return true;
+}
+
+void guarded_shrink(void *block, size_t size_bytes)
+{
+    struct large *large = large_of(block);
+    if (large == NULL || !large_is_whole(large))
+        return; /* is found when it is freed */
+    if (large->size_bytes > CLASS_MAX_BYTES && size_bytes <= CLASS_MAX_BYTES)
+        atomic_fetch_add(&n_small_large, 1);
+    memset(large->block + size_bytes, 0, large->size_bytes - size_bytes);
+    seal_large(large, size_bytes, large->data_bytes, true);
 }
 
 bool guarded_wants(size_t size_bytes)

@@ -25,6 +25,9 @@ void guarded_return(void *block, const struct release *release);
 /* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. What is added is zero. */
 bool guarded_resize(void *block, size_t size_bytes);
 
+/* Notes that a live block is shorter from now on, whose pages stay as they are: there is no memory for a smaller one. */
+void guarded_shrink(void *block, size_t size_bytes);
+
 /* Whether a block begins here that was not freed; and what is known of it. */
 bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind);
 

@@ -15,7 +15,9 @@
 #include "front/profile.h"
 #include "front/sampled.h"
 #include "front/sampler.h"
-#include "front/seal.h"
+#include "front/small.h"
+#include "front/straight.h"
+#include "front/wipe.h"
 #include "meta/arena.h"
 #include "os/context.h"
 #include "os/os.h"
@@ -33,8 +35,7 @@ _Atomic uint8_t harden_state;
 struct harden_secrets harden_secrets;
 
 static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant likewise */
-
-static uint8_t quarantine_slots[CLASS_END]; /* how many of a quarantine's are in use, per class. Constant likewise */
+uint32_t quarantine_slots[CLASS_END];
 
 bool harden_decide(void)
 {
@@ -79,6 +80,15 @@ static void start_sampling(void)
     }
 }
 
+static void choose_secrets(void)
+{
+    uint64_t f = os_random() | 1, inverse = f; /* of which the lower 3 bits are right, */
+    for (unsigned bits = 3; bits < 64; bits *= 2)
+        inverse *= 2 - f * inverse; /* and each time twice as many */
+    harden_secrets = (struct harden_secrets){
+        .address = os_random(), .factor = os_random() | 1, .field_factor = f, .field_inverse = inverse};
+}
+
 void harden_start(void)
 {
     if (config.secure != 0) {
@@ -88,10 +98,11 @@ void harden_start(void)
         if ((config.secure & SECURE_PAGES) != 0)
             small_max_bytes = 0;
         for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-            quarantine_slots[c] = (uint8_t)max_size(min_size(QUARANTINE_BYTES / class_table[c].bytes, QUARANTINE_SLOTS),
-                                                    QUARANTINE_LEAST_SLOTS);
-        harden_secrets.address = os_random();
-        harden_secrets.factor = os_random() | 1;
+            quarantine_slots[c] = (uint32_t)max_size(min_size(QUARANTINE_BYTES / class_table[c].bytes, QUARANTINE_SLOTS),
+                                                     QUARANTINE_LEAST_SLOTS);
+        wipe_start();
+        straight_start(small_max_bytes);
+        choose_secrets();
         arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
     }
     atomic_store(&harden_state, config.secure != 0 ? HARDEN_ON : HARDEN_OFF);
@@ -99,22 +110,6 @@ void harden_start(void)
         start_sampling();
     if (checks(SECURE_GUARD) || harden_mode() == HARDEN_SAMPLING)
         watch_faults();
-}
-
-/* xorshift64*, begun by the system's random bits. */
-static ALWAYS_INLINE uint64_t next_random(struct thread *thread)
-{
-    uint64_t x = thread->random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    thread->random = x;
-    return x * 0x2545f4914f6cdd1du;
-}
-
-static ALWAYS_INLINE unsigned random_below(struct thread *thread, unsigned n)
-{
-    return (unsigned)((next_random(thread) >> 32) * n >> 32);
 }
 
 void harden_shuffle(struct thread *thread, void **block, unsigned n)
@@ -127,25 +122,9 @@ void harden_shuffle(struct thread *thread, void **block, unsigned n)
     }
 }
 
-typedef uint64_t vector __attribute__((vector_size(16), may_alias, aligned(8)));
-
-/* Whether a block of a class, a multiple of 16 bytes, is all zero. */
-static ALWAYS_INLINE bool is_zero(const char *from, size_t len_bytes)
-{
-    vector any = {0, 0};
-    const char *at = from, *end = from + len_bytes;
-    for (; end - at >= 64; at += 64) {
-        const vector *v = (const vector *)(const void *)at;
-        any |= (v[0] | v[1]) | (v[2] | v[3]);
-    }
-    for (; at != end; at += 16)
-        any |= *(const vector *)(const void *)at;
-    return (any[0] | any[1]) == 0;
-}
-
 /* ---- Blocks of classes ------------------------------------------------------------------------------------------- */
 
-static COLD void report_written_after_free(void *block, size_t block_bytes)
+void harden_report_dirty(void *block, size_t block_bytes)
 {
     report_misuse("malloc", "a free block was written to", block, "class of bytes", block_bytes);
     memset(block, 0, block_bytes);
@@ -154,14 +133,9 @@ static COLD void report_written_after_free(void *block, size_t block_bytes)
 /* Makes a free block the program's. */
 static ALWAYS_INLINE void *seal_block(void *block, size_t block_bytes, size_t size_bytes, enum block_kind kind)
 {
-    char *end = (char *)block + block_bytes;
-    if (checks(SECURE_ZERO) && unlikely(!is_zero(block, block_bytes)))
-        report_written_after_free(block, block_bytes);
-    uint64_t fields = SEAL_FIELDS(block_bytes - SEAL_BYTES - size_bytes, kind);
-    uint64_t hash = hash_of(block, fields);
-    if (checks(SECURE_CANARY))
-        write_slack((char *)block + size_bytes, end - SEAL_BYTES, hash);
-    seal_write(end, seal_of(hash, fields));
+    if (checks(SECURE_ZERO) && unlikely(!wipe_is_clear(block, block_bytes)))
+        harden_report_dirty(block, block_bytes);
+    end_write(block, block_bytes, size_bytes, kind, checks(SECURE_CANARY));
     return block;
 }
 
@@ -190,21 +164,18 @@ static ALWAYS_INLINE void *claim_small(size_t size_bytes, size_t alignment, enum
     return block_bytes == 0 ? block : seal_block(block, block_bytes, size_bytes, kind);
 }
 
-/* A block's seal: what it should be, and what the slack should be filled with. */
-static ALWAYS_INLINE bool seal_is_right(const void *block, uint64_t seal, uint64_t *pattern)
+/* What a block's seal says; 0 when it has been written to. (No seal says 0.) */
+static ALWAYS_INLINE uint64_t fields_of(const void *block, uint64_t seal)
 {
-    uint64_t fields = seal & SEAL_FIELD_MASK;
-    *pattern = hash_of(block, fields);
-    return seal_of(*pattern, fields) == seal;
+    uint64_t fields = seal_fields(hash_of(block), seal);
+    return seal_difference(fields) == 0 ? fields : 0;
 }
 
-/* Whether neither a block's seal nor its slack was written to. */
-static ALWAYS_INLINE bool end_is_whole(const void *block, size_t block_bytes, uint64_t seal)
+/* Whether the slack of a block, whose seal is right, was not written to. */
+static bool slack_is_whole(void *block, size_t block_bytes, uint64_t fields)
 {
-    uint64_t pattern;
-    const char *end = (const char *)block + block_bytes - SEAL_BYTES;
-    return seal_is_right(block, seal, &pattern) &&
-           (!checks(SECURE_CANARY) || slack_is_whole(end - SEAL_SLACK(seal), end, pattern));
+    char *end = (char *)block + block_bytes;
+    return !checks(SECURE_CANARY) || slack_difference(end, fields, hash_of(block), seal_read(end)) == 0;
 }
 
 static COLD void report_before(const char *call, const void *block)
@@ -223,24 +194,22 @@ static NOINLINE void check_before_slab(const char *memory, const char *call)
     if (class_at(load_byte_relaxed(map))->n_blocks == 0 || !pool_try_lock(HAK_LOCK_TIER))
         return;
     const struct class_info *class = class_at(load_byte_relaxed(map));
-    uint64_t seal = class->n_blocks == 0 ? 0 : seal_read(memory), pattern;
+    uint64_t seal = class->n_blocks == 0 ? 0 : seal_read(memory);
     pool_unlock();
     size_t tail_bytes = class->n_blocks == 0 ? 0 : SLAB_BYTES - (size_t) class->n_blocks * class->bytes;
-    bool wrong = seal != 0 && (tail_bytes != 0 || !seal_is_right(memory - class->bytes, seal, &pattern));
-    if (unlikely(wrong))
+    if (unlikely(seal != 0 && (tail_bytes != 0 || fields_of(memory - class->bytes, seal) == 0)))
         report_before(call, memory);
 }
 
 /* What lies right before a block: the seal of the block before it. */
 static ALWAYS_INLINE void check_before(const char *block, const struct place *place, const char *call)
 {
-    uint64_t pattern;
     if (unlikely(place->index == 0)) {
         check_before_slab(block, call);
         return;
     }
     uint64_t seal = seal_read(block);
-    if (unlikely(seal != 0 && !seal_is_right(block - class_table[place->class_id].bytes, seal, &pattern)))
+    if (unlikely(seal != 0 && fields_of(block - class_table[place->class_id].bytes, seal) == 0))
         report_before(call, block);
 }
 
@@ -257,43 +226,33 @@ void harden_report_release(const struct release *release, const void *block, siz
         report_misuse(release->call, "the size is not the block's", block, "asked for bytes", size_bytes);
 }
 
-/* Into the thread's quarantine, in the place of another block or none; that one is returned. */
-static ALWAYS_INLINE void *exchange(struct thread *thread, unsigned class_id, void *block)
-{
-    if (!checks(SECURE_QUARANTINE) || thread->quarantine == NULL)
-        return block;
-    void **slot = &thread->quarantine->slot[class_id][random_below(thread, quarantine_slots[class_id])];
-    void *other = *slot;
-    *slot = block;
-    return other;
-}
-
-static ALWAYS_INLINE void return_small(void *block, const struct place *place, const struct release *release)
+static void return_small(void *block, const struct place *place, const struct release *release)
 {
     size_t block_bytes = class_table[place->class_id].bytes;
     char *end = (char *)block + block_bytes;
-    uint64_t seal = seal_read(end);
+    uint64_t seal = seal_read(end), fields = fields_of(block, seal);
     if (unlikely(seal == 0)) {
         report_misuse(release->call, "block freed twice", block, "class of bytes", block_bytes);
         return;
     }
-    size_t size_bytes = block_bytes - SEAL_BYTES - SEAL_SLACK(seal);
-    if (unlikely(!end_is_whole(block, block_bytes, seal)))
+    if (unlikely(fields == 0 || !slack_is_whole(block, block_bytes, fields)))
         report_misuse(release->call, "written behind the block's end", block, "class of bytes", block_bytes);
     else
-        check_release(release, block, size_bytes, SEAL_KIND(seal));
+        check_release(release, block, block_bytes - SEAL_BYTES - SEAL_SLACK(fields), SEAL_KIND(fields));
     if (checks(SECURE_CANARY) && checks(SECURE_ZERO)) /* else anything may lie in a free block */
         check_before(block, place, release->call);
 
     seal_write(end, 0);
     if (checks(SECURE_ZERO))
-        memset(block, 0, block_bytes);
+        wipe_clear(block, block_bytes);
     struct thread *thread = thread_enter();
     if (unlikely(thread == NULL)) {
         front_return_block(block, release->call);
         return;
     }
-    void *other = exchange(thread, place->class_id, block);
+    void *other = block;
+    if (checks(SECURE_QUARANTINE) && thread->quarantine != NULL)
+        other = quarantine_exchange(thread, place->class_id * CLASS_OFFSET_SCALE, block);
     bool pushed = other == NULL || magazine_push(&thread->cache.magazine[place->class_id], other);
     thread_leave(thread);
     if (!pushed)
@@ -353,28 +312,9 @@ bool harden_answers(size_t size_bytes, size_t alignment, void **block)
     return *block != NULL;
 }
 
-/* front_locate for the usual case: a block in order, in the first arena. */
-static ALWAYS_INLINE bool locate_small(const void *block, struct place *place)
-{
-    size_t slab = ((uintptr_t)block - registry_first.base) >> SLAB_SHIFT;
-    if (unlikely(slab >= registry_first.n_slabs))
-        return false;
-    size_t class_offset = load_byte_relaxed(&registry_first.class_map[slab]);
-    const struct class_info *class = class_at(class_offset);
-    size_t offset_bytes = (uintptr_t)block & (SLAB_BYTES - 1);
-    place->index = class_block_index(class, offset_bytes);
-    place->class_id = (unsigned)(class_offset / CLASS_OFFSET_SCALE);
-    place->slab = NULL;
-    return likely((size_t)place->index * class->bytes == offset_bytes && place->index < class->n_blocks);
-}
-
 void harden_return(void *block, const struct release *release)
 {
     struct place place;
-    if (likely(locate_small(block, &place))) {
-        return_small(block, &place, release);
-        return;
-    }
     if (block == NULL)
         return;
     int saved_errno = errno;
@@ -405,14 +345,14 @@ static size_t look(const void *block, const char *call, struct place *place, enu
         return SIZE_MAX;
     }
     size_t block_bytes = class_table[place->class_id].bytes;
-    uint64_t seal = seal_read((const char *)block + block_bytes), pattern;
-    if (seal == 0 || !seal_is_right(block, seal, &pattern)) {
+    uint64_t seal = seal_read((const char *)block + block_bytes), fields = fields_of(block, seal);
+    if (fields == 0) {
         report_misuse(call, seal == 0 ? "block freed already" : "written behind the block's end", block,
                       "class of bytes", block_bytes);
         return SIZE_MAX;
     }
-    *kind = SEAL_KIND(seal);
-    return block_bytes - SEAL_BYTES - SEAL_SLACK(seal);
+    *kind = SEAL_KIND(fields);
+    return block_bytes - SEAL_BYTES - SEAL_SLACK(fields);
 }
 
 size_t harden_usable_bytes(const void *block)
@@ -423,23 +363,28 @@ size_t harden_usable_bytes(const void *block)
     return n == SIZE_MAX ? 0 : n;
 }
 
-/* Makes a block longer or shorter where it lies, if it can be. The bytes that are added read as zero. */
-static bool resize_small(void *block, const struct place *place, size_t size_bytes, enum block_kind kind)
+/* Makes a block, whose seal is right, longer or shorter where it lies, if it can be. The bytes that are added read as zero. */
+static bool resize_small(void *block, size_t block_bytes, size_t old_bytes, size_t size_bytes)
 {
-    size_t block_bytes = class_table[place->class_id].bytes, most_bytes = block_bytes - SEAL_BYTES;
-    char *end = (char *)block + block_bytes;
-    if (size_bytes > most_bytes || size_bytes < most_bytes / 2)
+    size_t most_bytes = block_bytes - SEAL_BYTES;
+    if (size_bytes > most_bytes || size_bytes < most_bytes / 2 ||
+        !slack_is_whole(block, block_bytes, SEAL_FIELDS(most_bytes - old_bytes, KIND_MALLOC)))
         return false;
-    size_t old_bytes = most_bytes - SEAL_SLACK(seal_read(end));
     if (size_bytes > old_bytes)
         memset((char *)block + old_bytes, 0, size_bytes - old_bytes);
     else
         memset((char *)block + size_bytes, 0, old_bytes - size_bytes);
-    uint64_t fields = SEAL_FIELDS(most_bytes - size_bytes, kind), hash = hash_of(block, fields);
-    if (checks(SECURE_CANARY))
-        write_slack((char *)block + size_bytes, end - SEAL_BYTES, hash);
-    seal_write(end, seal_of(hash, fields));
+    end_write(block, block_bytes, size_bytes, KIND_MALLOC, checks(SECURE_CANARY));
     return true;
+}
+
+/* Shorter than resize_small makes it: when there is no memory for a smaller block. */
+static void shrink_small(void *block, size_t block_bytes, size_t old_bytes, size_t size_bytes)
+{
+    if (!slack_is_whole(block, block_bytes, SEAL_FIELDS(block_bytes - SEAL_BYTES - old_bytes, KIND_MALLOC)))
+        return; /* is found when it is freed */
+    memset((char *)block + size_bytes, 0, old_bytes - size_bytes);
+    end_write(block, block_bytes, size_bytes, KIND_MALLOC, checks(SECURE_CANARY));
 }
 
 void *harden_realloc(void *block, size_t size_bytes)
@@ -455,9 +400,7 @@ void *harden_realloc(void *block, size_t size_bytes)
     bool large = place.class_id == CLASS_SPAN;
     if (kind == KIND_MALLOC &&
         (large ? guarded_resize(block, size_bytes)
-               : end_is_whole(block, class_table[place.class_id].bytes,
-                              seal_read((const char *)block + class_table[place.class_id].bytes)) &&
-                     resize_small(block, &place, size_bytes, kind)))
+               : resize_small(block, class_table[place.class_id].bytes, old_bytes, size_bytes)))
         return block;
     int saved_errno = errno;
     bool grows = large && size_bytes > old_bytes && size_bytes >> ADDRESS_BITS == 0 && !checks(SECURE_PAGES);
@@ -470,7 +413,11 @@ void *harden_realloc(void *block, size_t size_bytes)
     if (moved == NULL) {
         if (size_bytes > old_bytes)
             return NULL;
-        errno = saved_errno; /* Shrinking never fails; the block keeps the size that it had. */
+        errno = saved_errno; /* Shrinking never fails; a sized free will tell the new size. */
+        if (kind == KIND_MALLOC && large)
+            guarded_shrink(block, size_bytes);
+        else if (kind == KIND_MALLOC)
+            shrink_small(block, class_table[place.class_id].bytes, old_bytes, size_bytes);
         return block;
     }
     memcpy(moved, block, min_size(old_bytes, size_bytes));
@@ -507,7 +454,7 @@ void harden_forget(struct thread *thread)
 static void check_free(void *block)
 {
     size_t block_bytes = block_bytes_of(block);
-    if (block_bytes != 0 && !is_zero(block, block_bytes))
+    if (block_bytes != 0 && !wipe_is_clear(block, block_bytes))
         report_misuse("exit", "a free block was written to", block, "class of bytes", block_bytes);
 }
 

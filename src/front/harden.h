@@ -3,11 +3,10 @@
  * In this mode no door of a hit path ever opens: every thread keeps the closed cache, and registry_primary has no
  * arena. So every call comes here by the doors of front.h, and the mode costs nothing where it is off.
  *
- *   a block of a class     | what the program asked for | slack: a pattern | seal |
+ *   a block of a class     | what the program asked for | slack: a pattern | seal |        see small.h
  *   any other              see guarded.h
  *
- * The seal, 8 bytes at a block's end, holds the length of the slack and how the block was allocated, under a keyed hash of
- * these and the address. It is there while the program has the block and zero otherwise.
+ * A seal is there while the program has the block, and zero otherwise.
  */
 #ifndef HAKMEM_FRONT_HARDEN_H
 #define HAKMEM_FRONT_HARDEN_H
@@ -50,7 +49,11 @@ NOINLINE bool harden_answers(size_t size_bytes, size_t alignment, void **block);
 /* Takes the mode from config. Once, before the first block. */
 void harden_start(void);
 
-/* What the doors lead to. A block on a multiple of alignment (a power of two); NULL with errno ENOMEM. */
+/* Reports a free block that is not clear, and clears it. */
+COLD void harden_report_dirty(void *block, size_t block_bytes);
+
+/* What the doors lead to, where straight.h does not help. A block on a multiple of alignment (a power of two); NULL with errno
+ * ENOMEM. */
 void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind);
 void harden_return(void *block, const struct release *release);
 void *harden_realloc(void *block, size_t size_bytes);

@@ -54,6 +54,7 @@ static void give_back(struct thread *thread, int level)
     if (level >= HAK_TRIM_PAGES)
         shared_pool_purge_pages();
     lru_drain();
+    release_refused();
 }
 
 void front_trim(int level)

@@ -11,6 +11,7 @@
 #include "front/pressure.h"
 #include "front/profile.h"
 #include "front/route.h"
+#include "front/straight.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
 #include "pool/shared_pool.h"
@@ -107,7 +108,7 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
         struct slab *slab = choose_slab(thread, class_id, &end, &fresh);
         if (slab == NULL)
             return 0;
-        if (fresh && !exact && (out[0] = borrow(thread, class_id)) != NULL)
+        if (fresh && !exact && config.secure == 0 && (out[0] = borrow(thread, class_id)) != NULL)
             return 1;
         unsigned n_claimed = slab_claim(slab, n, end, out);
         if (n_claimed != 0)
@@ -273,7 +274,7 @@ static inline bool is_answered(size_t size_bytes, size_t alignment, unsigned cla
     return harden_answers(size_bytes, alignment, block);
 }
 
-void *front_claim_slow(size_t size_bytes)
+static NOINLINE void *claim_slow(size_t size_bytes)
 {
     void *block = NULL;
     unsigned class_id = class_of(size_bytes);
@@ -288,6 +289,11 @@ void *front_claim_slow(size_t size_bytes)
             return block;
     }
     return front_claim_class(class_id, false);
+}
+
+void *front_claim_slow(size_t size_bytes)
+{
+    return STRAIGHT(malloc, claim_slow(size_bytes), size_bytes);
 }
 
 static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
@@ -380,7 +386,7 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
 void *front_claim_as(size_t size_bytes, enum block_kind kind)
 {
     if (harden_is_on())
-        return harden_claim(size_bytes, 1, kind);
+        return STRAIGHT(new, harden_claim(size_bytes, 1, kind), size_bytes, kind);
     return size_bytes <= SMALL_MAX_BYTES ? front_claim_slow(size_bytes) : front_claim_above_small(size_bytes);
 }
 

@@ -80,7 +80,8 @@ static void shrink(struct span_cache *cache, unsigned keep, unsigned n)
 {
     struct held_slots put[SPAN_CACHE_PLACES];
     unsigned n_put = 0;
-    while (cache->n_places > n || cache->held_slabs > keep)
+    /* Slots that are just being added count already and have no place yet: when there are many, nothing is left to put back. */
+    while (cache->n_places > n || (cache->n_places != 0 && cache->held_slabs > keep))
         put[n_put++] = take_out(cache, place_with_fewest_slots(cache));
     span_put_held(put, n_put);
 }

@@ -52,7 +52,7 @@ struct class_info {
 };
 _Static_assert(sizeof(struct class_info) == 4 * CLASS_OFFSET_SCALE, "a class offset times 4 is an entry's distance");
 
-extern const struct class_info class_table[CLASS_SET_SLOTS];
+extern const struct class_info class_table[CLASS_SET_SLOTS] __attribute__((visibility("hidden")));
 
 static ALWAYS_INLINE const struct class_info *class_at(size_t class_offset)
 {
@@ -61,7 +61,7 @@ static ALWAYS_INLINE const struct class_info *class_at(size_t class_offset)
 
 /* The offset of the class for a request of up to 4096 bytes, by (bytes + 7) / 8. */
 #define SMALL_TABLE_ENTRIES (SMALL_MAX_BYTES / 8 + 1)
-extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES];
+extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] __attribute__((visibility("hidden")));
 
 /* The table as an initializer. The class of n bytes is the first id plus the number of classes that are too small. */
 #define SMALL_E(k) (uint8_t)(CLASS_OFFSET_SCALE * (CLASS_FIRST SMALL_STEPS((k)*8)))

@@ -60,6 +60,9 @@ bool os_move_pages(void *from, void *to, size_t len_bytes);
 /* Physical memory in bytes; 0 when unknown. */
 size_t os_physical_bytes(void);
 
+/* The widest vectors that the processor handles without slowing down for them, in bytes: 64, 32, or 16. */
+unsigned os_vector_bytes(void);
+
 /* Random bits from the system, fit for secrets. */
 uint64_t os_random(void);
 

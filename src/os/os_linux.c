@@ -234,6 +234,18 @@ size_t os_physical_bytes(void)
     return sysinfo(&info) != 0 ? 0 : (size_t)info.totalram * info.mem_unit;
 }
 
+unsigned os_vector_bytes(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init(); /* No constructor need have run. */
+    if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2")) /* Earlier ones lower their clock for it. */
+        return 64;
+    if (__builtin_cpu_supports("avx2"))
+        return 32;
+#endif
+    return 16;
+}
+
 uint64_t os_random(void)
 {
     int saved_errno = errno;

@@ -12,6 +12,8 @@
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
 #define SCAN_LIMIT 32                   /* SuperSlabs looked at for an aligned row of slots, per list */
 
+#define ROW_LOOKS 4                     /* SuperSlabs looked at for any row */
+
 struct pool_state {
     struct superslab *bucket[N_BUCKETS]; /* HOT ones */
     struct superslab *row[N_BUCKETS];    /* the same by the length of their longest row of free slots */

@@ -245,6 +245,9 @@ void superslab_forget_slots(struct superslab *ss, bool gone)
         stats_commit((int64_t)prefix_bytes - (int64_t)dirty_bytes);
 }
 
+/* The system has refused to take some SuperSlab back: it is nobody's, and its pages are in memory. */
+static _Atomic bool any_refused;
+
 static void give_back(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT;
@@ -260,6 +263,8 @@ static void give_back(struct superslab *ss, uint32_t n)
     bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
     if (huge || decommitted)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
+    if (!clean)
+        atomic_store_explicit(&any_refused, true, memory_order_relaxed); /* relaxed: a hint */
     for (uint32_t i = 0; i < n; i++) {
         superslab_forget_slots(ss + i, clean);
         ss[i].committed = committed;
@@ -339,6 +344,32 @@ void lru_expire(uint32_t now_ms, int64_t delay_ms)
         stats_add(&stats_counters.superslabs_evicted_total, n);
         give_back(ss, n);
     }
+}
+
+/* Takes a SuperSlab that is nobody's and has pages out of the arena. */
+static bool take_refused(struct superslab *ss)
+{
+    if (!pool_lock(HAK_LOCK_TRIM))
+        return false;
+    bool taken = ss->state == SUPERSLAB_ABSENT && !superslab_is_clean(ss) && arena_take_behind(ss, 0, 1);
+    if (taken)
+        ss->state = SUPERSLAB_LEAVING;
+    pool_unlock();
+    return taken;
+}
+
+void release_refused(void)
+{
+    if (!atomic_exchange(&any_refused, false))
+        return;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
+            struct superslab *ss = &arena->superslabs[i];
+            if (ss->arena == NULL || !take_refused(ss)) /* the former: never used */
+                continue;
+            stats_add(&stats_counters.mapped_bytes, SUPERSLAB_BYTES);
+            give_back(ss, 1);
+        }
 }
 
 void lru_drain(void)

@@ -44,6 +44,9 @@ void lru_expire(uint32_t now_ms, int64_t delay_ms);
 /* Gives back everything in the cache that nobody refers to. Not under the lock. */
 void lru_drain(void);
 
+/* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
+void release_refused(void);
+
 /* Lets the system use huge pages for the first n_huge of n SuperSlabs in a row that are being brought into use, and for
  * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);

@@ -184,6 +184,8 @@ static struct change damage_thread(const char *kind)
     if (strcmp(kind, "magazine") == 0)
         return change_part(magazine_address(thread, class_id) + offsetof(struct magazine, top), 8,
                            target_address(magazine->limit) + 8, thread->address);
+    if (strcmp(kind, "held") == 0)
+        return change_part(thread->address + offsetof(struct thread, span_cache.held_slabs), 2, 3, thread->address);
     if (strcmp(kind, "cached") == 0)
         return (struct change){base, block + 4, block + 4};
     if (strcmp(kind, "cached-twice") == 0)
@@ -224,7 +226,8 @@ static struct change plan(const char *kind)
     static const char *const of_slabs[] = {"bits", "bits-large", "slab", "class-map",
                                            "full", "clean-page", "span", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
-    static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current", NULL};
+    static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
+                                             "held",     NULL};
     if (is_one_of(kind, of_slabs))
         return damage_slab(kind);
     if (is_one_of(kind, of_superslabs))

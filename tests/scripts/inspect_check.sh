@@ -72,7 +72,7 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
 
 step "each damage is found where it is (K2)"
 for kind in bits bits-large slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
-            current committed pool-counts unreadable; do
+            current held committed pool-counts unreadable; do
     read -r address where value <<< "$("$tests/inspect_damage" "$pid" "$kind")"
     [[ -n $value ]] || fail "no damage of kind $kind"
     check 1 "$pid"

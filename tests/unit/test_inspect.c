@@ -128,6 +128,26 @@ static int start_secure(void **state)
     return 0;
 }
 
+static int start_profiled(void **state)
+{
+    (void)state;
+    setenv("HAKMEM_PROFILE", "/dev/null", 1);
+    setenv("HAKMEM_PROFILE_INTERVAL", "20000", 1);
+    start_child("0");
+    return 0;
+}
+
+static void test_says_what_the_profile_says(void **state)
+{
+    struct snapshot snapshot;
+    char why[TARGET_WHY_BYTES];
+    (void)state;
+    assert_true(child.stats.rounding_samples > 0 && child.stats.rounding_bytes > 0);
+    assert_int_equal(snapshot_take(child.pid, &snapshot, why, sizeof why), 0);
+    assert_memory_equal(&snapshot.census.stats, &child.stats, sizeof child.stats);
+    snapshot_free(&snapshot);
+}
+
 static void open_child(struct target *target)
 {
     char why[TARGET_WHY_BYTES] = "";
@@ -518,6 +538,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest of_secure[] = {cmocka_unit_test(test_says_what_the_heap_says),
                                            cmocka_unit_test(test_is_clean),
                                            cmocka_unit_test(test_damage_crashes_nothing)};
+    const struct CMUnitTest of_profiled[] = {cmocka_unit_test(test_says_what_the_profile_says),
+                                             cmocka_unit_test(test_is_clean)};
     return cmocka_run_group_tests_name("default", of_default, start_plain, end_child) +
-           cmocka_run_group_tests_name("HAKMEM_SECURE=1", of_secure, start_secure, end_child);
+           cmocka_run_group_tests_name("HAKMEM_SECURE=1", of_secure, start_secure, end_child) +
+           cmocka_run_group_tests_name("HAKMEM_PROFILE", of_profiled, start_profiled, end_child);
 }

@@ -151,6 +151,43 @@ static void room_has_a_bound(void **state)
     assert_null(pool_check());
 }
 
+/* A block that is larger than the room, and of a SuperSlab that needs a place when all are taken: what is held goes back, and no
+ * more than that. */
+static void large_block_and_full_places(void **state)
+{
+    (void)state;
+    static char *block[400];
+    struct span_cache *cache = &tls_thread->span_cache;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    make_room();
+    char *large = hak_malloc(MIB);
+    for (unsigned i = 0; i < 400; i++)
+        block[i] = hak_malloc(SLAB_BYTES);
+    hak_trim(HAK_TRIM_CACHE);
+    cache->room_slabs = SPAN_CACHE_PLACES + 2;
+    uintptr_t seen[SPAN_CACHE_PLACES], own = (uintptr_t)large >> SUPERSLAB_SHIFT;
+    unsigned n_seen = 0;
+    for (unsigned i = 0; i < 400 && n_seen < SPAN_CACHE_PLACES; i++) {
+        uintptr_t superslab = (uintptr_t)block[i] >> SUPERSLAB_SHIFT;
+        bool is_new = superslab != own;
+        for (unsigned k = 0; k < n_seen; k++)
+            is_new &= seen[k] != superslab;
+        if (is_new) {
+            seen[n_seen++] = superslab;
+            hak_free(block[i]);
+            block[i] = NULL;
+        }
+    }
+    assert_int_equal(cache->n_places, SPAN_CACHE_PLACES);
+    hak_free(large);
+    assert_true(cache->n_places <= SPAN_CACHE_PLACES);
+    assert_true(cache->held_slabs <= cache->room_slabs);
+    assert_null(pool_check());
+    for (unsigned i = 0; i < 400; i++)
+        hak_free(block[i]);
+}
+
 static void nothing_is_held_while_nobody_waits(void **state)
 {
     (void)state;
@@ -313,6 +350,7 @@ int main(void)
         TEST(growth_in_place_takes_what_is_held),
         TEST(calloc_clears_what_was_held),
         TEST(room_has_a_bound),
+        TEST(large_block_and_full_places),
         TEST(nothing_is_held_while_nobody_waits),
         TEST(nothing_is_held_where_it_must_not_be),
         TEST(an_unused_cache_is_given_up),
