@@ -272,8 +272,8 @@ HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
  * interval_bytes  bytes from one sample to the next in the mean, up to 2^40; 0 for the default, 512 KiB
  * Returns         0, or -1 with errno EBUSY (one is on), EINVAL, ENOMEM, or ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
  * Limits          65,535 different stacks of at most 48 frames; memory for them as they come, 29 MiB at most.
- * Cost            while it is on, for each sample a walk up the stack, some 0.3 microseconds a frame, and a page of memory
- *                 for as long as the block lives; and a slow call for one of some thirty small blocks. */
+ * Cost            while it is on, for each sample some 3,000 instructions, and a page of memory for as long as the block lives;
+ *                 and a slow call of 150 for one of some thirty small blocks. docs/heap-profile.md has it measured. */
 HAK_API int hak_profile_start(size_t interval_bytes) HAK_NOEXCEPT;
 
 /* Ends. What was noted stays, and what of it is live stays true. */

@@ -226,16 +226,24 @@ static uint32_t next_largest(uint64_t bytes, uint32_t after)
 
 static COLD void report(void)
 {
-    struct sums all = sum_of_all(atomic_load(&profile_state.n_records));
+    struct sums all = sum_of_all(atomic_load(&profile_state.n_records)), rest = all;
     report_line("hakmem: live at exit, by samples: %z bytes in %z blocks", (size_t)all.live_bytes,
                 (size_t)all.live_count);
     uint64_t bytes = UINT64_MAX;
     for (uint32_t i = 0, number = 0; i < REPORT_STACKS && (number = next_largest(bytes, number)) != 0; i++) {
         struct sums sums = sums_of(record_at(number));
         bytes = sums.live_bytes;
+        rest.live_bytes -= min_size(sums.live_bytes, rest.live_bytes);
+        rest.live_count -= min_size(sums.live_count, rest.live_count);
         report_line("hakmem:   %z bytes in %z blocks, allocated by", (size_t)sums.live_bytes, (size_t)sums.live_count);
         stack_report_frames(&record_at(number)->stack);
     }
+    if (rest.live_bytes != 0)
+        report_line("hakmem:   and %z bytes in %z blocks by other stacks", (size_t)rest.live_bytes,
+                    (size_t)rest.live_count);
+    if (atomic_load(&profile_state.n_dropped) != 0)
+        report_line("hakmem:   %z of %z samples found no room, and are missing",
+                    (size_t)atomic_load(&profile_state.n_dropped), (size_t)atomic_load(&profile_state.n_samples));
 }
 
 /* ---- The interface ----------------------------------------------------------------------------------------------- */

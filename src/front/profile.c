@@ -75,6 +75,15 @@ static double chance_of(size_t block_bytes)
     return one_minus_exp((double)block_bytes / (double)profile_state.interval_bytes);
 }
 
+/* What a noted block of each class counts for, in this session. Changes with the interval. */
+static double times_of_class[CLASS_END];
+
+static void learn_chances(void)
+{
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        times_of_class[c] = 1 / chance_of(class_table[c].bytes);
+}
+
 /* In [0, 1): splitmix64. */
 static double uniform(void)
 {
@@ -179,8 +188,9 @@ static struct weight weight_of(uint64_t sample)
     size_t asked_bytes = sample & SAMPLE_SIZE_MAX;
     if (class_id == CLASS_SPAN)
         asked_bytes *= os_page_bytes();
-    size_t block_bytes = class_id >= CLASS_FIRST ? class_table[class_id].bytes : round_up(asked_bytes, os_page_bytes());
-    double times = 1 / chance_of(block_bytes);
+    bool is_small = class_id >= CLASS_FIRST;
+    size_t block_bytes = is_small ? class_table[class_id].bytes : round_up(asked_bytes, os_page_bytes());
+    double times = is_small ? times_of_class[class_id] : 1 / chance_of(block_bytes);
     return (struct weight){(uint64_t)(times * PROFILE_COUNT_SCALE + 0.5), (uint64_t)(times * (double)asked_bytes + 0.5),
                            (uint64_t)(times * (double)(block_bytes - asked_bytes) + 0.5)};
 }
@@ -344,6 +354,7 @@ static int begin(size_t interval_bytes)
     atomic_store(&profile_state.n_samples, 0);
     atomic_store(&profile_state.n_dropped, 0);
     atomic_store(&profile_state.interval_bytes, interval_bytes);
+    learn_chances();
     atomic_store(&profile_state.from_ms, os_now_ms());
     atomic_store(&chance_state, os_random());
     atomic_store(&profile_state.session, session);

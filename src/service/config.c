@@ -232,7 +232,11 @@ static bool parse_heap_profile(const char *text)
 
 static bool parse_profile_interval(const char *text)
 {
-    return parse_size(text, true, (size_t)1 << 40, &config.profile_interval_bytes);
+    size_t n;
+    if (!parse_size(text, true, (size_t)1 << 40, &n) || n == 0)
+        return false;
+    config.profile_interval_bytes = n;
+    return true;
 }
 
 static bool parse_huge_pages(const char *text)

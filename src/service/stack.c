@@ -31,6 +31,7 @@ void stack_prepare(void)
     void *frame[2];
     own_frames_are_known = !is_own(os_program_entry()); /* else the program's beginning is among them */
     (void)!backtrace(frame, 2);
+    unwind_prepare();
     atomic_store_explicit(&prepared, true, memory_order_release);
 }
 

@@ -1,7 +1,7 @@
 /* stack.h - who called: the return addresses on the calling thread's stack, and how they are shown.
  *
- * By the tables that exceptions use: programs need no frame pointers. unwind.h does it in some 40 instructions a frame; what it
- * cannot do, libc's backtrace() does in some 1800, with about 4 KiB of stack.
+ * By the tables that exceptions use: programs need no frame pointers. unwind.h does it in some 80 instructions a frame; what it
+ * cannot do, libc's backtrace() does in some 1,800, with about 4 KiB of stack.
  */
 #ifndef HAKMEM_SERVICE_STACK_H
 #define HAKMEM_SERVICE_STACK_H

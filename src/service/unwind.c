@@ -505,27 +505,71 @@ void unwind_fork_child(void)
 
 /* ---- Walking ----------------------------------------------------------------------------------------------------------- */
 
+/* A module as a walk needs it. */
+struct place {
+    uint64_t start, end, number;
+    const unsigned char *table;
+};
+
 struct walk {
     uint64_t pc, sp, bp;
-    struct os_module module; /* of the last frame */
-    uint64_t module_number;
+    struct place place; /* of the last frame */
 };
+
+/* Those that are never unloaded: ours, libc, the program. They are learned once, and are most of any stack. */
+#define N_LASTING 3
+static struct place lasting[N_LASTING];
+static _Atomic bool lasting_are_known;
+
+static bool is_in(uint64_t address, const struct place *place)
+{
+    return address - place->start < place->end - place->start;
+}
+
+static bool find_place(uint64_t address, struct place *place)
+{
+    struct os_module module;
+    *place = (struct place){.start = 0};
+    if (!os_module_of((const void *)(uintptr_t)address, &module))
+        return false;
+    *place = (struct place){module.start, module.end, number_of_module(&module), module.unwind_table};
+    return true;
+}
+
+void unwind_prepare(void)
+{
+    const uint64_t address[N_LASTING] = {(uint64_t)(uintptr_t)unwind_take, (uint64_t)(uintptr_t)memcpy,
+                                         os_program_entry()};
+    if (atomic_load_explicit(&lasting_are_known, memory_order_acquire))
+        return;
+    for (unsigned i = 0; i < N_LASTING; i++)
+        find_place(address[i], &lasting[i]);
+    atomic_store_explicit(&lasting_are_known, true, memory_order_release);
+}
+
+/* Makes walk->place the one of an instruction. */
+static bool go_to_place(struct walk *walk, uint64_t address)
+{
+    if (likely(is_in(address, &walk->place)))
+        return true;
+    if (atomic_load_explicit(&lasting_are_known, memory_order_acquire))
+        for (unsigned i = 0; i < N_LASTING; i++)
+            if (is_in(address, &lasting[i])) {
+                walk->place = lasting[i];
+                return true;
+            }
+    return find_place(address, &walk->place);
+}
 
 /* The rule for an instruction. */
 static struct rule find_rule(struct walk *walk, uint64_t address)
 {
     struct rule rule = {.base = BASE_UNKNOWN};
-    if (address - walk->module.start >= walk->module.end - walk->module.start) {
-        walk->module.start = walk->module.end = 0;
-        if (!os_module_of((const void *)(uintptr_t)address, &walk->module)) {
-            walk->module.start = walk->module.end = 0;
-            return rule;
-        }
-        walk->module_number = number_of_module(&walk->module);
-    }
-    if (!look_up(address, walk->module_number, &rule)) {
-        rule = rule_by_tables(walk->module.unwind_table, address);
-        keep(address, walk->module_number, &rule);
+    if (!go_to_place(walk, address))
+        return rule;
+    if (!look_up(address, walk->place.number, &rule)) {
+        rule = rule_by_tables(walk->place.table, address);
+        keep(address, walk->place.number, &rule);
     }
     return rule;
 }
@@ -550,7 +594,7 @@ static bool step(struct walk *walk, const struct rule *rule)
 
 int unwind_take(void **frame, int n)
 {
-    struct walk walk = {.module_number = 0};
+    struct walk walk = {.pc = 0};
     int n_taken = 0;
     __asm__ volatile("lea 0(%%rip), %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2"
                      : "=r"(walk.pc), "=r"(walk.sp), "=r"(walk.bp));
@@ -568,6 +612,8 @@ int unwind_take(void **frame, int n)
 }
 
 #else
+
+void unwind_prepare(void) {}
 
 int unwind_take(void **frame, int n)
 {

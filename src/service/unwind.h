@@ -9,6 +9,9 @@
 
 #include "base/base.h"
 
+/* Makes it cheaper from now on. Once, by one thread, before or after the first use; more often does no harm. */
+void unwind_prepare(void);
+
 /* Return addresses, the caller's own first: at most n. Returns their number; -1: it gives up. Takes no lock, allocates nothing; signal
  * handlers may call it. */
 int unwind_take(void **frame, int n);

@@ -110,6 +110,24 @@ dump_of newer.dump "leak 31"
 assert_grep '^\+1000 B: from 29.3 KiB in 30 blocks to 30.3 KiB in 31 blocks$' growth
 assert_grep "^    site_leak  $work/profile-target.c:$(line_of site_leak)\$" growth
 
+step "the report at exit: its parts are its whole"
+# Each of 30 call sites leaks; the report lists 20 of them.
+{
+    echo '#include <stdlib.h>'
+    for i in $(seq 30); do echo "__attribute__((noinline)) void *leak_$i(void) { void *p = malloc($((i * 1000))); __asm__ volatile(\"# $i\" : \"+r\"(p) : : \"memory\"); return p; }"; done
+    echo 'int main(void) {'
+    for i in $(seq 30); do echo "    leak_$i();"; done
+    echo '}'
+} > leaks.c
+"$HAKMEM_CC" -O1 -rdynamic -o leaks leaks.c
+LD_PRELOAD=$HAKMEM_LIB HAKMEM_PROFILE=report HAKMEM_PROFILE_INTERVAL=1 ./leaks 2> report
+total=$(sed -n 's/^hakmem: live at exit, by samples: \([0-9]*\) bytes in [0-9]* blocks$/\1/p' report)
+parts=$(awk '/^hakmem:   [0-9]+ bytes in / { n += $2 } /^hakmem:   and / { n += $3 } END { print n }' report)
+[[ $total -ge 465000 && $total -eq $parts ]] || { cat report; fail "all is $total, the parts are $parts"; }
+[[ $(grep -c '^hakmem:   [0-9]* bytes in 1 blocks, allocated by$' report) -eq 20 ]] || { cat report; fail "not 20 stacks"; }
+sed -n 2,3p report | grep -q '^hakmem:   30000 bytes in 1 blocks, allocated by$' || { cat report; fail "the largest is not first"; }
+assert_grep '^hakmem:     #0 0x[0-9a-f]+ leak_30 \(.*/leaks\+0x[0-9a-f]+\)$' report
+
 step "what is refused"
 refuses "takes two profiles" diff heap.dump
 refuses "takes two profiles" diff heap.dump heap.dump heap.dump

@@ -42,6 +42,8 @@ good HAKMEM_GUARD_SAMPLE 0 auto 1 1000 1000000000
 good HAKMEM_BUDGET 0 1M 64M 1G 8M:16M 50% 100% auto
 good HAKMEM_SECURE 0 1 max canary zero,canary canary,zero,quarantine,random,guard,type type
 good HAKMEM_ARENA_BYTES 0 2M 64G
+good HAKMEM_PROFILE 0 /dev/null
+good HAKMEM_PROFILE_INTERVAL 1 512K 1T
 
 step "values that are not"
 bad HAKMEM_TINY_PROFILE "" Hot "hot "
@@ -56,3 +58,5 @@ bad HAKMEM_GUARD_SAMPLE -1 1000000001 often 1K ""
 bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T
 bad HAKMEM_SECURE "" 2 Max canary, ,canary canary,,zero canary,0 all zero,canaries
 bad HAKMEM_ARENA_BYTES "" 1M 65T -1
+bad HAKMEM_PROFILE "" "/$(printf 'x%.0s' {1..1100})"
+bad HAKMEM_PROFILE_INTERVAL "" 0 -1 1KB 2T 99999999999999999999999
