@@ -71,7 +71,7 @@ static uint32_t draw(struct sampler *sampler, unsigned class_id)
 /* Threads see a new epoch after what it stands for. */
 static void change(bool on)
 {
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+    for (unsigned c = CLASS_FIRST; c < CLASS_END && portion_most[CLASS_END - 1] == 0; c++) /* the first time only */
         portion_most[c] = (uint8_t)max_size(min_size(PORTION_BYTES / class_table[c].bytes, PORTION_MAX_SLOTS),
                                             PORTION_LEAST_SLOTS);
     atomic_store_explicit(&picks, on, memory_order_relaxed); /* relaxed: the epoch publishes it */

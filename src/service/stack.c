@@ -29,6 +29,8 @@ static bool is_own(uintptr_t address)
 void stack_prepare(void)
 {
     void *frame[2];
+    if (atomic_load_explicit(&prepared, memory_order_acquire))
+        return;
     own_frames_are_known = !is_own(os_program_entry()); /* else the program's beginning is among them */
     (void)!backtrace(frame, 2);
     unwind_prepare();

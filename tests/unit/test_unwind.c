@@ -96,7 +96,7 @@ static __attribute__((noinline, aligned(64))) void with_aligned_local(unsigned d
     array[1] = array[0];
 }
 
-static unsigned wanted_depth;
+static _Thread_local unsigned wanted_depth;
 
 static int order(const void *a, const void *b)
 {
