@@ -449,8 +449,10 @@ static struct heap_profile *profile_of(const struct live *live, const struct loo
     snprintf(profile->version, sizeof profile->version, "%s", live->target.anchor.version);
     profile->pid = live->target.pid;
     profile->interval_bytes = (int64_t)look->state.interval_bytes;
-    if (look->state.on != 0) /* else when it ended is not told */
-        profile->duration_ns = (int64_t)(look->ms - (uint32_t)look->state.from_ms) * 1000000;
+    if (look->state.on != 0) { /* else nobody tells when it ended */
+        uint32_t ms = look->ms - (uint32_t)look->state.from_ms;
+        profile->duration_ns = (int64_t)(ms == 0 ? 1 : ms) * 1000000; /* 0 is "not known" */
+    }
     profile->time_ns = look->time_ns;
     profile->picked = (int64_t)look->state.n_samples;
     profile->dropped = (int64_t)look->state.n_dropped;

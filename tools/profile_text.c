@@ -97,7 +97,7 @@ static void print_head(const struct heap_profile *profile, FILE *out)
             profile->program[0] != 0 ? " of " : "", profile->program);
     if (profile->pid != 0)
         fprintf(out, ", process %" PRId64, profile->pid);
-    if (profile->duration_ns != 0 || profile->interval_bytes != 0)
+    if (profile->duration_ns != 0)
         fprintf(out, ", %.1f s", (double)profile->duration_ns / 1e9);
     if (profile->interval_bytes != 0)
         fprintf(out, "; %" PRId64 " samples, one for %s in the mean", profile->picked,

@@ -13,9 +13,9 @@ begin() { # ARGUMENT...
     sampler=$!
     started_pids+=("$sampler")
     for i in $(seq 600); do
-        # What is there is this session's if it began after we did.
+        # What is there is this session's if it is still on, which a duration says, and began after we did.
         if "$hakmem" profile "$pid" --seconds 0 2> /dev/null | head -n 1 |
-            awk -v from="$from" -v now="$EPOCHREALTIME" '{ for (i = 2; i <= NF; i++) if ($i == "s;") exit !($(i - 1) < now - from) } END { if (NR == 0) exit 1 }'; then
+            awk -v from="$from" -v now="$EPOCHREALTIME" '{ for (i = 2; i <= NF; i++) if ($i == "s;") ours = $(i - 1) < now - from } END { exit !ours }'; then
             return
         fi
         kill -0 "$sampler" 2> /dev/null || fail "it has ended: $(cat sampler.err)"
