@@ -563,16 +563,37 @@ static const char *outermost_name(const struct heap_profile *profile, uint32_t l
 
 #define MAX_OWN_FRAMES 24
 
+/* The source file; *sources: how much of it is the directory that has the allocator's sources, if it is one of them. A path that is
+ * relative may be anybody's. */
+static const char *outermost_file(const struct heap_profile *profile, uint32_t location, size_t *sources)
+{
+    static const char stack[] = "/src/service/stack.c";
+    const struct heap_location *own = &profile->location[location];
+    const char *file = own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].file;
+    if (sources != NULL) {
+        size_t length = strlen(file), tail = sizeof stack - 1;
+        bool is_own = file[0] == '/' && length > tail && strcmp(file + length - tail, stack) == 0;
+        *sources = is_own ? length - tail + strlen("/src/") : 0;
+    }
+    return file;
+}
+
 /* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
  * tell its frames from the program's. The last entry among the first frames is where the program came in. */
 static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
 {
     uint32_t n = 0;
+    size_t sources;
     if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
         return 0;
     for (uint32_t i = 0; i < sample->n_locations && i < MAX_OWN_FRAMES; i++)
         if (is_entry(outermost_name(profile, sample->location[i])))
             n = i + 1;
+    /* An entry that ends with a jump into the allocator is not on the stack. */
+    const char *own = outermost_file(profile, sample->location[0], &sources);
+    while (n < sample->n_locations && sources != 0 &&
+           strncmp(outermost_file(profile, sample->location[n], NULL), own, sources) == 0)
+        n++;
     return n == sample->n_locations ? 0 : n;
 }
 
