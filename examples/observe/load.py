@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """load.py - visitors of a site that keeps its sessions and its users in kv.
 
-Usage: load.py SOCKET [--visits N] [--rate N] [--ttl MS] [--seconds S] [--settle]
+Usage: load.py SOCKET [--visits N] [--rate N] [--ttl MS] [--users N] [--seconds S] [--settle]
 
 A visit makes a session that expires after MS, and reads the one that was made 500 visits before. One visitor in 4 logs
-out, which deletes the session. One visit in 16 writes a user, who stays: a new one, or, once there are 2000, the next.
-Values have 100 to 600 bytes. The visits are the same in every run.
+out, which deletes the session. The first and each 16th after it is a new user, who stays. Values have 100 to 600 bytes.
+The visits are the same in every run.
 
   --visits N   how many (20000)
   --rate N     so many per second; 0, the default: as fast as the server answers
   --ttl MS     of a session, in milliseconds (2000)
+  --users N    so many new users, and no more (2000)
   --seconds S  end after S seconds at the latest (600)
   --settle     wait at the end until all sessions have expired
 Prints what the server says about its keys at the end. Status 1 if it answers wrongly or not at all.
@@ -21,7 +22,6 @@ import sys
 import time
 
 BATCH = 50  # visits whose commands are sent before the answers are read: some 30 KiB
-USERS = 2000
 
 
 class Server:
@@ -47,19 +47,19 @@ def value(numbers):
     return "%0*d" % (numbers.randint(100, 600), numbers.getrandbits(60))
 
 
-def visit(n, ttl_ms, numbers):
+def visit(n, ttl_ms, users, numbers):
     commands = ["SETEX session:%d %d %s" % (n, ttl_ms, value(numbers)), "GET session:%d" % (n - 500)]
     if numbers.random() < 1 / 4:
         commands.append("DEL session:%d" % (n - 500))
-    if n % 16 == 0:
-        commands.append("SET user:%d %s" % (n // 16 % USERS, value(numbers)))
+    if n % 16 == 0 and n // 16 < users:
+        commands.append("SET user:%d %s" % (n // 16, value(numbers)))
     return commands
 
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n")[2][7:])
     parser.add_argument("socket")
-    for name, standard in ("visits", 20000), ("rate", 0), ("ttl", 2000), ("seconds", 600):
+    for name, standard in ("visits", 20000), ("rate", 0), ("ttl", 2000), ("users", 2000), ("seconds", 600):
         parser.add_argument("--" + name, type=int, default=standard)
     parser.add_argument("--settle", action="store_true")
     options = parser.parse_args()
@@ -70,7 +70,7 @@ def main():
         if time.monotonic() - begin > options.seconds:
             break
         server.ask([command for n in range(first, min(first + BATCH, options.visits))
-                    for command in visit(n, options.ttl, numbers)])
+                    for command in visit(n, options.ttl, options.users, numbers)])
         if options.rate != 0:
             time.sleep(max(0, begin + (first + BATCH) / options.rate - time.monotonic()))
     info = server.info()

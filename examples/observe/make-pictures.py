@@ -16,7 +16,8 @@ What the page holds says what is done:
   <!-- needs: debug information of PROGRAM -->
                          the block behind it is left as it is where there is none
 
-The commands run in /tmp/hunt, which must not exist, so that paths in the outputs are the same each time. It takes three minutes.
+The commands run in /tmp/hunt, which must not exist, so that paths in the outputs are the same each time. It takes three minutes, in
+which no other kv may run; `unshare -m -p -f --mount-proc make-pictures.py` sees to that.
 Needs: python3, tmux, readelf, a C compiler, /usr/bin/python3. Numbers in the sentences of the page are not looked at: read it again.
 """
 import argparse

@@ -27,7 +27,8 @@ live_bytes() { "$hakmem" top --once "$pid" | awk '$1 == "live_bytes" { print $2 
 hunt() { # NAME
     local name=$1 before
     step "$name: a session that begins while it works, a first look, more work, a second look"
-    "$hakmem" run -- "$HAKMEM_BUILD_DIR/examples/$name" socket > "$name.out" &
+    cp "$HAKMEM_BUILD_DIR/examples/$name" "$name.$$" # a name of its own, for who looks for a server by its name
+    "$hakmem" run -- "./$name.$$" socket > "$name.out" &
     pid=$!
     started_pids+=("$pid")
     wait_for "$name" grep -q listening "$name.out"
