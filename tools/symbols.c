@@ -543,6 +543,7 @@ static bool is_entry(const char *name)
                                         "__libc_valloc",
                                         "__libc_pvalloc",
                                         "front_claim_slow",
+                                        "claim_slow",
                                         "front_claim_as",
                                         "front_claim_aligned",
                                         "front_claim_above_small",

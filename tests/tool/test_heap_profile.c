@@ -143,8 +143,8 @@ static void what_is_no_profile_is_refused(void **state)
         "heap profile: 1: 1 [1: 1] @ heapprofile\nnonsense\n\nMAPPED_LIBRARIES:\n",
         "heap profile: 1: 1 [1: 1] @ heapprofile\n1: 1 [1: 1] @ 0x1 zz\n\nMAPPED_LIBRARIES:\n",
         "heap profile: 1: 1 [1: 1] @ heapprofile\n-1: 1 [1: 1] @ 0x1\n\nMAPPED_LIBRARIES:\n",
-        "heap profile: 1: 1 [1: 1] @ heapprofile\n1: 9223372036854775807 [1: 9223372036854775807] @ 0x1\n\n"
-        "MAPPED_LIBRARIES:\n",
+        ("heap profile: 1: 1 [1: 1] @ heapprofile\n1: 9223372036854775807 [1: 9223372036854775807] @ 0x1\n\n"
+         "MAPPED_LIBRARIES:\n"),
         "\x1f\x8b",
         "\x1f\x8b\x08 not really",
     };
