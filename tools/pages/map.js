@@ -920,13 +920,13 @@ class Page {
     }
 
     title() {
-        const info = this.info;
-        document.title = info.name + ' (' + info.pid + ') - hakmem map';
-        byId('name').textContent = info.name;
-        byId('about').textContent = 'pid ' + info.pid + ', hakmem ' + info.library + ', profile ' + info.profile;
-        byId('taken').textContent = info.when;
+        const {name, pid, library, profile, when, by} = this.info;
+        document.title = name + ' (' + pid + ') - hakmem map';
+        byId('name').textContent = name;
+        byId('about').textContent = 'pid ' + pid + ', hakmem ' + library + ', profile ' + profile;
+        byId('taken').textContent = when;
         byId('map').setAttribute('aria-label', 'Map of the heap, ' + plural(this.heap.n, 'row') + ' of 32 slabs');
-        document.querySelector('input[name="by"][value="' + info.by + '"]').checked = true;
+        document.querySelector('input[name="by"][value="' + by + '"]').checked = true;
     }
 
     seek(index) {
