@@ -1,6 +1,6 @@
 /* check.c - `hakmem check`: do the heap's records obey its invariants?
  * Owns       how often is looked, and what is said.     Called by  hakmem.c
- * Calls      target.h, image.h (the copy), judge.h (the rules), progress.h (what is in the making), freeze.h (--stop)
+ * Calls      process.h, target.h, image.h (the copy), judge.h (the rules), progress.h (what is in the making), freeze.h (--stop)
  * Threads    one.
  * I1  What is reported was found at every look of several, each of which read again what it is about, and between any two of which
  *     every thread was seen outside the allocator, or seen to have gone on in it.
@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "freeze.h"
 #include "judge.h"
+#include "process.h"
 #include "progress.h"
 #include "tool.h"
 
@@ -286,30 +287,6 @@ static int check_target(struct target *target, const struct settings *set)
     return tool_finish_output() == TOOL_OK ? status : TOOL_USAGE;
 }
 
-static bool parse_pid(const char *text, pid_t *pid)
-{
-    char *end;
-    errno = 0;
-    const long number = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
-    if (number <= 0 || number > INT_MAX || errno != 0 || *end != '\0') {
-        tool_complain("'%s' is no process number (see 'hakmem help check')", text);
-        return false;
-    }
-    *pid = (pid_t)number;
-    return true;
-}
-
-static bool find_process(const struct settings *set, pid_t *pid)
-{
-    char why[TARGET_WHY_BYTES];
-    if (set->name == NULL)
-        return parse_pid(set->pid, pid);
-    *pid = target_find_by_name(set->name, why, sizeof why);
-    if (*pid < 0)
-        tool_complain("%s", why);
-    return *pid >= 0;
-}
-
 /* Returns false after a line on stderr. */
 static bool parse_arguments(int argc, char **argv, struct settings *set)
 {
@@ -350,7 +327,7 @@ static int check_main(int argc, char **argv)
         fputs(check_command.help, stdout);
         return tool_finish_output();
     }
-    if (!find_process(&set, &pid))
+    if (!process_choose(set.pid, set.name, &pid))
         return TOOL_USAGE;
     if (target_open(pid, &target, why, sizeof why) != 0) {
         tool_complain("%s", why);

@@ -1,6 +1,6 @@
 /* metrics.c - `hakmem metrics`: a process's heap as metrics, once or for Prometheus.
  * Owns       the options, the latest snapshot, the knowledge of whether the process lives.
- * Called by  hakmem.c     Calls  target.h (names), watch.h, metrics_*.c.     Threads  one.
+ * Called by  hakmem.c     Calls  process.h, target.h (names), watch.h, metrics_*.c.     Threads  one.
  * I1  However many ask, the process is read at most once in MIN_AGE_MS.
  * I2  A series of counters never mixes two processes: a scrape that finds another process behind the number answers 503.
  * Why linger after the end: the 503 is how Prometheus learns of it; a closed port would look like a fault of this command.
@@ -287,21 +287,11 @@ static bool take_option(int option, struct metrics_settings *set)
 
 static bool take_process(int n, char **arguments, struct metrics_settings *set)
 {
-    char why[TARGET_WHY_BYTES];
     if (n + (set->name != NULL) != 1) {
         tool_complain("'hakmem metrics' takes one process: PID or --name NAME");
         return false;
     }
-    if (set->name == NULL) {
-        if (process_parse_pid(arguments[0], &set->pid))
-            return true;
-        tool_complain("'%s' is no process id", arguments[0]);
-        return false;
-    }
-    set->pid = target_find_by_name(set->name, why, sizeof why);
-    if (set->pid < 0)
-        tool_complain("%s", why);
-    return set->pid >= 0;
+    return process_choose(arguments[0], set->name, &set->pid);
 }
 
 static bool parse_arguments(int argc, char **argv, struct metrics_settings *set)

@@ -1,10 +1,11 @@
 /* process.c - see process.h.
- * Owns       nothing; reads /proc.     Called by  watch.c, top.c, metrics.c     Calls  tool.c     Threads  one.
+ * Owns       nothing; reads /proc.     Called by  check.c, metrics.c, top.c, watch.c     Calls  target.c, tool.c     Threads  one.
  * I1  What cannot be read counts as not there: names are an ornament.
  * Why namespaces: the heap's records have thread ids as the process sees them; /proc has them as we do. */
 #define _GNU_SOURCE
 #include "process.h"
 
+#include "target.h"
 #include "tool.h"
 
 #include <ctype.h>
@@ -30,6 +31,21 @@ bool process_parse_pid(const char *text, pid_t *pid)
         return false;
     *pid = (pid_t)number;
     return true;
+}
+
+bool process_choose(const char *number, const char *name, pid_t *pid)
+{
+    char why[TARGET_WHY_BYTES];
+    if (name == NULL) {
+        if (process_parse_pid(number, pid))
+            return true;
+        tool_complain("'%s' is no process id", number);
+        return false;
+    }
+    *pid = target_find_by_name(name, why, sizeof why);
+    if (*pid < 0)
+        tool_complain("%s", why);
+    return *pid >= 0;
 }
 
 /* Reads the beginning of a small file. Returns false, and an empty text, when that fails. */

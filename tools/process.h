@@ -1,4 +1,4 @@
-/* process.h - a process's number as people give it, and its threads' names as /proc has them. */
+/* process.h - which process people mean, and its threads' names as /proc has them. */
 #ifndef HAKMEM_TOOLS_PROCESS_H
 #define HAKMEM_TOOLS_PROCESS_H
 
@@ -9,6 +9,10 @@
 
 /* Reads "1234". Returns false when the text is no process id. */
 bool process_parse_pid(const char *text, pid_t *pid);
+
+/* The process that a command is about: by the text of its number, or, if name is not NULL, by its name (target_find_by_name).
+ * Returns false after a line on stderr. */
+bool process_choose(const char *number, const char *name, pid_t *pid);
 
 struct process_thread {
     int32_t thread_id; /* as the process itself sees it, in its own pid namespace */

@@ -1,5 +1,5 @@
 /* top.c - `hakmem top`: looks at a running process's heap, on the terminal or for scripts.
- * Owns       the options.     Called by  hakmem.c     Calls  target.h (names), watch.c, top_*.c.     Threads  one.
+ * Owns       the options.     Called by  hakmem.c     Calls  process.h, watch.c, top_*.c.     Threads  one.
  * I1  Whatever is wrong before the first sample is one line on stderr and status TOOL_USAGE.
  * Why --once where stdout is no terminal: a pipe or a file wants the figures, not the strokes that draw them.
  */
@@ -76,21 +76,11 @@ static bool take_option(int option, struct top_settings *set)
 /* The one argument that is no option, if the process has no name. */
 static bool take_process(int n, char **arguments, struct top_settings *set)
 {
-    char why[TARGET_WHY_BYTES];
     if (n + (set->name != NULL) != 1) {
         tool_complain("'hakmem top' takes one process: PID or --name NAME");
         return false;
     }
-    if (set->name == NULL) {
-        if (process_parse_pid(arguments[0], &set->pid))
-            return true;
-        tool_complain("'%s' is no process id", arguments[0]);
-        return false;
-    }
-    set->pid = target_find_by_name(set->name, why, sizeof why);
-    if (set->pid < 0)
-        tool_complain("%s", why);
-    return set->pid >= 0;
+    return process_choose(arguments[0], set->name, &set->pid);
 }
 
 static bool check_settings(struct top_settings *set)

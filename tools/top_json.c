@@ -7,30 +7,14 @@
 #include "top.h"
 #include "units.h"
 
+#include "api/stats_names.h"
 #include "tool.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 
-/* The numbers of struct hak_stats, named as there, but for those that are in objects and lists. */
-#define NUMBERS(X)                                                                                                     \
-    X(live_bytes)                                                                                                      \
-    X(live_blocks)                                                                                                     \
-    X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes)    \
-        X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)         \
-            X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
-                X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
-                    X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
-                        X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)              \
-                            X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied)             \
-                                X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals)           \
-                                    X(budget_reliefs) X(sampled_total) X(fragmentation_bytes) X(empty_bytes)           \
-                                        X(sampled_blocks) X(sampled_bytes) X(waiting_blocks) X(waiting_bytes)
 /* Missing where nothing is known. */
 #define ROUNDING(X) X(rounding_bytes) X(rounding_of_bytes) X(rounding_samples)
-
-static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
-                                                                "metadata",     "trim",         "fork"};
 
 /* Takes the value over. jansson fails for want of memory alone: the strings are UTF-8, the numbers finite. */
 static void set(json_t *object, const char *key, json_t *value)
@@ -66,7 +50,7 @@ static json_t *make_locks(const struct hak_stats *s)
 {
     json_t *object = json_object();
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
-        set(object, lock_cause_names[i], number(s->lock_acquisitions[i]));
+        set(object, stats_lock_cause_names[i], number(s->lock_acquisitions[i]));
     return object;
 }
 
@@ -153,7 +137,7 @@ static json_t *make_heap(const struct figures *f)
     set(object, "version", json_integer(s->version));
     set(object, "profile", text(f->snapshot->profile));
 #define SET(name) set(object, #name, number(s->name));
-    NUMBERS(SET)
+    STATS_NUMBERS(SET)
     if (s->rounding_samples != 0) {
         ROUNDING(SET)
     }

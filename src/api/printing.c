@@ -9,6 +9,7 @@
  */
 #include "api/printing.h"
 
+#include "api/stats_names.h"
 #include "api/introspect.h"
 #include "front/thread.h"
 #include "os/os.h"
@@ -66,29 +67,10 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
 
 /* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
-/* Every number of struct hak_stats by name, in the order of the struct, but for those that JSON has in objects and lists. */
-#define FIELDS(X)                                                                                                      \
-    X(live_bytes)                                                                                                      \
-    X(live_blocks)                                                                                                     \
-    X(cached_bytes)                                                                                                    \
-    X(cached_blocks) X(committed_bytes) X(peak_committed_bytes) X(reserved_bytes) X(metadata_bytes) X(superslabs)      \
-        X(superslabs_hot) X(superslabs_draining) X(superslabs_cached) X(superslabs_mapped_total)                       \
-            X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused) X(slots_active) X(slots_empty)    \
-                X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot) X(stage_reopen)          \
-                    X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
-                        X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)              \
-                            X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied)             \
-                                X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals)           \
-                                    X(budget_reliefs) X(sampled_total) X(fragmentation_bytes) X(empty_bytes)           \
-                                        X(sampled_blocks) X(sampled_bytes) X(waiting_blocks) X(waiting_bytes)
-
-static const char *const lock_cause_names[HAK_LOCK_N_CAUSES] = {"acquire_slab", "release_slab", "span", "tier",
-                                                                "metadata",     "trim",         "fork"};
-
 static void add_numbers(struct text *text, const struct hak_stats *s)
 {
 #define ADD_FIELD(name) add(text, ",\"" #name "\":%llu", (ull)s->name);
-    FIELDS(ADD_FIELD)
+    STATS_NUMBERS(ADD_FIELD)
     if (s->rounding_samples != 0) { /* else it is not known */
         ADD_FIELD(rounding_bytes)
         ADD_FIELD(rounding_of_bytes)
@@ -103,7 +85,7 @@ static void add_locks(struct text *text, const struct hak_stats *s)
 {
     add(text, ",\"lock_acquisitions\":{");
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
-        add(text, "%s\"%s\":%llu", i == 0 ? "" : ",", lock_cause_names[i], (ull)s->lock_acquisitions[i]);
+        add(text, "%s\"%s\":%llu", i == 0 ? "" : ",", stats_lock_cause_names[i], (ull)s->lock_acquisitions[i]);
     add(text, "}");
 }
 

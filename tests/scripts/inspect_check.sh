@@ -101,7 +101,7 @@ refused "several processes on hakmem are named $unique: [0-9]+, [0-9]+;" --name 
 refused "no process named nobodyhasthisname" --name nobodyhasthisname
 
 step "what cannot be read (K3)"
-refused "'12x' is no process number" 12x
+refused "'12x' is no process id" 12x
 refused "takes one process"
 refused "takes one process" 1 2
 sleep 0 &
