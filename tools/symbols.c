@@ -485,6 +485,7 @@ static bool is_entry(const char *name)
                                         "__libc_memalign",
                                         "__libc_valloc",
                                         "__libc_pvalloc",
+                                        "claim_slow",
                                         "front_claim_slow",
                                         "front_claim_as",
                                         "front_claim_aligned",
@@ -504,18 +505,47 @@ static const char *outermost_name(const struct heap_profile *profile, uint32_t l
     return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].name;
 }
 
+static const char *outermost_file(const struct heap_profile *profile, uint32_t location)
+{
+    const struct heap_location *own = &profile->location[location];
+    return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].file;
+}
+
+/* By the directory of the allocator's sources, which the first frame's file tells. 0: it tells nothing. */
+static uint32_t count_by_files(const struct heap_profile *profile, const struct heap_sample *sample)
+{
+    static const char rest[] = "service/stack.c";
+    const char *file = outermost_file(profile, sample->location[0]);
+    size_t length = strlen(file), root = length - (sizeof rest - 1);
+    uint32_t n = 0;
+    if (length < sizeof rest || strcmp(file + root, rest) != 0)
+        return 0;
+    while (n < sample->n_locations && strncmp(outermost_file(profile, sample->location[n]), file, root) == 0)
+        n++;
+    return n;
+}
+
 #define MAX_OWN_FRAMES 24
 
-/* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
- * tell its frames from the program's. The last entry among the first frames is where the program came in. */
-static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
+/* By names, where there are no files: the last entry among the first frames is where the program came in. */
+static uint32_t count_by_names(const struct heap_profile *profile, const struct heap_sample *sample)
 {
     uint32_t n = 0;
-    if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
-        return 0;
     for (uint32_t i = 0; i < sample->n_locations && i < MAX_OWN_FRAMES; i++)
         if (is_entry(outermost_name(profile, sample->location[i])))
             n = i + 1;
+    return n;
+}
+
+/* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
+ * tell its frames from the program's. */
+static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
+{
+    if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
+        return 0;
+    uint32_t n = count_by_files(profile, sample);
+    if (n == 0)
+        n = count_by_names(profile, sample);
     return n == sample->n_locations ? 0 : n;
 }
 
