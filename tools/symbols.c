@@ -31,6 +31,7 @@
 
 #define MAX_BUILD_ID_BYTES 64
 #define MAX_INLINED 64 /* functions at one address; more are cut */
+#define DEEPEST 96     /* functions within functions, as compilers nest them */
 #define VDSO_FILE "[vdso]"
 
 /* Addresses of a compilation unit. */
@@ -179,14 +180,16 @@ static const Dwfl_Callbacks callbacks = {.find_elf = dwfl_build_id_find_elf,
                                          .find_debuginfo = dwfl_standard_find_debuginfo,
                                          .section_address = dwfl_offline_section_address};
 
-static void open_file(const struct symbols *symbols, struct symbol_file *own, const struct heap_mapping *mapping)
+static void open_file(const struct symbols *symbols, struct symbol_file *own, const struct heap_mapping *mapping,
+                      bool lacks_names)
 {
     char path[PATH_MAX];
     bool exists;
     int file = open_mapped(symbols, own, mapping, path, &exists);
     if (file < 0) {
-        tool_complain("%s %s: its functions are not named", mapping->file,
-                      exists ? "has been replaced since the profile was taken" : "cannot be read any more");
+        if (lacks_names)
+            tool_complain("%s %s: its functions are not named", mapping->file,
+                          exists ? "has been replaced since the profile was taken" : "cannot be read any more");
         return;
     }
     own->dwfl = dwfl_begin(&callbacks);
@@ -201,7 +204,7 @@ static void open_file(const struct symbols *symbols, struct symbol_file *own, co
     }
 }
 
-static uint32_t file_of(struct symbols *symbols, const struct heap_mapping *mapping)
+static uint32_t file_of(struct symbols *symbols, const struct heap_mapping *mapping, bool lacks_names)
 {
     if (mapping->file[0] == 0 || (mapping->file[0] == '[' && strcmp(mapping->file, VDSO_FILE) != 0))
         return HEAP_NONE;
@@ -211,7 +214,7 @@ static uint32_t file_of(struct symbols *symbols, const struct heap_mapping *mapp
     symbols->file = heap_realloc(symbols->file, symbols->n_files + 1, sizeof *symbols->file);
     struct symbol_file *own = &symbols->file[symbols->n_files];
     *own = (struct symbol_file){.file = mapping->file, .build_id = mapping->build_id, .inode = mapping->inode};
-    open_file(symbols, own, mapping);
+    open_file(symbols, own, mapping, lacks_names);
     return (uint32_t)symbols->n_files++;
 }
 
@@ -338,25 +341,32 @@ static const char *name_of_scope(Dwarf_Die *scope)
     }
 }
 
+/* The name with what it stands in: a function that is local to another one is in that one's namespace, by its declaration. */
+static void print_qualified(Dwarf_Die die, unsigned depth, FILE *stream)
+{
+    Dwarf_Die *scopes;
+    find_declaration(&die);
+    const char *name = name_of_scope(&die);
+    int n = dwarf_getscopes_die(&die, &scopes);
+    if (n > 1 && depth < DEEPEST)
+        print_qualified(scopes[1], depth + 1, stream);
+    if (n > 0)
+        free(scopes);
+    if (name != NULL)
+        fprintf(stream, "%s%s", ftell(stream) == 0 ? "" : "::", name);
+}
+
 /* A C++ function that the linker does not know: a member of a local class, a lambda. A new text; NULL: it has no name. */
 static char *qualified_name(Dwarf_Die function)
 {
-    Dwarf_Die *scopes;
     char *text = NULL;
     size_t len;
     find_declaration(&function);
-    int n = dwarf_getscopes_die(&function, &scopes);
-    FILE *stream = n <= 0 || dwarf_diename(&function) == NULL ? NULL : open_memstream(&text, &len);
+    FILE *stream = dwarf_diename(&function) == NULL ? NULL : open_memstream(&text, &len);
     if (stream != NULL) {
-        for (int i = n - 1; i >= 0; i--) {
-            const char *part = name_of_scope(&scopes[i]);
-            if (part != NULL)
-                fprintf(stream, "%s%s", part, i == 0 ? "" : "::");
-        }
+        print_qualified(function, 0, stream);
         fclose(stream);
     }
-    if (n > 0)
-        free(scopes);
     return text;
 }
 
@@ -395,27 +405,67 @@ static void read_call(Dwarf_Die *unit, Dwarf_Die *inlined, const char **file, in
         *file = text_or_empty(dwarf_filesrc(files, number, NULL, NULL));
 }
 
-/* The scopes that the code at an address lies in, the innermost first, as they are nested in the code: an inlined function is in
- * its caller. Returns their number; *scopes is the caller's to free. */
-static int find_scopes(Dwarf_Die *unit, Dwarf_Addr address, Dwarf_Die **scopes)
+static bool holds_address(Dwarf_Die *die, Dwarf_Addr address)
 {
-    Dwarf_Die innermost;
-    *scopes = NULL;
-    int n =
-        dwarf_getscopes(unit, address, scopes); /* goes on in what defines the innermost, not in what surrounds it */
-    if (n <= 0)
-        return 0;
-    innermost = (*scopes)[0];
-    free(*scopes);
-    *scopes = NULL;
-    return dwarf_getscopes_die(&innermost, scopes);
+    switch (dwarf_tag(die)) {
+    case DW_TAG_subprogram:
+    case DW_TAG_inlined_subroutine:
+    case DW_TAG_lexical_block:
+    case DW_TAG_try_block:
+    case DW_TAG_catch_block:
+        return dwarf_haspc(die, address) > 0;
+    default:
+        return false;
+    }
+}
+
+/* Where functions may stand whose code is not its own. */
+static bool may_hold_functions(Dwarf_Die *die, bool also_functions)
+{
+    switch (dwarf_tag(die)) {
+    case DW_TAG_namespace:
+    case DW_TAG_module:
+    case DW_TAG_class_type:
+    case DW_TAG_structure_type:
+    case DW_TAG_union_type:
+        return true;
+    case DW_TAG_subprogram:
+    case DW_TAG_lexical_block:
+        return also_functions; /* they have local classes */
+    default:
+        return false;
+    }
+}
+
+/* The functions that the code at an address lies in, the outermost first, as they are nested in the code: an inlined function is in
+ * its caller. The outermost DEEPEST are entered. Returns their number.
+ * local  Looks into all other functions, too: members of local classes are there.
+ * Why not dwarf_getscopes: it finds nothing where what was inlined is defined in another unit, as all is by link-time optimisation. */
+static int find_functions(Dwarf_Die *parent, Dwarf_Addr address, bool local, Dwarf_Die function[DEEPEST], int n)
+{
+    Dwarf_Die child;
+    const int before = n;
+    for (int status = dwarf_child(parent, &child); status == 0 && n < DEEPEST;
+         status = dwarf_siblingof(&child, &child)) {
+        if (holds_address(&child, address)) {
+            if (dwarf_tag(&child) == DW_TAG_subprogram || dwarf_tag(&child) == DW_TAG_inlined_subroutine)
+                function[n++] = child;
+            return find_functions(&child, address, local, function, n);
+        }
+        if (may_hold_functions(&child, local)) {
+            n = find_functions(&child, address, local, function, n);
+            if (n != before)
+                break;
+        }
+    }
+    return n;
 }
 
 /* The functions at an address by debug information, the innermost first. Returns their number. */
 static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
                            struct heap_line line[MAX_INLINED])
 {
-    Dwarf_Die unit, *scopes;
+    Dwarf_Die unit, scope[DEEPEST];
     Dwarf_Addr bias;
     uint32_t n = 0;
     if (!find_unit(file, address, &unit, &bias))
@@ -426,20 +476,18 @@ static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dw
     if (source != NULL)
         dwarf_lineno(source, &source_line);
     int64_t own_line = source_line;
-    int n_scopes = find_scopes(&unit, address - bias, &scopes);
-    for (int i = 0; i < n_scopes && n < MAX_INLINED; i++) {
-        int tag = dwarf_tag(&scopes[i]);
-        if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
-            continue;
-        uint32_t function = function_of(symbols, &unit, &scopes[i], source_file);
+    int n_scopes = find_functions(&unit, address - bias, false, scope, 0);
+    if (n_scopes == 0)
+        n_scopes = find_functions(&unit, address - bias, true, scope, 0);
+    for (int i = n_scopes; i-- > 0 && n < MAX_INLINED;) {
+        uint32_t function = function_of(symbols, &unit, &scope[i], source_file);
         if (function == HEAP_NONE)
             continue;
         line[n++] = (struct heap_line){function, own_line};
-        if (tag == DW_TAG_subprogram)
+        if (dwarf_tag(&scope[i]) == DW_TAG_subprogram)
             break;
-        read_call(&unit, &scopes[i], &source_file, &own_line);
+        read_call(&unit, &scope[i], &source_file, &own_line);
     }
-    free(scopes);
     return n;
 }
 
@@ -506,19 +554,28 @@ static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, D
     return 1;
 }
 
+/* Whether debug information has told of it. A profile that was written where there was none has but names, of symbols. */
+static bool has_source(const struct heap_profile *profile, const struct heap_location *location)
+{
+    for (uint32_t i = 0; i < location->n_lines; i++)
+        if (location->line[i].line != 0 || profile->function[location->line[i].function].file[0] != 0)
+            return true;
+    return false;
+}
+
 static void resolve_location(struct symbols *symbols, uint32_t number)
 {
     const struct heap_location *location = &symbols->profile->location[number];
     struct heap_line line[MAX_INLINED];
-    if (location->n_lines != 0 || location->mapping == HEAP_NONE ||
-        symbols->file_of_mapping[location->mapping] == HEAP_NONE)
+    if (location->address == 0 || location->mapping == HEAP_NONE ||
+        symbols->file_of_mapping[location->mapping] == HEAP_NONE || has_source(symbols->profile, location))
         return;
     struct symbol_file *file = &symbols->file[symbols->file_of_mapping[location->mapping]];
     if (file->module == NULL)
         return;
     Dwarf_Addr address = location->address - symbols->bias[location->mapping];
     uint32_t n = find_lines(symbols, file, address, line);
-    if (n == 0)
+    if (n == 0 && location->n_lines == 0)
         n = find_symbol(symbols, file, address, line);
     if (n != 0)
         heap_set_lines(symbols->profile, number, line, n);
@@ -544,8 +601,8 @@ static bool is_entry(const char *name)
                                         "__libc_memalign",
                                         "__libc_valloc",
                                         "__libc_pvalloc",
-                                        "claim_slow",
                                         "front_claim_slow",
+                                        "claim_slow",
                                         "front_claim_as",
                                         "front_claim_aligned",
                                         "front_claim_above_small",
@@ -564,47 +621,39 @@ static const char *outermost_name(const struct heap_profile *profile, uint32_t l
     return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].name;
 }
 
-static const char *outermost_file(const struct heap_profile *profile, uint32_t location)
-{
-    const struct heap_location *own = &profile->location[location];
-    return own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].file;
-}
-
-/* By the directory of the allocator's sources, which the first frame's file tells. 0: it tells nothing. */
-static uint32_t count_by_files(const struct heap_profile *profile, const struct heap_sample *sample)
-{
-    static const char rest[] = "service/stack.c";
-    const char *file = outermost_file(profile, sample->location[0]);
-    size_t length = strlen(file), root = length - (sizeof rest - 1);
-    uint32_t n = 0;
-    if (length < sizeof rest || strcmp(file + root, rest) != 0)
-        return 0;
-    while (n < sample->n_locations && strncmp(outermost_file(profile, sample->location[n]), file, root) == 0)
-        n++;
-    return n;
-}
-
 #define MAX_OWN_FRAMES 24
 
-/* By names, where there are no files: the last entry among the first frames is where the program came in. */
-static uint32_t count_by_names(const struct heap_profile *profile, const struct heap_sample *sample)
+/* The source file; *sources: how much of it is the directory that has the allocator's sources, if it is one of them. A path that is
+ * relative may be anybody's. */
+static const char *outermost_file(const struct heap_profile *profile, uint32_t location, size_t *sources)
 {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < sample->n_locations && i < MAX_OWN_FRAMES; i++)
-        if (is_entry(outermost_name(profile, sample->location[i])))
-            n = i + 1;
-    return n;
+    static const char stack[] = "/src/service/stack.c";
+    const struct heap_location *own = &profile->location[location];
+    const char *file = own->n_lines == 0 ? "" : profile->function[own->line[own->n_lines - 1].function].file;
+    if (sources != NULL) {
+        size_t length = strlen(file), tail = sizeof stack - 1;
+        bool is_own = file[0] == '/' && length > tail && strcmp(file + length - tail, stack) == 0;
+        *sources = is_own ? length - tail + strlen("/src/") : 0;
+    }
+    return file;
 }
 
 /* How many frames of a sample are the allocator's. It takes its own stack; in a program that it is linked into statically it cannot
- * tell its frames from the program's. */
+ * tell its frames from the program's. The last entry among the first frames is where the program came in. */
 static uint32_t count_own_frames(const struct heap_profile *profile, const struct heap_sample *sample)
 {
+    uint32_t n = 0;
+    size_t sources;
     if (sample->n_locations == 0 || strncmp(outermost_name(profile, sample->location[0]), "stack_take", 10) != 0)
         return 0;
-    uint32_t n = count_by_files(profile, sample);
-    if (n == 0)
-        n = count_by_names(profile, sample);
+    for (uint32_t i = 0; i < sample->n_locations && i < MAX_OWN_FRAMES; i++)
+        if (is_entry(outermost_name(profile, sample->location[i])))
+            n = i + 1;
+    /* An entry that ends with a jump into the allocator is not on the stack. */
+    const char *own = outermost_file(profile, sample->location[0], &sources);
+    while (n < sample->n_locations && sources != 0 &&
+           strncmp(outermost_file(profile, sample->location[n], NULL), own, sources) == 0)
+        n++;
     return n == sample->n_locations ? 0 : n;
 }
 
@@ -620,13 +669,17 @@ static void drop_own_frames(struct heap_profile *profile)
 
 /* ---- All of it --------------------------------------------------------------------------------------------------- */
 
-/* Whether a location needs the mapping's file. */
-static bool is_wanted(const struct heap_profile *profile, uint32_t mapping)
+/* Whether a location needs the mapping's file; *lacks_names: for more than lines. */
+static bool is_wanted(const struct heap_profile *profile, uint32_t mapping, bool *lacks_names)
 {
+    bool wanted = false;
+    *lacks_names = false;
     for (uint32_t i = 0; i < profile->n_locations; i++)
-        if (profile->location[i].mapping == mapping && profile->location[i].n_lines == 0)
-            return true;
-    return false;
+        if (profile->location[i].mapping == mapping) {
+            *lacks_names |= profile->location[i].n_lines == 0;
+            wanted |= profile->location[i].address != 0 && !has_source(profile, &profile->location[i]);
+        }
+    return wanted || *lacks_names;
 }
 
 void symbols_resolve(struct heap_profile *profile, pid_t pid, bool full_names)
@@ -638,7 +691,8 @@ void symbols_resolve(struct heap_profile *profile, pid_t pid, bool full_names)
     for (uint32_t i = 0; i < profile->n_mappings; i++) {
         const struct heap_mapping *mapping = &profile->mapping[i];
         symbols.bias[i] = mapping->bias;
-        symbols.file_of_mapping[i] = is_wanted(profile, i) ? file_of(&symbols, mapping) : HEAP_NONE;
+        bool lacks_names, wanted = is_wanted(profile, i, &lacks_names);
+        symbols.file_of_mapping[i] = wanted ? file_of(&symbols, mapping, lacks_names) : HEAP_NONE;
         uint32_t file = symbols.file_of_mapping[i];
         if (file != HEAP_NONE && symbols.file[file].module != NULL && !mapping->has_bias &&
             !find_bias(&symbols.file[file], mapping, &symbols.bias[i]))
