@@ -413,6 +413,8 @@ static void write_facts(const struct flame *flame)
     if (profile->interval_bytes != 0)
         fprintf(out, "; %" PRId64 " samples, one for %s in the mean", profile->picked,
                 text_amount(interval, profile->interval_bytes, INUSE_SPACE, false));
+    if (profile->dropped != 0)
+        fprintf(out, "; %" PRId64 " samples found no room, and are missing", profile->dropped);
     if (flame->n_left_out != 0)
         fprintf(out, "; %zu frames with less than %.2g %% of all are left out", flame->n_left_out, 100 * flame->least);
 }

@@ -348,7 +348,8 @@ static bool begin_session(struct live *live, const struct live_request *request,
     if (!ask(live, interval_bytes))
         return refuse(live, "process %d: its memory cannot be written: %s", (int)live->target.pid, strerror(errno));
     int answer = await_begin(live, request->stop);
-    if ((answer == ETIMEDOUT || answer == EINTR || answer == -1) && withdraw(live) && answer == ETIMEDOUT)
+    /* One that was heard in this moment has begun, though we were about to give up: an interrupt then ends it as any other. */
+    if ((answer == ETIMEDOUT || answer == EINTR || answer == -1) && withdraw(live) && answer != -1)
         answer = 0;
     if (!read_state(live, &state))
         return refuse_answer(live, ESRCH);

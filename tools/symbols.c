@@ -40,6 +40,13 @@ struct unit_range {
     Dwarf_Off unit; /* of its DIE */
 };
 
+/* A function by the table of symbols. */
+struct symbol {
+    Dwarf_Addr start, size; /* size 0: not told */
+    const char *name;       /* the file's */
+    unsigned char binding;
+};
+
 /* A file that mappings are of. */
 struct symbol_file {
     const char *file, *build_id; /* texts of the profile */
@@ -48,7 +55,9 @@ struct symbol_file {
     Dwfl_Module *module;
     struct unit_range *range; /* made when it is needed */
     size_t n_ranges;
-    bool has_ranges;
+    struct symbol *symbol; /* by address; likewise */
+    size_t n_symbols;
+    bool has_ranges, has_symbols;
 };
 
 struct symbols {
@@ -482,16 +491,66 @@ static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dw
     return n;
 }
 
-/* The function at an address by the table of symbols. */
+/* The better one of those that begin at the same address comes last: what is exported. */
+static int compare_symbols(const void *one, const void *other)
+{
+    const struct symbol *a = one, *b = other;
+    if (a->start != b->start)
+        return a->start < b->start ? -1 : 1;
+    int order = (a->binding != STB_LOCAL) - (b->binding != STB_LOCAL);
+    if (order == 0)
+        order = (a->binding == STB_GLOBAL) - (b->binding == STB_GLOBAL);
+    return order != 0 ? order : strcmp(b->name, a->name);
+}
+
+/* libdwfl looks through all symbols for each address; a compiler's program has 60,000, and a profile as many addresses. */
+static void collect_symbols(struct symbol_file *file)
+{
+    int n = dwfl_module_getsymtab(file->module);
+    file->has_symbols = true;
+    file->symbol = heap_realloc(NULL, n > 0 ? (size_t)n : 0, sizeof *file->symbol);
+    for (int i = 1; i < n; i++) {
+        GElf_Sym symbol;
+        GElf_Addr start;
+        const char *name = dwfl_module_getsym_info(file->module, i, &symbol, &start, NULL, NULL, NULL);
+        unsigned type = GELF_ST_TYPE(symbol.st_info);
+        if (name == NULL || name[0] == 0 || symbol.st_shndx == SHN_UNDEF ||
+            (type != STT_FUNC && type != STT_GNU_IFUNC && type != STT_NOTYPE))
+            continue;
+        file->symbol[file->n_symbols++] =
+            (struct symbol){start, symbol.st_size, name, (unsigned char)GELF_ST_BIND(symbol.st_info)};
+    }
+    qsort(file->symbol, file->n_symbols, sizeof *file->symbol, compare_symbols);
+}
+
+#define MAX_LOOKS 64 /* back from an address, past labels inside of its function */
+
+/* The function at an address by the table of symbols: one that has it, or else the label before it, which does not say how far it
+ * reaches. */
 static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
                             struct heap_line *line)
 {
-    GElf_Off offset;
-    GElf_Sym symbol;
-    const char *name = dwfl_module_addrinfo(file->module, address, &offset, &symbol, NULL, NULL, NULL);
-    if (name == NULL || (symbol.st_size != 0 && offset >= symbol.st_size))
+    const struct symbol *found = NULL;
+    if (!file->has_symbols)
+        collect_symbols(file);
+    size_t low = 0, high = file->n_symbols; /* symbols below `low` begin at the address or before it */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (file->symbol[middle].start <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low != 0 && file->symbol[low - 1].size == 0)
+        found = &file->symbol[low - 1];
+    for (size_t i = low; i-- > 0 && low - i <= MAX_LOOKS;)
+        if (address - file->symbol[i].start < file->symbol[i].size) {
+            found = &file->symbol[i];
+            break;
+        }
+    if (found == NULL)
         return 0;
-    *line = (struct heap_line){enter_function(symbols, name, "", 0), 0};
+    *line = (struct heap_line){enter_function(symbols, found->name, "", 0), 0};
     return 1;
 }
 
@@ -646,6 +705,7 @@ void symbols_resolve(struct heap_profile *profile, pid_t pid, bool full_names)
         if (symbols.file[i].dwfl != NULL)
             dwfl_end(symbols.file[i].dwfl);
         free(symbols.file[i].range);
+        free(symbols.file[i].symbol);
     }
     free(symbols.file);
     free(symbols.file_of_mapping);

@@ -52,8 +52,9 @@ void *front_claim_class(unsigned class_id, bool exact);
 /* A block above 32 KiB, or one with an alignment that no class has; as span_claim, with errno. */
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
 
-/* The same, which the heap profile does not consider. */
-void *front_claim_place(size_t size_bytes, size_t alignment, bool *zeroed);
+/* A place for a block that the heap profile has picked: a span, whatever its size; as span_claim_apart. Gives up sooner: NULL, and
+ * errno as it was. */
+void *front_claim_apart(size_t size_bytes, size_t alignment);
 
 /* Makes a block of a span longer or shorter where it lies; as span_resize. */
 bool front_resize_span(void *block, size_t size_bytes);

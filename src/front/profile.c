@@ -260,8 +260,7 @@ static void leave(void)
 void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
 {
     int saved_errno = errno;
-    bool zeroed;
-    void *block = front_claim_place(max_size(size_bytes, 1), alignment, &zeroed);
+    void *block = front_claim_apart(max_size(size_bytes, 1), alignment);
     if (block != NULL && enter()) {
         note(block, size_bytes, class_id);
         leave();

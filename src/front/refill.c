@@ -296,20 +296,20 @@ void *front_claim_slow(size_t size_bytes)
     return STRAIGHT(malloc, claim_slow(size_bytes), size_bytes);
 }
 
-static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+static void *claim_span(size_t size_bytes, size_t alignment, bool apart, bool *zeroed)
 {
     struct thread *thread = thread_enter();
     size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
     bool promised = budget_is_set();
     void *block = NULL;
-    if (thread != NULL && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
+    if (thread != NULL && !apart && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
         block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), zeroed);
     if (block != NULL) {
         thread_leave(thread);
         return block;
     }
     if (likely(!promised) || pressure_promise(thread, len_bytes)) {
-        block = span_claim(size_bytes, alignment, zeroed);
+        block = apart ? span_claim_apart(size_bytes, alignment, zeroed) : span_claim(size_bytes, alignment, zeroed);
         if (promised)
             budget_settle(len_bytes);
     }
@@ -318,13 +318,13 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
     return block;
 }
 
-void *front_claim_place(size_t size_bytes, size_t alignment, bool *zeroed)
+static void *claim_span_or_more(size_t size_bytes, size_t alignment, bool *zeroed)
 {
-    void *block = claim_span(size_bytes, alignment, zeroed);
+    void *block = claim_span(size_bytes, alignment, false, zeroed);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
-        block = claim_span(size_bytes, alignment, zeroed);
+        block = claim_span(size_bytes, alignment, false, zeroed);
     if (unlikely(block == NULL) && pressure_last_resort(size_bytes))
-        block = claim_span(size_bytes, alignment, zeroed);
+        block = claim_span(size_bytes, alignment, false, zeroed);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         block = emergency_claim(size_bytes, alignment);
         *zeroed = true;
@@ -334,9 +334,15 @@ void *front_claim_place(size_t size_bytes, size_t alignment, bool *zeroed)
     return block;
 }
 
+void *front_claim_apart(size_t size_bytes, size_t alignment)
+{
+    bool zeroed;
+    return claim_span(size_bytes, alignment, true, &zeroed);
+}
+
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
-    void *block = front_claim_place(size_bytes, alignment, zeroed);
+    void *block = claim_span_or_more(size_bytes, alignment, zeroed);
     if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
         profile_consider(block, size_bytes);
     return block;

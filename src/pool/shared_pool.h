@@ -81,6 +81,14 @@ void shared_pool_unpin(struct superslab *ss);
  * Returns false when there are none. */
 bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot);
 
+/* One slot of a HOT SuperSlab without huge pages, for a block that is to have no more memory than it needs. NONE: there is no free slot
+ * at all; HUGE: those that are looked at are in huge pages. */
+enum apart { APART_TAKEN, APART_NONE, APART_HUGE };
+enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot);
+
+/* A SuperSlab that was added just now, without huge pages: the next such slots are to be its. */
+void pool_set_apart(struct superslab *ss);
+
 /* The n slots behind, for a span that grows in place. */
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n);
 

@@ -333,6 +333,38 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, un
     return true;
 }
 
+/* Where the last slot apart was taken: the next one, too, as long as it has any. */
+static struct superslab *apart;
+
+static bool is_apart(const struct superslab *ss)
+{
+    return ss != NULL && atomic_load(&ss->state) == SUPERSLAB_POOLED && pool_tier_of(ss) == SS_TIER_HOT &&
+           atomic_load(&ss->huge) == 0 && (ss->unused_slots | ss->empty_slots) != 0;
+}
+
+enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot)
+{
+    struct fit found = {0};
+    if (is_apart(apart))
+        fit_into(apart, 1, 1, &found);
+    else
+        found = find_place(1, 1);
+    if (found.ss == NULL)
+        return APART_NONE;
+    if (!is_apart(found.ss))
+        return APART_HUGE;
+    apart = found.ss;
+    pool_take_slots_out(found.ss, pool_slot_mask(found.slot, 1));
+    *ss = found.ss;
+    *slot = found.slot;
+    return APART_TAKEN;
+}
+
+void pool_set_apart(struct superslab *ss)
+{
+    apart = ss;
+}
+
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 {
     uint32_t mask = pool_slot_mask(slot, n);

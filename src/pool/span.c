@@ -140,13 +140,9 @@ static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n
     shared_pool_slots_emptied(HAK_LOCK_SPAN);
 }
 
-static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
+/* Makes a span of slots that were taken out. NULL, and they are put back: their memory cannot be opened. */
+static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned n, size_t len_bytes, bool *zeroed)
 {
-    unsigned n = (unsigned)slabs_for(len_bytes), slot;
-    unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
-    struct superslab *ss;
-    if (!take_slots_locked(n, align_slots, &ss, &slot))
-        return NULL;
     if (unlikely(!pool_open_memory(ss, slot, n))) {
         put_slots_and_unlock(ss, slot, n);
         return NULL;
@@ -159,6 +155,42 @@ static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
     head->sample = 0;
     pool_unlock();
     return superslab_memory(ss) + slot * SLAB_BYTES;
+}
+
+static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
+{
+    unsigned n = (unsigned)slabs_for(len_bytes), slot;
+    unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
+    struct superslab *ss;
+    if (!take_slots_locked(n, align_slots, &ss, &slot))
+        return NULL;
+    return make_span_and_unlock(ss, slot, n, len_bytes, zeroed);
+}
+
+/* A slot where no huge page is; a SuperSlab of its own is mapped if all that are free have some. With the lock held, if true. */
+static bool take_apart_locked(struct superslab **ss, unsigned *slot)
+{
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return false;
+    enum apart taken = pool_take_slot_apart(ss, slot);
+    if (taken == APART_HUGE) {
+        pool_unlock();
+        struct superslab *fresh = superslab_map(1, SUPERSLAB_BYTES);
+        if (fresh == NULL)
+            return false;
+        superslab_choose_pages(fresh, 1, 0);
+        if (!pool_lock(HAK_LOCK_SPAN))
+            return false;
+        stats_add(&stats_counters.stage_os, 1);
+        pool_add_superslab(fresh);
+        pool_set_apart(fresh);
+        taken = pool_take_slot_apart(ss, slot);
+    }
+    if (taken == APART_TAKEN)
+        stats_add(&stats_counters.stage_slot, 1);
+    else
+        pool_unlock();
+    return taken == APART_TAKEN;
 }
 
 static bool resize_span(struct slab *head, size_t len_bytes)
@@ -462,6 +494,19 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
     if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
         return NULL;
     return claim_run(len_bytes, alignment, zeroed);
+}
+
+void *span_claim_apart(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
+    struct superslab *ss;
+    unsigned slot;
+    if (len_bytes > SLAB_BYTES || alignment > SLAB_BYTES)
+        return span_claim(size_bytes, alignment, zeroed);
+    put_deferred();
+    if (!take_apart_locked(&ss, &slot))
+        return span_claim(size_bytes, alignment, zeroed);
+    return make_span_and_unlock(ss, slot, 1, len_bytes, zeroed);
 }
 
 bool span_return(void *block)

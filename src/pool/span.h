@@ -11,6 +11,9 @@
  * whether every byte is known to be zero. Returns NULL when there is no memory. Any thread. */
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 
+/* The same for up to SLAB_BYTES, where no huge page is: the block has no more memory than the pages that it needs. */
+void *span_claim_apart(size_t size_bytes, size_t alignment, bool *zeroed);
+
 /* Returns a block. False: there is no such block (nothing has changed). Any thread that holds it. */
 bool span_return(void *block);
 

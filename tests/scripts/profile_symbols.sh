@@ -51,6 +51,13 @@ assert_has leaks "site_leak  $work/profile-target.c:$(line_of site_leak)"
 grep -A 1 "in 10 blocks" leaks | tail -n 1 | grep -q "    site_leak" || fail "the first frame is not the program's: $(cat leaks)"
 assert_lacks leaks stack_take
 assert_lacks leaks "    malloc"
+# The same by names alone.
+cp static-target whole
+objcopy --strip-debug whole static-target
+leaks_of static.heap > leaks
+assert_quiet
+grep -A 1 "in 10 blocks" leaks | tail -n 1 | grep -q "    site_leak" || fail "the first frame is not the program's: $(cat leaks)"
+assert_lacks leaks stack_take
 
 step "stripped: by exported names and places; with its debug file beside it by all names again"
 "$HAKMEM_CC" -O2 -g -o profile-target profile-target.c -pthread

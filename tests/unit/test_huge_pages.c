@@ -5,6 +5,8 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
 #include "service/config.h"
 #include "service/stats.h"
 #include "look.h"
@@ -192,6 +194,36 @@ static void zeroed_memory(void **state)
     }
 }
 
+/* A block apart takes no huge page along, however many of those are about, and such blocks keep each other company. */
+static void blocks_apart(void **state)
+{
+    (void)state;
+    enum { N_BLOCKS = 20000, N_APART = 40 };
+    static void *block[N_BLOCKS];
+    void *apart[N_APART];
+    bool zeroed;
+    config.huge_pages = HUGE_PAGES_ALWAYS;
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < N_BLOCKS; i++)
+        assert_non_null(block[i] = hak_malloc(1000));
+    assert_true(superslab_of(block[N_BLOCKS - 1])->huge);
+    for (unsigned i = 0; i < N_APART; i++) {
+        apart[i] = span_claim_apart(i * 1000 + 1, 16, &zeroed);
+        assert_non_null(apart[i]);
+        memset(apart[i], 1, i * 1000 + 1);
+        assert_false(superslab_of(apart[i])->huge);
+        if (i > 0 && i < SUPERSLAB_SLABS - 1)
+            assert_ptr_equal(superslab_of(apart[i]), superslab_of(apart[i - 1]));
+    }
+    assert_null(pool_check());
+    for (unsigned i = 0; i < N_APART; i++)
+        assert_true(span_return(apart[i]));
+    for (unsigned i = 0; i < N_BLOCKS; i++)
+        hak_free(block[i]);
+    assert_null(pool_check());
+    hak_trim(HAK_TRIM_PAGES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +233,7 @@ int main(void)
         cmocka_unit_test_setup(moved_pages_keep_their_advice, start),
         cmocka_unit_test_setup(a_large_heap, start),
         cmocka_unit_test_setup(zeroed_memory, start),
+        cmocka_unit_test_setup(blocks_apart, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
