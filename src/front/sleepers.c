@@ -1,5 +1,5 @@
 /* sleepers.c - see sleepers.h.
- * Owns     struct thread's claim, seen and quiet_ticks.     Called by  background.c (ticks), flush.c (trim)
+ * Owns     struct thread's claim, seen and quiet_ticks.     Called by  background.c (ticks), pressure.c (trim)
  * Calls    thread.h, os.h
  * Threads  any; one claims a record at a time.
  *
@@ -95,10 +95,13 @@ static void discount(struct thread *thread)
     }
 }
 
-/* A record that has no thread now keeps no arrays. (The lock's holder may be stopped, in a handler that waits for us.) */
-static void purge_free_record(struct thread *thread)
+/* A record that has no thread now keeps no slabs and no arrays. (The lock may be taken: see take_keeper in thread.c.) */
+static void empty_free_record(struct thread *thread)
 {
-    if (!thread->array_pages_used || !pool_try_lock(HAK_LOCK_METADATA))
+    if (!thread->array_pages_used && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) == 0)
+        return;
+    thread_empty_kept(thread);
+    if (!pool_try_lock(HAK_LOCK_METADATA))
         return;
     if (atomic_load(&thread->in_use) == 0)
         magazine_purge_arrays(thread);
@@ -146,21 +149,20 @@ size_t sleepers_tick(void)
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         bool holds_anything;
         uint64_t trace = trace_of(thread, &holds_anything);
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) { /* relaxed: a guess */
-            if (thread->quiet_ticks < QUIET_TICKS)
-                thread->quiet_ticks++;
-            else
-                purge_free_record(thread);
-            continue;
-        }
-        if (!holds_anything)
-            continue;
-        waiting_bytes += span_cache_tick(thread);
         if (trace != thread->seen)
             thread->quiet_ticks = 0;
         else if (thread->quiet_ticks < GIVE_UP_TICKS)
             thread->quiet_ticks++;
         thread->seen = trace;
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) { /* relaxed: a guess */
+            if (thread->quiet_ticks >= QUIET_TICKS)
+                empty_free_record(thread);
+            waiting_bytes += atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed); /* relaxed, both: a guess */
+            continue;
+        }
+        if (!holds_anything)
+            continue;
+        waiting_bytes += span_cache_tick(thread);
         if (thread->quiet_ticks >= QUIET_TICKS && empty_if_asleep(thread))
             continue;
         if (thread->quiet_ticks < GIVE_UP_TICKS) /* else it is busy elsewhere, for how long nobody knows */
@@ -171,9 +173,9 @@ size_t sleepers_tick(void)
 
 void sleepers_empty_all(void)
 {
-    for (struct thread *thread = thread_first(); thread != NULL && !UNDER_THREAD_SANITIZER; thread = thread->next)
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: claim() looks again */
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) /* relaxed, both: who empties it looks again */
+            empty_free_record(thread);
+        else if (!UNDER_THREAD_SANITIZER)
             empty_if_asleep(thread);
-        else
-            purge_free_record(thread);
 }

@@ -3,6 +3,7 @@
  *   none ---first slow call---> creating ---> open <---> busy (inside a slow path) 
  *                                              |
  *                                              +---the thread's exit---> gone
+ * The record of a thread that is gone keeps the slabs that it claimed from for a while, for the next thread that gets it.
  * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed cache, every call comes to the
  * slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
  * directly.
@@ -42,8 +43,9 @@ struct thread {
     struct sampler *sampler_piece;    /* its memory, kept for the next time. NULL: none yet */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
     uint64_t random;                  /* hardened mode's, of the thread */
-    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door */
+    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. The last thread's */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
+    _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps none */
     struct span_cache span_cache;     /* of blocks above 32 KiB */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
     uint64_t refills_before;          /* those of threads that had the record before */
@@ -168,6 +170,9 @@ void magazine_purge_arrays(struct thread *thread);
 /* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, is
  * gone, or sleeps and has its door closed and its record claimed. */
 void thread_empty(struct thread *thread);
+
+/* The same for a record that no thread has, and that keeps slabs. Not under the pool lock. */
+void thread_empty_kept(struct thread *thread);
 
 /* All records; NULL when there are none. Any thread. thread_list is where outside readers begin: see api/anchor.h. */
 extern struct thread *_Atomic thread_list __attribute__((visibility("hidden")));
