@@ -57,12 +57,16 @@ HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
     return block;
 }
 
+static COLD void *refuse_alignment(void)
+{
+    errno = EINVAL;
+    return NULL;
+}
+
 HIT_TEXT void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
 {
-    if (unlikely(!is_power_of_two(alignment_bytes))) {
-        errno = EINVAL;
-        return NULL;
-    }
+    if (unlikely(!is_power_of_two(alignment_bytes)))
+        return refuse_alignment();
     return hit_claim_aligned(size_bytes, alignment_bytes, KIND_MALLOC);
 }
 

@@ -60,20 +60,13 @@ static ALWAYS_INLINE void hit_release(void *block, const char *call, enum block_
 /* A block on a multiple of alignment, a power of two. */
 static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
-    void *block;
-    if (alignment <= 16) { /* every block above 8 bytes lies on a multiple of 16 */
-        size_t least_bytes = max_size(size_bytes, alignment);
-        struct cache *cache = tls_cache;
-        if (unlikely(least_bytes > SMALL_MAX_BYTES ||
-                     !cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)))
-            return front_claim_aligned(size_bytes, alignment, kind);
-        return block;
-    }
-    unsigned class_id = class_of_aligned(size_bytes, alignment);
+    size_t least_bytes = class_aligned_bytes(size_bytes, alignment);
     struct cache *cache = tls_cache;
-    if (class_id != 0 && likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
-        return block;
-    return front_claim_aligned(size_bytes, alignment, kind);
+    void *block;
+    if (unlikely(size_bytes > SMALL_MAX_BYTES || least_bytes > SMALL_MAX_BYTES ||
+                 !cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)))
+        return front_claim_aligned(size_bytes, alignment, kind);
+    return block;
 }
 
 /* The class offset of a block of the first arena that begins here and is not free by the bit map; 0 when it is anything

@@ -99,14 +99,20 @@ static inline unsigned class_of(size_t size_bytes)
 
 unsigned class_of_medium_aligned(size_t size_bytes, size_t alignment);
 
+/* A size of whose class, if both are at most SMALL_MAX_BYTES, all blocks lie on multiples of alignment, a power of two: a multiple of
+ * the alignment is a class itself where classes are as close as that, and where they lie further apart they are multiples of more.
+ * No search, and no branch. */
+static inline size_t class_aligned_bytes(size_t size_bytes, size_t alignment)
+{
+    return round_up(max_size(size_bytes, alignment), alignment);
+}
+
 /* The smallest class of at least size_bytes whose blocks all lie on multiples of alignment (a power of two, up to a
  * slab); 0 when there is none. A slab begins on such a multiple, so its blocks do when their size is one. */
 static inline unsigned class_of_aligned(size_t size_bytes, size_t alignment)
 {
-    /* Up to 4096 bytes no search: a multiple of the alignment is a class itself where classes are as close as that, and
-     * where they lie further apart they are multiples of more. */
     if (size_bytes <= SMALL_MAX_BYTES && alignment <= SMALL_MAX_BYTES)
-        return small_class_offset[(round_up(max_size(size_bytes, alignment), alignment) + 7) / 8] / CLASS_OFFSET_SCALE;
+        return small_class_offset[(class_aligned_bytes(size_bytes, alignment) + 7) / 8] / CLASS_OFFSET_SCALE;
     return class_of_medium_aligned(size_bytes, alignment);
 }
 
