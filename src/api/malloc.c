@@ -38,23 +38,48 @@ HIT_TEXT void hak_free_sized(void *block, size_t size_bytes)
     hit_release(block, "free_sized", KIND_MALLOC, size_bytes, 1);
 }
 
+static COLD void *refuse_product(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+static NOINLINE void *claim_large_zeroed(size_t size_bytes)
+{
+    bool zeroed = false;
+    void *block = front_claim_large(size_bytes, &zeroed);
+    return block == NULL || zeroed ? block : memset(block, 0, size_bytes);
+}
+
+/* memset, without a call for few bytes: by two or four stores that may overlap. */
+static ALWAYS_INLINE void *zero(void *block, size_t n_bytes)
+{
+    char *first = block, *end = first + n_bytes;
+    if (n_bytes > 64 || n_bytes < 8)
+        return memset(block, 0, n_bytes);
+    if (n_bytes < 16) {
+        memset(first, 0, 8);
+        memset(end - 8, 0, 8);
+        return block;
+    }
+    memset(first, 0, 16);
+    if (n_bytes > 32) {
+        memset(first + 16, 0, 16);
+        memset(end - 32, 0, 16);
+    }
+    memset(end - 16, 0, 16);
+    return block;
+}
+
 HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
 {
     size_t total_bytes;
-    if (unlikely(__builtin_mul_overflow(count, size_bytes, &total_bytes))) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    bool zeroed = false;
-    void *block;
-    if (likely(total_bytes <= CLASS_MAX_BYTES)) {
-        block = hit_malloc(total_bytes);
-    } else {
-        block = front_claim_large(total_bytes, &zeroed);
-    }
-    if (block != NULL && !zeroed)
-        memset(block, 0, total_bytes);
-    return block;
+    if (unlikely(__builtin_mul_overflow(count, size_bytes, &total_bytes)))
+        return refuse_product();
+    if (unlikely(total_bytes > CLASS_MAX_BYTES))
+        return claim_large_zeroed(total_bytes);
+    void *block = hit_malloc(total_bytes);
+    return likely(block != NULL) ? zero(block, total_bytes) : NULL;
 }
 
 static COLD void *refuse_alignment(void)
