@@ -19,12 +19,27 @@
  * of the allocator's instructions went into that). */
 #define GROW_AT_BOUND_EVERY 8
 
+#define NOTE_GRAIN_BYTES (16 * KIB)
+
 uint32_t magazine_max(const struct class_info *class)
 {
     if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
         return 0;
     size_t n = 64 * KIB / class->bytes;
     return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
+}
+
+static void note_capacity(struct thread *thread)
+{
+    background_note_cached((int64_t)thread->capacity_bytes - (int64_t)thread->noted_bytes);
+    thread->noted_bytes = thread->capacity_bytes;
+}
+
+/* The number is everybody's: a thread that opens twenty magazines is not to change it as often. */
+static void note_capacity_change(struct thread *thread)
+{
+    if (thread->capacity_bytes - thread->noted_bytes + NOTE_GRAIN_BYTES >= 2 * NOTE_GRAIN_BYTES) /* by so much, up or down */
+        note_capacity(thread);
 }
 
 /* Another class gives up half of its capacity, so that this one may grow. */
@@ -48,7 +63,7 @@ static void shrink_another(struct thread *thread, unsigned class_id)
         magazine->limit = magazine->base + capacity / 2;
         size_t less_bytes = (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
         thread->capacity_bytes -= less_bytes;
-        background_note_cached(-(int64_t)less_bytes);
+        note_capacity_change(thread);
         return;
     }
 }
@@ -88,6 +103,9 @@ void magazine_forget_arrays(struct thread *thread)
 {
     memset(thread->free_array, 0, sizeof thread->free_array);
     thread->array_slots_used = 0;
+    thread->capacity_bytes = 0;
+    if (thread->noted_bytes != 0)
+        note_capacity(thread);
 }
 
 void magazine_purge_arrays(struct thread *thread)
@@ -143,6 +161,6 @@ bool magazine_grow(struct thread *thread, unsigned class_id)
     }
     magazine->limit = magazine->base + new;
     thread->capacity_bytes += more_bytes;
-    background_note_cached((int64_t)more_bytes);
+    note_capacity_change(thread);
     return true;
 }

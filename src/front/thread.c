@@ -71,8 +71,6 @@ static void flush_all(struct thread *thread)
     harden_empty(thread);
     sampler_empty(thread);
     magazine_forget_arrays(thread);
-    background_note_cached(-(int64_t)thread->capacity_bytes);
-    thread->capacity_bytes = 0;
 }
 
 /* The slabs that the record keeps are a thread's again, or are about to be nobody's. */
@@ -274,8 +272,6 @@ static void mend(struct thread *thread)
     harden_forget(thread);
     sampler_forget(thread);
     magazine_forget_arrays(thread);
-    background_note_cached(-(int64_t)thread->capacity_bytes);
-    thread->capacity_bytes = 0;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)
             slab_recount(thread->current[c]);

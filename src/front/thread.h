@@ -45,6 +45,7 @@ struct thread {
     uint64_t random;                  /* hardened mode's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. The last thread's */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
+    size_t noted_bytes;               /* of capacity_bytes, what background.h was told of */
     _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps none */
     struct span_cache span_cache;     /* of blocks above 32 KiB */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
@@ -161,7 +162,8 @@ uint32_t magazine_max(const struct class_info *class);
  * Between thread_enter and thread_leave. */
 bool magazine_grow(struct thread *thread, unsigned class_id);
 
-/* magazine.c: all magazines are closed, or forgotten: the array space is free. The caller has the record as thread_empty. */
+/* magazine.c: all magazines are closed, or forgotten: they have no capacity, and the array space is free. The caller has the record as
+ * thread_empty. */
 void magazine_forget_arrays(struct thread *thread);
 
 /* magazine.c: gives back the pages of an array space that is free. Likewise. */
