@@ -145,7 +145,7 @@ size_t hak_trim(int level)
 
 /* ---- The process ------------------------------------------------------------------------------------------------- */
 
-__attribute__((constructor)) static void on_load(void)
+__attribute__((constructor)) OFTEN static void on_load(void)
 {
     thread_start_process();
     if (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0)
@@ -153,16 +153,20 @@ __attribute__((constructor)) static void on_load(void)
     profile_start_process();
 }
 
-__attribute__((destructor)) static void on_exit_process(void)
+static COLD void write_statistics(void)
 {
-    harden_check_at_exit();
-    profile_end_process();
-    if (config.stats == STATS_OFF)
-        return;
     static char
         buffer[64 * KIB]; /* Of a page of it that is not written to nobody has to pay. What is longer goes in pieces. */
     if (config.stats == STATS_TEXT)
         printing_text(buffer, sizeof buffer);
     else
         printing_json(config.stats == STATS_FILE ? config.stats_path : NULL, buffer, sizeof buffer);
+}
+
+__attribute__((destructor)) OFTEN static void on_exit_process(void)
+{
+    harden_check_at_exit();
+    profile_end_process();
+    if (config.stats != STATS_OFF)
+        write_statistics();
 }

@@ -31,7 +31,7 @@ __sighandler_t __sysv_signal(int number, __sighandler_t handler);
 
 #define N_TRAMPOLINES 64
 
-static _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: no entry yet. Never changed once set */
+static SELDOM_USED _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: no entry yet. Never changed once set */
 
 /* A handler that was installed without SA_SIGINFO ignores what it gets beside the number; the kernel passes all three. */
 static NOINLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)

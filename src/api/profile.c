@@ -188,7 +188,7 @@ static void write_records(struct output *output)
     print(output, "# hakmem %s pid=%d interval_bytes=%llu seconds=%u.%03u samples=%llu dropped=%llu time=%lld\n",
           hak_version(), (int)getpid(), (unsigned long long)atomic_load(&profile_state.interval_bytes), ms / 1000,
           ms % 1000, (unsigned long long)atomic_load(&profile_state.n_samples),
-          (unsigned long long)atomic_load(&profile_state.n_dropped), (long long)time(NULL));
+          (unsigned long long)atomic_load(&profile_state.n_dropped), (long long)os_seconds_since_1970());
     print(output, "\nMAPPED_LIBRARIES:\n");
     copy_maps(output);
     if (n != 0)
@@ -277,16 +277,20 @@ int hak_profile_dump(const char *path)
 
 /* ---- The process ------------------------------------------------------------------------------------------------- */
 
-void profile_start_process(void)
+static COLD void start_as_configured(void)
 {
-    first_process = getpid();
-    if (config.profile_path[0] == 0)
-        return;
     int status = profile_start(config.profile_interval_bytes);
     if (status == ENOTSUP)
         report_line("hakmem: HAKMEM_PROFILE has no effect with HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE");
     else if (status != 0)
         report_line("hakmem: HAKMEM_PROFILE has no effect: no memory for it");
+}
+
+OFTEN void profile_start_process(void)
+{
+    first_process = getpid();
+    if (config.profile_path[0] != 0)
+        start_as_configured();
 }
 
 /* The file's name: %p stands for the process. Where it does not, children of fork get its number behind the name. */
@@ -302,11 +306,9 @@ static void name_file(char *name, size_t size_bytes)
         snprintf(name, size_bytes, "%s", config.profile_path);
 }
 
-void profile_end_process(void)
+static COLD void end_as_configured(void)
 {
     char name[CONFIG_PATH_MAX_BYTES + 16];
-    if (config.profile_path[0] == 0 || !profile_has_records())
-        return;
     profile_stop();
     if (config.profile_report) {
         report();
@@ -315,4 +317,10 @@ void profile_end_process(void)
     name_file(name, sizeof name);
     if (dump(name) != 0)
         report_line("hakmem: HAKMEM_PROFILE: the file cannot be written: %s", name);
+}
+
+OFTEN void profile_end_process(void)
+{
+    if (config.profile_path[0] != 0 && profile_has_records())
+        end_as_configured();
 }

@@ -21,7 +21,7 @@
 #define LARGE_QUARANTINE_SLOTS 1024 /* with SECURE_PAGES */
 #define LARGE_QUARANTINE_FEW 64
 #define LARGE_QUARANTINE_LEAST 16 /* so many others are freed before one may be handed out again */
-static _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
+static SELDOM_USED _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
 static _Atomic uint32_t n_large_freed;
 struct guarded_figures guarded_figures;
 

@@ -44,7 +44,7 @@ bool harden_decide(void)
     return harden_mode() == HARDEN_ON;
 }
 
-static struct sigaction fault_before;
+static SELDOM_USED struct sigaction fault_before;
 
 /* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. */
 static void on_fault(int number, siginfo_t *info, void *context)
@@ -58,7 +58,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
 }
 
 /* Only where nobody else has asked for faults; who does so later takes our place. */
-static void watch_faults(void)
+static COLD void watch_faults(void)
 {
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     int saved_errno = errno;
@@ -68,7 +68,7 @@ static void watch_faults(void)
     errno = saved_errno;
 }
 
-static void start_sampling(void)
+static COLD void start_sampling(void)
 {
     if (harden_mode() == HARDEN_ON) {
         report_line("hakmem: HAKMEM_GUARD_SAMPLE has no effect with HAKMEM_SECURE");
@@ -80,7 +80,7 @@ static void start_sampling(void)
     }
 }
 
-static void choose_secrets(void)
+static COLD void choose_secrets(void)
 {
     uint64_t f = os_random() | 1, inverse = f; /* of which the lower 3 bits are right, */
     for (unsigned bits = 3; bits < 64; bits *= 2)
@@ -89,22 +89,26 @@ static void choose_secrets(void)
         .address = os_random(), .factor = os_random() | 1, .field_factor = f, .field_inverse = inverse};
 }
 
-void harden_start(void)
+static COLD void prepare_hardened(void)
 {
-    if (config.secure != 0) {
-        small_max_bytes = CLASS_MAX_BYTES - SEAL_BYTES;
-        if ((config.secure & SECURE_GUARD) != 0)
-            small_max_bytes = min_size(small_max_bytes, os_page_bytes() - 1);
-        if ((config.secure & SECURE_PAGES) != 0)
-            small_max_bytes = 0;
-        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-            quarantine_slots[c] = (uint32_t)max_size(min_size(QUARANTINE_BYTES / class_table[c].bytes, QUARANTINE_SLOTS),
-                                                     QUARANTINE_LEAST_SLOTS);
-        wipe_start();
-        straight_start(small_max_bytes);
-        choose_secrets();
-        arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
-    }
+    small_max_bytes = CLASS_MAX_BYTES - SEAL_BYTES;
+    if ((config.secure & SECURE_GUARD) != 0)
+        small_max_bytes = min_size(small_max_bytes, os_page_bytes() - 1);
+    if ((config.secure & SECURE_PAGES) != 0)
+        small_max_bytes = 0;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        quarantine_slots[c] = (uint32_t)max_size(min_size(QUARANTINE_BYTES / class_table[c].bytes, QUARANTINE_SLOTS),
+                                                 QUARANTINE_LEAST_SLOTS);
+    wipe_start();
+    straight_start(small_max_bytes);
+    choose_secrets();
+    arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
+}
+
+OFTEN void harden_start(void)
+{
+    if (config.secure != 0)
+        prepare_hardened();
     atomic_store(&harden_state, config.secure != 0 ? HARDEN_ON : HARDEN_OFF);
     if (config.guard_sample != 0)
         start_sampling();
@@ -434,7 +438,7 @@ void harden_prepare(struct thread *thread)
         thread->quarantine = metapool_claim(); /* NULL: no delay for this thread's blocks */
 }
 
-void harden_empty(struct thread *thread)
+OFTEN void harden_empty(struct thread *thread)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END && thread->quarantine != NULL; c++)
         for (unsigned i = 0; i < QUARANTINE_SLOTS; i++) {
@@ -458,11 +462,8 @@ static void check_free(void *block)
         report_misuse("exit", "a free block was written to", block, "class of bytes", block_bytes);
 }
 
-void harden_check_at_exit(void)
+static COLD void check_caches(struct thread *thread)
 {
-    struct thread *thread = harden_mode() == HARDEN_ON && checks(SECURE_ZERO) ? thread_enter() : NULL;
-    if (thread == NULL)
-        return;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         for (void **at = thread->cache.magazine[c].base; at != thread->cache.magazine[c].top; at++)
             check_free(*at);
@@ -470,5 +471,13 @@ void harden_check_at_exit(void)
             if (thread->quarantine->slot[c][i] != NULL)
                 check_free(thread->quarantine->slot[c][i]);
     }
+}
+
+OFTEN void harden_check_at_exit(void)
+{
+    struct thread *thread = harden_mode() == HARDEN_ON && checks(SECURE_ZERO) ? thread_enter() : NULL;
+    if (thread == NULL)
+        return;
+    check_caches(thread);
     thread_leave(thread);
 }

@@ -31,7 +31,7 @@ struct record {
 struct sampled_space sampled_space;
 
 static struct record *records; /* of the places, by number */
-static _Atomic uint64_t states[N_PLACES];
+static SELDOM_USED _Atomic uint64_t states[N_PLACES];
 static _Atomic uint64_t n_freed;
 struct sampled_figures sampled_figures;
 static unsigned char pattern;

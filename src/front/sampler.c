@@ -38,7 +38,7 @@ _Atomic uint32_t sampler_epoch;
 static _Atomic bool picks;
 /* Of each class: the number of allocations from one pick to the next is 1 plus what is whole in -ln(u) times this, u being
  * uniform in (0, 1). 0: each is picked. */
-static double stretch[CLASS_END];
+static SELDOM_USED double stretch[CLASS_END];
 static uint8_t portion_most[CLASS_END]; /* blocks */
 
 /* The natural logarithm of x > 0, to 7 digits. libm has a better one, and hakmem needs libc alone. */
@@ -113,7 +113,7 @@ static void begin(struct thread *thread)
         thread->cache.claim_offset[i] = thread->cache.claim_offset_of_class[small_class_offset[i] / CLASS_OFFSET_SCALE];
 }
 
-void sampler_dissolve(struct thread *thread)
+OFTEN void sampler_dissolve(struct thread *thread)
 {
     sampler_empty(thread);
     thread->sampler = NULL;
@@ -133,7 +133,7 @@ static void *claim_piece(bool locked)
     return piece;
 }
 
-void sampler_follow(struct thread *thread, bool locked)
+OFTEN void sampler_follow(struct thread *thread, bool locked)
 {
     uint32_t epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
     bool on = atomic_load_explicit(&picks, memory_order_relaxed);
@@ -253,7 +253,7 @@ void sampler_give_more(struct thread *thread, unsigned class_id, void *block)
     move_to_portion(thread, class_id);
 }
 
-void sampler_empty(struct thread *thread)
+OFTEN void sampler_empty(struct thread *thread)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END && thread->sampler != NULL; c++) {
         struct portion *portion = &thread->portion[c];

@@ -28,7 +28,7 @@ void sampler_stop(void);
 
 /* A thread has got a record, or the epoch has changed: prepares its portions, or dissolves them. Between thread_enter and
  * thread_leave; or, of a record without a thread, under the pool lock. */
-COLD void sampler_follow(struct thread *thread, bool locked);
+void sampler_follow(struct thread *thread, bool locked);
 
 /* Claims pop where frees push, from now on. Likewise. */
 void sampler_dissolve(struct thread *thread);

@@ -33,7 +33,7 @@ __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 __thread struct thread *tls_thread;
 static __thread struct thread *tls_created;   /* while tls_thread is &no_record: the record that is being prepared */
-static struct thread no_record = {.busy = 1}; /* tls_thread while a record is being created, and after it is gone */
+static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
 
 struct thread *_Atomic thread_list;
 _Atomic uint32_t thread_cut_off;
@@ -321,6 +321,7 @@ void thread_start_process(void)
         return;
     }
     struct thread *before = tls_thread;
+    atomic_store(&no_record.busy, 1);
     tls_thread = &no_record;
     os_start();
     config_read();

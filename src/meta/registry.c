@@ -17,7 +17,7 @@ struct leaf {
 };
 
 struct registry_primary registry_primary, registry_first;
-static struct leaf *_Atomic root[1 << ROOT_BITS];
+static SELDOM_USED struct leaf *_Atomic root[1 << ROOT_BITS];
 
 static void describe(struct registry_primary *primary, struct arena *arena)
 {

@@ -97,6 +97,9 @@ uint32_t os_now_ms(void);
 /* Milliseconds that the calling thread has run for. */
 uint32_t os_thread_ms(void);
 
+/* Of the world's clock. (Not time(): libc chooses it when a process begins, in a page that few programs need: 64 KiB for each.) */
+uint64_t os_seconds_since_1970(void);
+
 /* Sleeps for about so long. */
 void os_sleep_ms(uint32_t ms);
 

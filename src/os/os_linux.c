@@ -296,6 +296,13 @@ uint32_t os_now_ms(void)
     return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
+uint64_t os_seconds_since_1970(void)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
+    return (uint64_t)now.tv_sec;
+}
+
 uint32_t os_thread_ms(void)
 {
     struct timespec used = {0};

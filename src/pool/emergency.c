@@ -19,7 +19,7 @@ struct header {
     size_t mapping_bytes, usable_bytes;
 };
 
-static struct arena emergency_arena; /* never linked, all zero: a name for the registry */
+static SELDOM_USED struct arena emergency_arena; /* never linked, all zero: a name for the registry */
 
 void *emergency_claim(size_t size_bytes, size_t alignment)
 {

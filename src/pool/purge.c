@@ -20,7 +20,7 @@
 
 /* ---- Purging ----------------------------------------------------------------------------------------------------- */
 
-void shared_pool_slots_emptied(enum hak_lock_cause cause)
+OFTEN void shared_pool_slots_emptied(enum hak_lock_cause cause)
 {
     size_t most = budget_presses() ? 0 : config.empty_slabs;
     if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) <= most)
@@ -262,7 +262,7 @@ void shared_pool_tick(void)
     lru_expire(now_ms, budget_purge_delay_ms());
 }
 
-size_t shared_pool_idle_bytes(void)
+OFTEN size_t shared_pool_idle_bytes(void)
 {
     /* relaxed: a guess, like all of them */
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);

@@ -17,13 +17,16 @@
 /* Our own code, by the linker. In a program that is linked statically the whole program. */
 extern const char __ehdr_start[] __attribute__((weak, visibility("hidden")));
 extern const char etext[] __attribute__((weak, visibility("hidden")));
+extern const char hakmem_rare_begin[] __attribute__((weak, visibility("hidden"))); /* cmake/order.ld: NULL without it */
+extern const char hakmem_rare_end[] __attribute__((weak, visibility("hidden")));
 
 static _Atomic bool prepared;
 static bool own_frames_are_known;
 
 static bool is_own(uintptr_t address)
 {
-    return address - (uintptr_t)__ehdr_start < (uintptr_t)(etext - __ehdr_start);
+    return address - (uintptr_t)__ehdr_start < (uintptr_t)(etext - __ehdr_start) ||
+           address - (uintptr_t)hakmem_rare_begin < (uintptr_t)(hakmem_rare_end - hakmem_rare_begin);
 }
 
 void stack_prepare(void)
