@@ -252,6 +252,14 @@ unsigned front_class_of_block(const void *block, const char *call)
     return place.class_id;
 }
 
+/* Whether the block is the first of its class that the thread has in its hands, and of another thread's slab: what the thread was given
+ * when it began. In its magazine, the block would be the next to be allocated, and the thread would write to a cache line beside the
+ * blocks of whoever gave it (bench_workloads cache_scratch). */
+static bool was_given(const struct thread *thread, const struct place *place)
+{
+    return thread->cache.magazine[place->class_id].base == NULL && thread->current[place->class_id] != place->slab;
+}
+
 /* Into the thread's magazine, for which room is made. */
 static void return_to_magazine(struct thread *thread, const struct place *place, void *block)
 {
@@ -259,13 +267,14 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
     if (magazine_push(magazine, block))
         return; /* The door was closed, or the block is of another arena. */
     if (magazine->max != 0) {
+        bool given = was_given(thread, place);
         magazine->misses++;
         bool grow = magazine->refilled != 0 || magazine_capacity(magazine) < CONSUMER_CAPACITY;
         if (!(grow && magazine_grow(thread, place->class_id)) && magazine_capacity(magazine) != 0) {
             flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
             magazine->refilled -= magazine->refilled != 0;
         }
-        if (magazine_push(magazine, block))
+        if (!given && magazine_push(magazine, block))
             return;
     }
     return_one(place);
