@@ -198,6 +198,27 @@ static void aligned_blocks_are_aligned(void **state)
     assert_null(pool_check());
 }
 
+/* calloc zeroes what was asked for and not a byte more, whatever way it does so. */
+static void calloc_zeroes_exactly(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 700; n++) {
+        unsigned char *dirty = hak_malloc(n);
+        assert_non_null(dirty);
+        size_t usable = hak_usable_size(dirty);
+        memset(dirty, 0xa5, usable);
+        hak_free(dirty);
+        unsigned char *block = hak_calloc(n % 2 == 0 ? 2 : 1, n % 2 == 0 ? n / 2 : n);
+        assert_ptr_equal(block, dirty); /* the last that was freed */
+        for (size_t i = 0; i < usable; i++)
+            if (block[i] != (i < n ? 0 : 0xa5))
+                fail_msg("calloc of %zu bytes: byte %zu is %#x", n, i, block[i]);
+        hak_free(block);
+    }
+    assert_null(hak_calloc(SIZE_MAX / 2, 3));
+    assert_null(hak_calloc(SIZE_MAX, SIZE_MAX));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +226,7 @@ int main(void)
         cmocka_unit_test(every_request_has_the_smallest_class), cmocka_unit_test(block_index_is_exact),
         cmocka_unit_test(aligned_class_fits_and_is_a_multiple), cmocka_unit_test(good_size_fits_and_is_monotone),
         cmocka_unit_test(every_request_gets_a_fitting_block),   cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(calloc_zeroes_exactly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

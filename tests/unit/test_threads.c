@@ -310,6 +310,39 @@ static void idle_threads_have_no_record(void **state)
     assert_memory_equal(after.lock_acquisitions, before.lock_acquisitions, sizeof after.lock_acquisitions);
 }
 
+#define N_GIVEN 20
+
+/* Every other given block is of a class that this thread has not seen yet. Returns NULL, or the block that it should not have got. */
+static void *free_what_was_given(void *argument)
+{
+    void **given = argument;
+    for (unsigned i = 0; i < N_GIVEN; i++) {
+        size_t size_bytes = 16 * (i / 2 + 1);
+        hak_free(given[i]);
+        void *block = hak_malloc(size_bytes);
+        bool same = block == given[i];
+        hak_free(block);
+        if (same != (i % 2 != 0))
+            return given[i];
+    }
+    return NULL;
+}
+
+/* A thread's first block of a class, if another thread allocated it, goes back there: its neighbours are that thread's. From the second
+ * on such blocks are kept, and are the next to be handed out. */
+static void a_given_block_goes_back(void **state)
+{
+    (void)state;
+    void *given[N_GIVEN], *wrong;
+    pthread_t thread;
+    for (unsigned i = 0; i < N_GIVEN; i++)
+        assert_non_null(given[i] = hak_malloc(16 * (i / 2 + 1)));
+    assert_int_equal(pthread_create(&thread, NULL, free_what_was_given, given), 0);
+    assert_int_equal(pthread_join(thread, &wrong), 0);
+    assert_null(wrong);
+    assert_null(pool_check());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +350,7 @@ int main(void)
         cmocka_unit_test(exit_returns_the_magazines),
         cmocka_unit_test(destructors_may_still_allocate),
         cmocka_unit_test(idle_threads_have_no_record),
+        cmocka_unit_test(a_given_block_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
