@@ -288,7 +288,7 @@ static COLD void start_as_configured(void)
 
 OFTEN void profile_start_process(void)
 {
-    first_process = getpid();
+    first_process = os_process_id();
     if (config.profile_path[0] != 0)
         start_as_configured();
 }

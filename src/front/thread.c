@@ -107,6 +107,7 @@ static struct thread **find_free_record(void)
 
 static struct thread *claim_record(void)
 {
+    int32_t thread_id = os_thread_id(); /* a system call: not under the lock */
     if (!pool_lock(HAK_LOCK_METADATA))
         return NULL;
     struct thread *thread = NULL, **at = find_free_record();
@@ -131,8 +132,8 @@ static struct thread *claim_record(void)
             sampler_follow(thread, true);
         thread->handler_frame = 0;
         thread->refills_before = thread->refills;
-        thread->thread_id = os_thread_id();
-        thread->stack_end = os_stack_end();
+        thread->thread_id = thread_id;
+        thread->stack_end = os_stack_end(thread_id);
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
         atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);  /* relaxed: a number, no more */
     }
@@ -280,6 +281,7 @@ static void mend(struct thread *thread)
 static void on_fork_child(void)
 {
     struct thread *self = tls_thread;
+    os_fork_child();
     bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
     uint32_t n_cut_off = background_fork_child() + interrupted;

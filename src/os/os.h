@@ -12,6 +12,12 @@
 /* Learns what the functions below need. Before the first of them; any number of times. */
 void os_start(void);
 
+/* In the child of a fork. */
+void os_fork_child(void);
+
+/* Of the process that os_start or os_fork_child was last called in: no system call. */
+int32_t os_process_id(void);
+
 /* The system's page, a power of two from 4 KiB to 64 KiB. */
 extern size_t os_page_bytes_known __attribute__((visibility("hidden")));
 static inline size_t os_page_bytes(void)
@@ -110,7 +116,7 @@ bool os_start_thread(void *(*function)(void *));
 int32_t os_thread_id(void);
 
 /* An address above every frame of the calling thread's stack, but near its end. */
-uintptr_t os_stack_end(void);
+uintptr_t os_stack_end(int32_t thread_id);
 
 /* Whether a thread of this process sleeps in a system call that waits for an event (futex, sleep, poll, read, ...), and
  * where its stack pointer is. False, too, where the system does not tell. A few microseconds. Keeps errno. */

@@ -95,9 +95,22 @@ static bool fault(enum os_call call, size_t len_bytes)
 
 size_t os_page_bytes_known = 4096;
 
+static int32_t process_id; /* getpid() is a system call */
+
 void os_start(void)
 {
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
+    process_id = getpid();
+}
+
+void os_fork_child(void)
+{
+    process_id = getpid();
+}
+
+int32_t os_process_id(void)
+{
+    return process_id;
 }
 
 static void *map(void *hint, size_t len_bytes, int protection)
@@ -342,10 +355,10 @@ int32_t os_thread_id(void)
     return (int32_t)syscall(SYS_gettid);
 }
 
-uintptr_t os_stack_end(void)
+uintptr_t os_stack_end(int32_t thread_id)
 {
     /* The system puts these bytes above the first thread's frames, and libc's threads have their descriptor there. */
-    return os_thread_id() == getpid() ? (uintptr_t)getauxval(AT_RANDOM) : (uintptr_t)pthread_self();
+    return thread_id == process_id ? (uintptr_t)getauxval(AT_RANDOM) : (uintptr_t)pthread_self();
 }
 
 /* System calls in which a thread waits for what others do. None of them can have another task run in this thread's place
