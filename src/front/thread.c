@@ -304,8 +304,10 @@ static void on_fork_child(void)
                 n_cut_off++;
                 mend(thread);
             }
+            thread_empty(thread);
+        } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
+            thread_empty(thread); /* One that keeps nothing may be about to be claimed, and half prepared. */
         }
-        thread_empty(thread); /* What it keeps, too, if it has no thread. */
         release_record(thread);
     }
     atomic_fetch_add(&thread_cut_off, n_cut_off);

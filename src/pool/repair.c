@@ -79,6 +79,7 @@ void shared_pool_fork_child(bool interrupted)
         pool.bucket[k] = pool.row[k] = NULL;
     pool.bucket_bits = pool.row_bits = 0;
     pool.draining = NULL;
+    pool_set_apart(NULL); /* It may be in no list any more. */
     pool.n_active_slots = 0;
     atomic_store(&pool.n_empty_slots, 0);
     idle_forget();

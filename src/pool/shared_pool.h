@@ -86,7 +86,7 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, un
 enum apart { APART_TAKEN, APART_NONE, APART_HUGE };
 enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot);
 
-/* A SuperSlab that was added just now, without huge pages: the next such slots are to be its. */
+/* A SuperSlab that was added just now, without huge pages: the next such slots are to be its. NULL: of none in particular. */
 void pool_set_apart(struct superslab *ss);
 
 /* The n slots behind, for a span that grows in place. */
