@@ -194,7 +194,7 @@ static bool take_keeper(struct thread *thread)
     bool taken = false;
     if (!pool_try_lock(HAK_LOCK_METADATA))
         return false;
-    for (struct thread **at = &free_threads; *at != NULL && !taken; at = &(*at)->next_free)
+    for (struct thread **at = &free_threads; *at != NULL; at = &(*at)->next_free)
         if (*at == thread && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
             *at = thread->next_free;
             taken = true;

@@ -3,10 +3,9 @@
  *   none ---first slow call---> creating ---> open <---> busy (inside a slow path) 
  *                                              |
  *                                              +---the thread's exit---> gone
- * The record of a thread that is gone keeps the slabs that it claimed from for a while, for the next thread that gets it.
  * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed cache, every call comes to the
  * slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
- * directly.
+ * directly. The record of a thread that is gone keeps for a while the slabs that it claimed from, for the next thread that gets it.
  */
 #ifndef HAKMEM_FRONT_THREAD_H
 #define HAKMEM_FRONT_THREAD_H
@@ -43,7 +42,8 @@ struct thread {
     struct sampler *sampler_piece;    /* its memory, kept for the next time. NULL: none yet */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
     uint64_t random;                  /* hardened mode's, of the thread */
-    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. The last thread's */
+    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. While it
+                                       * has none: of the last one */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
     size_t noted_bytes;               /* of capacity_bytes, what background.h was told of */
     _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps none */

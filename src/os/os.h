@@ -115,7 +115,7 @@ bool os_start_thread(void *(*function)(void *));
 /* The number of the calling thread, as the system counts them. */
 int32_t os_thread_id(void);
 
-/* An address above every frame of the calling thread's stack, but near its end. */
+/* An address above every frame of the calling thread's stack, but near its end. thread_id: os_thread_id() */
 uintptr_t os_stack_end(int32_t thread_id);
 
 /* Whether a thread of this process sleeps in a system call that waits for an event (futex, sleep, poll, read, ...), and
