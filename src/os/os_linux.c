@@ -26,6 +26,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE 2 /* since Linux 5.9 */
 #endif
@@ -247,17 +251,28 @@ size_t os_physical_bytes(void)
     return sysinfo(&info) != 0 ? 0 : (size_t)info.totalram * info.mem_unit;
 }
 
+#if defined(__x86_64__)
+/* Asked of the processor here, not by __builtin_cpu_supports: with that comes a constructor of libgcc's that executes CPUID
+ * some twenty times in every process, and a virtual machine leaves to its host for each. */
 unsigned os_vector_bytes(void)
 {
-#if defined(__x86_64__)
-    __builtin_cpu_init(); /* No constructor need have run. */
-    if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2")) /* Earlier ones lower their clock for it. */
-        return 64;
-    if (__builtin_cpu_supports("avx2"))
-        return 32;
-#endif
+    unsigned eax, ebx, ecx, edx;
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & bit_OSXSAVE) == 0)
+        return 16;
+    unsigned kept, kept_high; /* the registers that the system keeps for a thread */
+    __asm__("xgetbv" : "=a"(kept), "=d"(kept_high) : "c"(0));
+    const unsigned ymm = 1u << 1 | 1u << 2, zmm = ymm | 7u << 5;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (kept & ymm) != ymm || (ebx & bit_AVX2) == 0)
+        return 16;
+    bool wide = (kept & zmm) == zmm && (ebx & bit_AVX512F) != 0 && (ebx & bit_BMI2) != 0;
+    return wide && (ecx & bit_AVX512VBMI2) != 0 ? 64 : 32; /* Earlier ones lower their clock for it. */
+}
+#else
+unsigned os_vector_bytes(void)
+{
     return 16;
 }
+#endif
 
 uint64_t os_random(void)
 {

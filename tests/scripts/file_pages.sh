@@ -4,9 +4,11 @@
 #   S1  the rare functions lie in a segment of their own, and all that hits are made of in the first
 #   S2  a program that allocates, frees, starts threads and ends them has no page of the rare ones in memory
 #   S3  it has when it runs one of them: S2 would see it
+#   S4  no code of libgcc's that asks for the kind of processor: it would run in every process, before main, and each CPUID
+#       costs a virtual machine some microseconds
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
-require readelf awk /usr/bin/python3.11
+require readelf nm awk /usr/bin/python3.11
 
 readelf -lW "$HAKMEM_LIB" > segments
 grep -q hakmem_rare segments || { echo "the linker took no order: nothing to look at"; exit 77; }
@@ -48,3 +50,8 @@ step "S3: a program that runs one"
 resident=$(on_hakmem /usr/bin/python3.11 -S touch.py trim)
 [[ $resident -gt 0 ]] || fail "none is in memory after a trim: $resident"
 echo "$resident KiB after a trim"
+
+step "S4: no constructor of libgcc's"
+nm "$HAKMEM_LIB" > symbols
+grep -q ' front_claim_slow$' symbols || fail "the library has no symbols to look at"
+! grep __cpu_ symbols || fail "these come with __builtin_cpu_supports"
