@@ -189,10 +189,8 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
     return move(block, span, old_bytes, size_bytes);
 }
 
-HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
+static NOINLINE HIT_TEXT void *realloc_block(void *block, size_t size_bytes)
 {
-    if (block == NULL)
-        return hit_malloc(size_bytes);
     if (size_bytes == 0) {
         hit_free(block);
         return NULL;
@@ -214,6 +212,12 @@ HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
     memcpy(moved, block, old_bytes);
     hit_free(block);
     return moved;
+}
+
+/* Many growing vectors begin with NULL: that costs what malloc does, without the registers that the rest must save. */
+HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
+{
+    return block == NULL ? hit_malloc(size_bytes) : realloc_block(block, size_bytes);
 }
 
 size_t hak_good_size(size_t size_bytes)

@@ -4,7 +4,7 @@
 
 #include "front/thread.h"
 
-#define REFILL_MAX 128 /* half of the largest magazine */
+#define REFILL_MAX 256 /* half of the largest magazine */
 
 /* Returns the n oldest blocks of a magazine. Between thread_enter and thread_leave, or for a thread that is gone. */
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);

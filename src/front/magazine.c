@@ -26,7 +26,8 @@ uint32_t magazine_max(const struct class_info *class)
     if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
         return 0;
     size_t n = 64 * KIB / class->bytes;
-    return n > 256 ? 256 : n < 2 ? 2 : (uint32_t)n;
+    size_t most = class->bytes <= 64 ? 512 : 256;
+    return n > most ? (uint32_t)most : n < 2 ? 2 : (uint32_t)n;
 }
 
 static void note_capacity(struct thread *thread)
@@ -70,7 +71,7 @@ static void shrink_another(struct thread *thread, unsigned class_id)
 
 /* ---- Arrays ------------------------------------------------------------------------------------------------------ */
 
-/* Which list of free arrays has those of so many slots: 16, 32, ... 256. */
+/* Which list of free arrays has those of so many slots: 16, 32, ... 512. */
 static unsigned array_kind(uint32_t slots)
 {
     return slots <= ARRAY_MIN_SLOTS ? 0 : 32 - (unsigned)__builtin_clz((slots - 1) / ARRAY_MIN_SLOTS);
@@ -85,7 +86,8 @@ static void **claim_array(struct thread *thread, unsigned kind)
         thread->free_array[kind] = (void **)array[0];
         return array;
     }
-    if (THREAD_ARRAY_SLOTS - thread->array_slots_used < slots)
+    size_t spare_slots = kind == N_ARRAY_KINDS - 1 ? THREAD_ARRAY_SLOTS / 2 : 0; /* No class is to stay small for another's sake. */
+    if (THREAD_ARRAY_SLOTS - thread->array_slots_used < slots + spare_slots)
         return NULL;
     array = thread_array_space(thread) + thread->array_slots_used;
     thread->array_slots_used += (uint32_t)slots;

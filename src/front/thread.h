@@ -26,7 +26,7 @@
 size_t thread_cache_max_bytes(void);
 
 #define ARRAY_MIN_SLOTS 16
-#define N_ARRAY_KINDS 5
+#define N_ARRAY_KINDS 6
 
 /* Begins like a magazine; see sampler.h. */
 struct portion {
@@ -66,7 +66,7 @@ struct thread {
     uint64_t seen;                    /* at the last tick: changes when the thread uses its cache. Written by ticks */
     bool array_pages_used;            /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */
-    void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 256 slots */
+    void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
     struct portion portion[CLASS_END]; /* last: on a page of its own, which is not touched where nothing is sampled */
 };
