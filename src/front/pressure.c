@@ -12,6 +12,7 @@
 #include "front/sleepers.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 

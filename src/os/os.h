@@ -63,6 +63,10 @@ void os_split_huge_page(void *address);
  * as it was, and the target reads as zero. */
 bool os_move_pages(void *from, void *to, size_t len_bytes);
 
+/* What of len_bytes, whole pages, is in memory, in bytes; len_bytes when the system does not tell. What was swapped out is not.
+ * Keeps errno. */
+size_t os_resident_bytes(const void *address, size_t len_bytes);
+
 /* Physical memory in bytes; 0 when unknown. */
 size_t os_physical_bytes(void);
 
@@ -144,7 +148,7 @@ enum os_call {
     OS_CALL_PURGE = 8,
     OS_CALL_MOVE = 16,
     OS_CALL_THREAD = 32,
-    OS_CALL_LOOK = 64, /* at other threads: os_thread_waits, os_peek */
+    OS_CALL_LOOK = 64, /* os_thread_waits, os_peek, os_resident_bytes */
     OS_CALL_FORBID = 128,
     OS_CALL_ALL = 255
 };

@@ -245,6 +245,25 @@ bool os_move_pages(void *from, void *to, size_t len_bytes)
     return done;
 }
 
+size_t os_resident_bytes(const void *address, size_t len_bytes)
+{
+    unsigned char in_memory[512]; /* of so many pages at a time */
+    size_t page_bytes = os_page_bytes(), n_pages = len_bytes / page_bytes, n_resident = 0;
+    int saved_errno = errno;
+    for (size_t i = 0, n; i < n_pages; i += n) {
+        n = min_size(n_pages - i, sizeof in_memory);
+        if (FAULT(OS_CALL_LOOK, len_bytes) ||
+            mincore((char *)(uintptr_t)address + i * page_bytes, n * page_bytes, in_memory) != 0) {
+            n_resident = n_pages;
+            break;
+        }
+        for (size_t k = 0; k < n; k++)
+            n_resident += in_memory[k] & 1;
+    }
+    errno = saved_errno;
+    return n_resident * page_bytes;
+}
+
 size_t os_physical_bytes(void)
 {
     struct sysinfo info;

@@ -8,6 +8,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/idle.h"
+#include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/budget.h"

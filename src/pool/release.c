@@ -1,193 +1,27 @@
 /* release.c - see release.h.
- * Owns     the LRU cache of empty SuperSlabs.
- * Called by  shared_pool.c, purge.c, span.c, trim.     Calls  arena.h, os.h
- * Threads  the cache under the pool lock; system calls outside it.
+ * Owns     the SuperSlabs that are to be given back.
+ * Called by  shared_pool.c, purge.c, span.c, lru.c, trim.     Calls  arena.h, os.h
+ * Threads  lists under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
- * cache, a run.
- * I2  Sum of lengths in the cache <= lru_most(), whenever the lock is free and release_evicted has run; but for
- *     entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
- * Why the cache holds rows: what a freed run leaves behind serves the next run, or the pool one by one.
+ * cache (lru.c), a run.
  */
 #include "pool/release.h"
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/lru.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"
 #include "service/stats.h"
 
-static struct {
-    struct superslab *newest, *oldest;
-    _Atomic uint32_t n_superslabs;     /* read by anyone, written under the lock */
-    struct superslab *_Atomic evicted; /* linked by next; to be given back */
-} lru;
+static struct superslab *_Atomic evicted; /* linked by next; to be given back */
 
 bool release_guard_agrees(const struct superslab *ss)
 {
     return (ss->unused_slots | ss->empty_slots) == UINT32_MAX &&
            atomic_load_explicit(&ss->pins, memory_order_acquire) == 0;
-}
-
-/* ---- The cache ---- */
-
-static void unlink_cached(struct superslab *ss)
-{
-    *(ss->previous != NULL ? &ss->previous->next : &lru.newest) = ss->next;
-    *(ss->next != NULL ? &ss->next->previous : &lru.oldest) = ss->previous;
-    ss->previous = ss->next = NULL;
-    lru.n_superslabs -= ss->run_superslabs;
-}
-
-static void set_states(struct superslab *ss, uint32_t n, enum superslab_state state)
-{
-    for (uint32_t i = 0; i < n; i++)
-        ss[i].state = (uint8_t)state;
-}
-
-static bool any_pinned(const struct superslab *ss, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (atomic_load_explicit(&ss[i].pins, memory_order_acquire) != 0)
-            return true;
-    return false;
-}
-
-/* Makes n SuperSlabs a row. The last record of a row, too, tells its length: so its neighbour finds the first. */
-static void make_row(struct superslab *ss, uint32_t n)
-{
-    set_states(ss, n, SUPERSLAB_CACHED);
-    ss->run_superslabs = ss[n - 1].run_superslabs = n;
-    lru.n_superslabs += n;
-}
-
-/* Enters SuperSlabs in a row; of those that touch a row one with it is made, unless there are references to either. */
-static void link_newest(struct superslab *ss, uint32_t n)
-{
-    bool free = !any_pinned(ss, n);
-    if (free && ss->index + n < atomic_load(&ss->arena->high) && ss[n].state == SUPERSLAB_CACHED &&
-        !any_pinned(ss + n, ss[n].run_superslabs)) {
-        unlink_cached(ss + n);
-        n += ss[n].run_superslabs;
-    }
-    uint32_t before = free && ss->index > 0 && ss[-1].state == SUPERSLAB_CACHED ? ss[-1].run_superslabs : 0;
-    if (before != 0 && !any_pinned(ss - before, before)) {
-        ss -= before;
-        unlink_cached(ss);
-        n += before;
-    }
-    make_row(ss, n);
-    ss->previous = NULL;
-    ss->next = lru.newest;
-    *(lru.newest != NULL ? &lru.newest->previous : &lru.oldest) = ss;
-    lru.newest = ss;
-}
-
-/* Enters what is left of a row that was the oldest. */
-static void link_oldest(struct superslab *ss, uint32_t n)
-{
-    make_row(ss, n);
-    ss->next = NULL;
-    ss->previous = lru.oldest;
-    *(lru.oldest != NULL ? &lru.oldest->next : &lru.newest) = ss;
-    lru.oldest = ss;
-}
-
-static void push_evicted(struct superslab *ss, uint32_t n)
-{
-    set_states(ss, n, SUPERSLAB_LEAVING);
-    ss->run_superslabs = n;
-    ss->next = atomic_load_explicit(&lru.evicted, memory_order_relaxed); /* relaxed: under the lock */
-    atomic_store_explicit(&lru.evicted, ss, memory_order_relaxed);
-}
-
-/* How many SuperSlabs the cache may hold. As time empties it, it may grow with the heap: to a quarter of what is
- * mapped, itself included. (bench_workloads large: 63 ms and a peak of 103 MiB with a half, 69 ms and 90 MiB with a
- * third, 74 ms and 74 MiB with a quarter; glibc 273 ms and 99 MiB.) */
-static size_t lru_most(void)
-{
-    if (budget_presses())
-        return 0;
-    if (config.purge_delay_ms == 0)
-        return config.lru_superslabs;
-    size_t n_mapped = (size_t)(stats_read(&stats_counters.mapped_bytes) / SUPERSLAB_BYTES);
-    return max_size(config.lru_superslabs, n_mapped / 4);
-}
-
-void lru_push(struct superslab *ss, uint32_t n)
-{
-    size_t most = lru_most();
-    if ((n > most || !ss->committed) && !any_pinned(ss, n)) {
-        push_evicted(ss, n); /* It would only drive out the others before it goes itself; or nobody could use it. */
-        return;
-    }
-    for (uint32_t i = 0, now_ms = os_now_ms(); i < n; i++)
-        ss[i].cached_since_ms = now_ms;
-    link_newest(ss, n);
-    struct superslab *victim = lru.oldest;
-    while (lru.n_superslabs > most && victim != NULL) {
-        struct superslab *newer = victim->previous;
-        uint32_t len = victim->run_superslabs, too_many = lru.n_superslabs - (uint32_t)most;
-        if (!any_pinned(victim, len)) {
-            uint32_t keep = len > too_many ? len - too_many : 0;
-            unlink_cached(victim);
-            push_evicted(victim + keep, len - keep);
-            if (keep != 0)
-                link_oldest(victim, keep);
-        }
-        victim = newer;
-    }
-}
-
-/* Takes n SuperSlabs from number `first` on out of a row. */
-static void take_out(struct superslab *ss, uint32_t first, uint32_t n, enum superslab_state state)
-{
-    uint32_t len = ss->run_superslabs;
-    unlink_cached(ss);
-    set_states(ss, len, state);
-    if (first > 0)
-        link_newest(ss, first);
-    if (len > first + n)
-        link_newest(ss + first + n, len - first - n);
-}
-
-/* Where n SuperSlabs on a multiple of alignment begin in a row: the number of the first; its length when they do not fit. */
-static uint32_t fit_in_row(const struct superslab *ss, uint32_t n, size_t alignment)
-{
-    uint32_t len = ss->run_superslabs;
-    uintptr_t from = (uintptr_t)superslab_memory(ss);
-    uintptr_t skip = ((from + alignment - 1) & ~(alignment - 1)) - from;
-    return skip >> SUPERSLAB_SHIFT < len && len - (uint32_t)(skip >> SUPERSLAB_SHIFT) >= n
-               ? (uint32_t)(skip >> SUPERSLAB_SHIFT)
-               : len;
-}
-
-struct superslab *lru_take(uint32_t n, size_t alignment)
-{
-    /* The shortest row that will do, the youngest of those: long ones are for long blocks. */
-    struct superslab *best = NULL;
-    for (struct superslab *ss = lru.newest; ss != NULL && (best == NULL || best->run_superslabs > n); ss = ss->next)
-        if ((best == NULL || ss->run_superslabs < best->run_superslabs) &&
-            fit_in_row(ss, n, alignment) != ss->run_superslabs && !any_pinned(ss, ss->run_superslabs))
-            best = ss;
-    if (best == NULL)
-        return NULL;
-    uint32_t skip = fit_in_row(best, n, alignment);
-    take_out(best, skip, n, SUPERSLAB_MAPPING);
-    return best + skip;
-}
-
-uint32_t lru_count(void)
-{
-    return lru.n_superslabs;
-}
-
-void lru_forget(void)
-{
-    lru.newest = lru.oldest = NULL;
-    lru.n_superslabs = 0;
-    atomic_store_explicit(&lru.evicted, NULL, memory_order_relaxed); /* relaxed: the caller is the only thread */
 }
 
 /* ---- Back to the system ---- */
@@ -248,7 +82,7 @@ void superslab_forget_slots(struct superslab *ss, bool gone)
 /* The system has refused to take some SuperSlab back: it is nobody's, and its pages are in memory. */
 static _Atomic bool any_refused;
 
-static void give_back(struct superslab *ss, uint32_t n)
+void release_row(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT;
     bool moved = false, huge = false;
@@ -279,70 +113,64 @@ static void give_back(struct superslab *ss, uint32_t n)
     pool_unlock();
 }
 
+/* Of longer rows nothing is asked: 512 questions take some 200 microseconds. */
+#define UNTOUCHED_MAX_SUPERSLABS 512
+
+/* Of less than a sixteenth in memory it costs as much to bring it there again as to keep account of it. */
+static bool is_touched(const struct superslab *ss)
+{
+    return os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) >= SUPERSLAB_BYTES / 16;
+}
+
+void release_untouched(struct superslab *ss, uint32_t n)
+{
+    for (uint32_t i = 0, end; i < n && n <= UNTOUCHED_MAX_SUPERSLABS; i = end + 1) {
+        for (end = i; end < n && !is_touched(ss + end);)
+            end++;
+        /* Purged even if nothing is in memory: what has been swapped out is not, and does not read as zero. */
+        if (end > i && os_purge(superslab_memory(ss + i), (size_t)(end - i) << SUPERSLAB_SHIFT))
+            for (uint32_t k = i; k < end; k++)
+                superslab_forget_slots(ss + k, true);
+    }
+}
+
 void release_superslab(struct superslab *ss)
 {
-    EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru.n_superslabs);
+    EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru_count());
     stats_add(&stats_counters.superslabs_released_total, 1);
-    give_back(ss, 1);
+    release_row(ss, 1);
+}
+
+void release_later(struct superslab *ss, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ss[i].state = SUPERSLAB_LEAVING;
+    ss->run_superslabs = n;
+    ss->next = atomic_load_explicit(&evicted, memory_order_relaxed); /* relaxed: under the lock */
+    atomic_store_explicit(&evicted, ss, memory_order_relaxed);
+}
+
+void release_forget(void)
+{
+    atomic_store_explicit(&evicted, NULL, memory_order_relaxed); /* relaxed: the caller is the only thread */
 }
 
 void release_evicted(void)
 {
     for (;;) {
         /* relaxed look without the lock: a miss is somebody else's to give back */
-        if (atomic_load_explicit(&lru.evicted, memory_order_relaxed) == NULL || !pool_lock(HAK_LOCK_RELEASE_SLAB))
+        if (atomic_load_explicit(&evicted, memory_order_relaxed) == NULL || !pool_lock(HAK_LOCK_RELEASE_SLAB))
             return;
-        struct superslab *ss = atomic_load_explicit(&lru.evicted, memory_order_relaxed);
+        struct superslab *ss = atomic_load_explicit(&evicted, memory_order_relaxed);
         if (ss != NULL)
-            atomic_store_explicit(&lru.evicted, ss->next, memory_order_relaxed);
+            atomic_store_explicit(&evicted, ss->next, memory_order_relaxed);
         pool_unlock();
         if (ss == NULL)
             return;
         ss->next = NULL;
         EVENT("superslab evicted ss=%p count=%u", superslab_memory(ss), ss->run_superslabs);
         stats_add(&stats_counters.superslabs_evicted_total, ss->run_superslabs);
-        give_back(ss, ss->run_superslabs);
-    }
-}
-
-/* The SuperSlabs of a row that have been there for delay_ms: sets how many follow each other, and returns the number of the
- * first; the row's length when there is none. */
-static uint32_t find_expired(const struct superslab *ss, uint32_t now_ms, int64_t delay_ms, uint32_t *n)
-{
-    uint32_t len = ss->run_superslabs, first = 0;
-    while (first < len && now_ms - ss[first].cached_since_ms < (uint64_t)delay_ms)
-        first++;
-    uint32_t end = first;
-    while (end < len && now_ms - ss[end].cached_since_ms >= (uint64_t)delay_ms)
-        end++;
-    *n = end - first;
-    return first;
-}
-
-/* SuperSlabs in a row that nobody refers to and that have been there for delay_ms, taken out; NULL when there are none. */
-static struct superslab *take_expired(uint32_t now_ms, int64_t delay_ms, uint32_t *n)
-{
-    for (struct superslab *ss = lru.oldest; ss != NULL; ss = ss->previous) {
-        uint32_t len = ss->run_superslabs;
-        uint32_t first = any_pinned(ss, len) ? len : find_expired(ss, now_ms, delay_ms, n);
-        if (first == len)
-            continue;
-        take_out(ss, first, *n, SUPERSLAB_LEAVING);
-        return ss + first;
-    }
-    return NULL;
-}
-
-void lru_expire(uint32_t now_ms, int64_t delay_ms)
-{
-    while (delay_ms >= 0 && pool_lock(HAK_LOCK_TRIM)) {
-        uint32_t n;
-        struct superslab *ss = take_expired(now_ms, delay_ms, &n);
-        pool_unlock();
-        if (ss == NULL)
-            return;
-        stats_add(&stats_counters.superslabs_evicted_total, n);
-        give_back(ss, n);
+        release_row(ss, ss->run_superslabs);
     }
 }
 
@@ -368,13 +196,8 @@ void release_refused(void)
             if (ss->arena == NULL || !take_refused(ss)) /* the former: never used */
                 continue;
             stats_add(&stats_counters.mapped_bytes, SUPERSLAB_BYTES);
-            give_back(ss, 1);
+            release_row(ss, 1);
         }
-}
-
-void lru_drain(void)
-{
-    lru_expire(0, 0);
 }
 
 /* ---- From the system ---- */

@@ -1,4 +1,4 @@
-/* release.h - where SuperSlabs come from and where they go: the release guard, the LRU cache, the system.
+/* release.h - where SuperSlabs come from and where they go: the release guard, the system. What waits between: lru.h.
  */
 #ifndef HAKMEM_POOL_RELEASE_H
 #define HAKMEM_POOL_RELEASE_H
@@ -12,13 +12,19 @@ bool release_guard_agrees(const struct superslab *ss);
  * lock. */
 void release_superslab(struct superslab *ss);
 
-/* n SuperSlabs in a row, detached and empty, go to the LRU cache; what no longer fits, oldest first, must be given
- * back by release_evicted after unlocking. More than the cache holds go back at once that way. Pool lock. */
-void lru_push(struct superslab *ss, uint32_t n);
+/* The same for n in a row, in the caller's hands. */
+void release_row(struct superslab *ss, uint32_t n);
+
+/* n in a row are to be given back by release_evicted, which the caller calls when it has unlocked. Pool lock. */
+void release_later(struct superslab *ss, uint32_t n);
 void release_evicted(void);
 
-/* n SuperSlabs in a row from the cache, state MAPPING; NULL when it has none. Pool lock. */
-struct superslab *lru_take(uint32_t n, size_t alignment);
+/* The child of a fork: what was to be given back is forgotten; the records tell what it is. Pool lock. */
+void release_forget(void);
+
+/* Asks the system which of n SuperSlabs in a row, detached and empty, are in memory at all, and purges those that hardly are: they
+ * are clean afterwards. Of more than a GiB it asks nothing. Not under the lock. */
+void release_untouched(struct superslab *ss, uint32_t n);
 
 /* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on
  * known as a prefix, or is nothing when `gone`. The caller has it in its hands. */
@@ -34,15 +40,6 @@ bool superslab_is_clean(const struct superslab *ss);
 
 /* What of a SuperSlab may be in memory, by its records. Exact when nobody works on it. */
 size_t superslab_dirty_bytes(const struct superslab *ss);
-
-/* Number of SuperSlabs in the cache. Without the lock: a guess. */
-uint32_t lru_count(void);
-
-/* Gives back what has been in the cache for delay_ms and nobody refers to. Not under the lock. */
-void lru_expire(uint32_t now_ms, int64_t delay_ms);
-
-/* Gives back everything in the cache that nobody refers to. Not under the lock. */
-void lru_drain(void);
 
 /* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
 void release_refused(void);
@@ -62,9 +59,5 @@ void superslab_use_small_pages(struct superslab *ss);
 /* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock
  * is this thread's already. */
 struct superslab *superslab_map(uint32_t n, size_t alignment);
-
-/* The child of a fork found the lists in doubt: the cache forgets its entries, whose records tell what they are. Pool
- * lock. */
-void lru_forget(void);
 
 #endif

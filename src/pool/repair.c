@@ -4,6 +4,7 @@
  */
 #include "meta/arena.h"
 #include "pool/idle.h"
+#include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/stats.h"

@@ -12,6 +12,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/idle.h"
+#include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/budget.h"
@@ -170,7 +171,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
             stats_add(&stats_counters.stage_reopen, 1);
             continue; /* It offers slabs of the class, or slots. */
         }
-        ss = lru_take(1, SUPERSLAB_BYTES); /* stage 3 */
+        ss = lru_take_for_pool(); /* stage 3 */
         pool_unlock();
         if (ss != NULL) {
             stats_add(&stats_counters.stage_lru, 1);

@@ -11,6 +11,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/emergency.h"
+#include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -112,7 +113,7 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
             stats_add(&stats_counters.stage_reopen, 1);
             continue;
         }
-        struct superslab *fresh = lru_take(1, SUPERSLAB_BYTES);
+        struct superslab *fresh = lru_take_for_pool();
         if (fresh != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
         } else {
@@ -223,6 +224,8 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     return true;
 }
 
+static const char lock_is_gone[] = "the pool lock is held by the thread that has just given it back";
+
 /* ---- Runs -------------------------------------------------------------------------------------------------------- */
 
 /* What of a run's SuperSlab number i lies within len_bytes. */
@@ -286,7 +289,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     *zeroed = all_clean(ss, n);
     superslab_choose_pages(ss, n, huge_superslabs(len_bytes));
     if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
-        report_broken("the pool lock is held by the thread that has just given it back", ss);
+        report_broken(lock_is_gone, ss);
     mark_run(ss, 0, n, len_bytes);
     ss->run_superslabs = n;
     ss->run_bytes = len_bytes;
@@ -303,6 +306,14 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 static void put_run_and_unlock(struct superslab *ss, uint32_t n)
 {
     unmark_run(ss, 0, n);
+    if (n > 1) { /* Whoever asks for much does not always use all of it. */
+        for (uint32_t i = 0; i < n; i++)
+            ss[i].state = SUPERSLAB_LEAVING;
+        pool_unlock();
+        release_untouched(ss, n);
+        if (!pool_lock(HAK_LOCK_SPAN))
+            report_broken(lock_is_gone, ss);
+    }
     lru_push(ss, n);
     pool_unlock();
     release_evicted();

@@ -3,8 +3,9 @@
  *   src/pool/repair.c: shared_pool_fork_child rebuild_superslab
  *   src/pool/slots.c: pool_lock_inherited pool_add_superslab pool_detach_superslab pool_take_slots_out pool_put_slots
  *   src/pool/purge.c: purge_empty_slots
- *   src/pool/release.c: lru_push lru_take superslab_forget_slots superslab_extend_dirty superslab_choose_pages
- *   src/pool/release.c: superslab_is_clean give_back lru_forget
+ *   src/pool/release.c: superslab_forget_slots superslab_extend_dirty superslab_choose_pages superslab_is_clean
+ *   src/pool/release.c: release_untouched release_row release_forget
+ *   src/pool/lru.c: lru_push lru_take lru_forget
  *   src/pool/span.c: claim_span put_slots_and_unlock mark_run unmark_run put_run_and_unlock
  *   src/meta/arena.c: mark_taken arena_put
  * Proves, of the child, when its fork handler is done and after whatever it does then
@@ -150,7 +151,7 @@ inline claim_span(slot)
     DO(spans = spans | BIT(slot); written[slot] = true)
 }
 
-inline give_back()
+inline release_row()
 {
     if
     :: DO(written[0] = false; written[1] = false) -> gone = true
@@ -171,7 +172,7 @@ inline give_back()
 inline leave_pool()
 {
     if
-    :: drop_lock(); give_back()
+    :: drop_lock(); release_row()
     :: DO(state = CACHED); drop_lock()
     fi
 }
@@ -244,6 +245,15 @@ inline choose_pages()
     fi
 }
 
+/* LEAVING, in our hands: purged if hardly anything is in memory. */
+inline release_untouched()
+{
+    if
+    :: DO(written[0] = false; written[1] = false) -> forget_slots(true)
+    :: true
+    fi
+}
+
 /* Whatever there is to do with the SuperSlab. The lock is free, or held by somebody who drops it. */
 inline work()
 {
@@ -254,7 +264,8 @@ inline work()
         DO(ctl[0] = UNUSED);
         if
         :: DO(state = CACHED) -> drop_lock()
-        :: DO(state = LEAVING) -> drop_lock(); give_back()
+        :: DO(state = LEAVING) -> drop_lock(); release_row()
+        :: DO(state = LEAVING) -> drop_lock(); release_untouched(); take_lock(); DO(state = CACHED); drop_lock()
         fi
     :: spans != 0 ->
         if
@@ -283,7 +294,7 @@ inline work()
         take_lock();
         DO(state = LEAVING);
         drop_lock();
-        give_back()
+        release_row()
     :: state == POOLED && ((unused_slots | empty_slots) & 1) != 0 -> take_lock(); claim_span(0)
     :: state == POOLED && ((unused_slots | empty_slots) & 2) != 0 -> take_lock(); claim_span(1)
     :: state == POOLED && empty_slots != 0 -> take_lock(); purge_empty()

@@ -7,8 +7,9 @@
  *   src/pool/shared_pool.c: shared_pool_acquire_slab acquire_from_new open_slot let_wait shared_pool_retire
  *     check_release
  *   src/pool/shared_pool.c: shared_pool_release_slab shared_pool_pin shared_pool_unpin
- *   src/pool/release.c: release_guard_agrees lru_push lru_take take_expired push_evicted release_superslab give_back
+ *   src/pool/release.c: release_guard_agrees release_later release_superslab release_row
  *   src/pool/release.c: superslab_forget_slots superslab_map
+ *   src/pool/lru.c: lru_push lru_take_for_pool take_expired
  *   src/pool/purge.c: purge_empty_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove
  *   src/pool/span.c: claim_span put_slots_and_unlock
@@ -153,7 +154,7 @@ inline leave_pool()
 {
     if
     :: !eager -> state[ss] = CACHED
-    :: !eager && pins[ss] == 0 -> eager = true /* as push_evicted: state LEAVING */
+    :: !eager && pins[ss] == 0 -> eager = true /* as release_later: state LEAVING */
     :: eager
     fi
 }
@@ -181,7 +182,7 @@ inline put_slot(to_cache)
 
 /* ---- Without it ---- */
 
-inline give_back()
+inline release_row()
 {
 #ifdef BROKEN_detach_later
     atomic { !lock -> detach_superslab() };
@@ -200,10 +201,10 @@ inline give_back()
 #endif
 }
 
-inline give_back_if_eager()
+inline release_row_if_eager()
 {
     if
-    :: eager -> eager = false; give_back()
+    :: eager -> eager = false; release_row()
     :: else
     fi
 }
@@ -230,7 +231,7 @@ inline release_slab()
     :: else
     fi;
 #endif
-    give_back_if_eager()
+    release_row_if_eager()
 }
 
 /* shared_pool_retire: whoever makes an empty slab RETIRING releases it. */
@@ -295,7 +296,7 @@ end:
         assert(ctl[k] == IN_USE && state[ss] == POOLED);
         if
         :: atomic { !lock -> put_slot(true); check() }; /* a span */
-            give_back_if_eager()
+            release_row_if_eager()
         :: ctl[k] = RETIRING; /* a slab */
             if
             :: release_slab()
@@ -333,13 +334,13 @@ end:
                 fi;
                 check()
             };
-            give_back_if_eager()
+            release_row_if_eager()
 #ifdef BROKEN_cache_ignores_pins
         :: atomic { !lock && state[ss] == CACHED -> state[ss] = LEAVING };
 #else
         :: atomic { !lock && state[ss] == CACHED && pins[ss] == 0 -> state[ss] = LEAVING };
 #endif
-            give_back()
+            release_row()
         :: true
         fi;
         leave()

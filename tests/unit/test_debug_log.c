@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "hakmem/hakmem.h"
+#include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/event.h"

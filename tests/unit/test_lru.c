@@ -3,9 +3,12 @@
  */
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
+#include "os/os.h"
+#include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "service/stats.h"
 #include "look.h"
 
 #include <setjmp.h>
@@ -177,6 +180,145 @@ static void cached_memory_is_cleared_for_calloc(void **state)
         }
 }
 
+/* ---- Where time empties the cache -------------------------------------------------------------------------------- */
+
+static int drain_by_time(void **state)
+{
+    config.purge_delay_ms = 60000;
+    return drain(state);
+}
+
+static int drain_at_once(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES);
+    config.purge_delay_ms = 0;
+    return lru_count() == 0 ? 0 : -1;
+}
+
+static uint64_t committed_bytes(void)
+{
+    return stats_read(&stats_counters.committed_bytes);
+}
+
+/* Of a block that is used in part the cache holds that part's memory, however long the rest is; and the next block begins there. */
+static void what_nobody_touched_takes_no_room(void **state)
+{
+    (void)state;
+    uint64_t before_bytes = committed_bytes();
+    char *run = hak_malloc(200 * MIB);
+    struct superslab *ss = superslab_of(run);
+    memset(run, 1, 5 * MIB);
+    run[200 * MIB - 1] = 1; /* one page of a SuperSlab: purged */
+    hak_free(run);
+    assert_int_equal(lru_count(), 100);
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(superslab_is_clean(&ss[i]), i >= 3);
+    assert_int_equal(committed_bytes(), before_bytes + 6 * MIB);
+    unsigned char *zeroed = hak_calloc(1, 200 * MIB);
+    assert_ptr_equal(zeroed, run);
+    for (size_t at = 0; at < 200 * MIB; at += 4096)
+        assert_int_equal(zeroed[at] | zeroed[at + 4095], 0);
+    hak_free(zeroed);
+}
+
+static void a_run_begins_where_memory_is_warm(void **state)
+{
+    (void)state;
+    char *cold = hak_malloc(20 * MIB), *warm = hak_malloc(10 * MIB), *more = hak_malloc(20 * MIB);
+    assert_ptr_equal(superslab_of(warm), superslab_of(cold) + 10);
+    assert_ptr_equal(superslab_of(more), superslab_of(cold) + 15);
+    memset(warm, 1, 6 * MIB);
+    hak_free(cold);
+    hak_free(warm);
+    hak_free(more);
+    assert_int_equal(lru_count(), 25);
+    assert_int_equal(superslab_of(cold)->run_superslabs, 25);
+    char *next = hak_malloc(30 * MIB); /* fits there, and at the row's beginning */
+    assert_ptr_equal(next, warm);
+    char *longer = hak_malloc(20 * MIB); /* only cold ones are left of it */
+    assert_ptr_equal(longer, cold);
+    hak_free(next);
+    hak_free(longer);
+}
+
+/* A slab would take one SuperSlab of what the next turn of the loop needs. */
+static void slabs_leave_a_warm_run_alone(void **state)
+{
+    (void)state;
+    char *run = hak_malloc(6 * MIB);
+    memset(run, 1, 6 * MIB);
+    hak_free(run);
+    char *small = hak_malloc(100);
+    assert_true(small < run || small >= run + 6 * MIB);
+    char *again = hak_malloc(6 * MIB);
+    assert_ptr_equal(again, run);
+    hak_free(again);
+    hak_free(small);
+}
+
+/* A small heap keeps the last large block, not the ones before it. */
+static void the_last_one_may_stay_alone(void **state)
+{
+    (void)state;
+    char *run[3];
+    void *between[3];
+    for (unsigned i = 0; i < 3; i++) {
+        run[i] = hak_malloc(64 * MIB);
+        between[i] = hak_malloc(2 * MIB);
+        memset(run[i], 1, 64 * MIB);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        hak_free(run[i]);
+    assert_int_equal(lru_count(), 32);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(superslab_of(run[i])->state, i < 2 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
+    char *larger = hak_malloc(80 * MIB); /* but not a larger one */
+    memset(larger, 1, 80 * MIB);
+    hak_free(larger);
+    assert_int_equal(superslab_of(larger)->state, SUPERSLAB_ABSENT);
+    for (unsigned i = 0; i < 3; i++)
+        hak_free(between[i]);
+}
+
+static void clean_ones_are_bounded_too(void **state)
+{
+    (void)state;
+    void *run[20], *between[20];
+    for (unsigned i = 0; i < 20; i++) {
+        run[i] = hak_malloc(200 * MIB);
+        between[i] = hak_malloc(2 * MIB);
+        assert_non_null(run[i]);
+    }
+    for (unsigned i = 0; i < 20; i++)
+        hak_free(run[i]);
+    assert_in_range(lru_count(), 1000, 1024 + 32);
+    for (unsigned i = 0; i < 20; i++)
+        hak_free(between[i]);
+}
+
+/* Where the system does not tell what is in memory, all of it may be; where it does not purge, nothing is clean. */
+static void without_an_answer_all_is_touched(void **state)
+{
+    (void)state;
+    static const unsigned refused[] = {OS_CALL_LOOK, OS_CALL_PURGE};
+    for (unsigned k = 0; k < 2; k++) {
+        char *run = hak_malloc(40 * MIB);
+        struct superslab *ss = superslab_of(run);
+        memset(run, 1, 2 * MIB);
+        os_fail_from(1, 1000, refused[k]);
+        hak_free(run);
+        os_fail_from(0, 0, 0);
+        for (unsigned i = 0; i < 20; i++)
+            assert_false(superslab_is_clean(&ss[i]));
+        unsigned char *zeroed = hak_calloc(1, 40 * MIB);
+        for (size_t at = 0; at < 40 * MIB; at += 4096)
+            assert_int_equal(zeroed[at], 0);
+        hak_free(zeroed);
+        hak_trim(HAK_TRIM_PAGES);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +330,12 @@ int main(void)
         cmocka_unit_test_setup(pinned_entries_stay, drain),
         cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
+        cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(a_run_begins_where_memory_is_warm, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(the_last_one_may_stay_alone, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(clean_ones_are_bounded_too, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(without_an_answer_all_is_touched, drain_by_time, drain_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

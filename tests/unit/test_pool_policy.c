@@ -16,6 +16,7 @@
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"

@@ -3,6 +3,7 @@
  */
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
+#include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/stats.h"

@@ -3,7 +3,7 @@
  */
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
-#include "pool/release.h"
+#include "pool/lru.h"
 #include "pool/shared_pool.h"
 #include "pool/tier.h"
 #include "look.h"

@@ -1,0 +1,29 @@
+/* lru.h - the cache of empty SuperSlabs, in rows; oldest out first.
+ */
+#ifndef HAKMEM_POOL_LRU_H
+#define HAKMEM_POOL_LRU_H
+
+#include "meta/layout.h"
+
+/* n SuperSlabs in a row, detached and empty, go to the cache; what no longer fits, oldest first, must be given back by
+ * release_evicted after unlocking. More than the cache holds go back at once that way. Pool lock. */
+void lru_push(struct superslab *ss, uint32_t n);
+
+/* n SuperSlabs in a row for a run from the cache, or one for the pool. State MAPPING; NULL when it has none. Pool lock. */
+struct superslab *lru_take(uint32_t n, size_t alignment);
+struct superslab *lru_take_for_pool(void);
+
+/* Number of SuperSlabs in the cache. Without the lock: a guess. */
+uint32_t lru_count(void);
+
+/* Gives back what has been in the cache for delay_ms and nobody refers to. Not under the lock. */
+void lru_expire(uint32_t now_ms, int64_t delay_ms);
+
+/* Gives back everything in the cache that nobody refers to. Not under the lock. */
+void lru_drain(void);
+
+/* The child of a fork found the lists in doubt: the cache forgets its entries, whose records tell what they are. Pool
+ * lock. */
+void lru_forget(void);
+
+#endif
