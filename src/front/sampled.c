@@ -133,6 +133,7 @@ void *sampled_claim(size_t size_bytes, size_t alignment)
     record->pages_bytes = pages_bytes;
     record->freed.n_frames = 0;
     stack_take(&record->allocated);
+    stack_sign(&record->allocated);
     atomic_store(&states[i], PLACE_LIVE);
     atomic_fetch_add(&sampled_figures.n_total, 1);
     atomic_fetch_add(&sampled_figures.n_live, 1);
@@ -165,6 +166,7 @@ void sampled_return(void *block, const char *call)
     atomic_fetch_sub(&sampled_figures.n_live, 1);
     atomic_fetch_sub(&sampled_figures.live_bytes, record->size_bytes);
     stack_take(&record->freed);
+    stack_sign(&record->freed);
     if (!is_padded(record->pages, block))
         report(call, "written before the block's beginning", block, record);
     if (!is_padded((char *)block + record->size_bytes, record->pages + record->pages_bytes))
@@ -230,6 +232,7 @@ void sampled_explain(const void *address, uintptr_t pc)
                     state);
     struct stack here;
     stack_take_interrupted(&here, pc);
+    stack_sign(&here);
     stack_report("touched", &here);
     if (block != NULL) {
         stack_report("allocated", &record->allocated);

@@ -52,6 +52,11 @@ void stack_take(struct stack *stack)
     stack_take_interrupted(stack, 0);
 }
 
+void stack_sign(struct stack *stack)
+{
+    stack->thread_id = os_thread_id();
+}
+
 void stack_take_interrupted(struct stack *stack, uintptr_t pc)
 {
     int saved_errno = errno;
@@ -64,7 +69,6 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     first = first == n ? 0 : first;
     while (own_frames_are_known && first < n && is_own((uintptr_t)frame[first]))
         first++;
-    stack->thread_id = os_thread_id();
     stack->n_frames = 0;
     for (; first < n && stack->n_frames < STACK_MAX_FRAMES; first++)
         stack->frame[stack->n_frames++] = frame[first];

@@ -12,7 +12,7 @@
 
 struct stack {
     uint32_t n_frames;
-    int32_t thread_id; /* the system's */
+    int32_t thread_id; /* the system's; by stack_sign */
     void *frame[STACK_MAX_FRAMES];
 };
 
@@ -25,6 +25,9 @@ void stack_take(struct stack *stack);
 
 /* The same in a signal handler: from the interrupted instruction on, if its address is not 0. */
 void stack_take_interrupted(struct stack *stack, uintptr_t pc);
+
+/* Notes which thread's stack it is: the calling one's. A system call. */
+void stack_sign(struct stack *stack);
 
 /* Lines on stderr: "hakmem:   TITLE by thread N:", and one a frame: its address, its function if that is exported, and its
  * place in its module, for addr2line. Nothing for an empty stack. Allocates nothing. */
