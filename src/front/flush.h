@@ -9,8 +9,8 @@
 /* Returns the n oldest blocks of a magazine. Between thread_enter and thread_leave, or for a thread that is gone. */
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
 
-/* Looks at every block in the thread's magazines: whether it is one, and was not freed twice. What is none is reported and taken
- * out. As above. */
+/* Looks at the youngest blocks in each of the thread's magazines: whether they are blocks, and were not freed twice. What is none is
+ * reported and taken out. As above. */
 void flush_look_for_misuse(struct thread *thread);
 
 /* Returns blocks of a class, one of any. Any thread that holds them. */
