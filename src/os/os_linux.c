@@ -272,7 +272,7 @@ size_t os_physical_bytes(void)
 
 #if defined(__x86_64__)
 /* Asked of the processor here, not by __builtin_cpu_supports: with that comes a constructor of libgcc's that executes CPUID
- * some twenty times in every process, and a virtual machine leaves to its host for each. */
+ * again and again in every process, and a virtual machine leaves to its host for each. */
 unsigned os_vector_bytes(void)
 {
     unsigned eax, ebx, ecx, edx;
