@@ -67,6 +67,10 @@ bool os_move_pages(void *from, void *to, size_t len_bytes);
  * Keeps errno. */
 size_t os_resident_bytes(const void *address, size_t len_bytes);
 
+/* Whether the process may be under a filter of system calls (seccomp), which may end it for one that its author did not think of.
+ * Keeps errno. */
+bool os_calls_are_filtered(void);
+
 /* Physical memory in bytes; 0 when unknown. */
 size_t os_physical_bytes(void);
 

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -262,6 +263,14 @@ size_t os_resident_bytes(const void *address, size_t len_bytes)
     }
     errno = saved_errno;
     return n_resident * page_bytes;
+}
+
+bool os_calls_are_filtered(void)
+{
+    int saved_errno = errno;
+    bool none = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0;
+    errno = saved_errno;
+    return !none;
 }
 
 size_t os_physical_bytes(void)

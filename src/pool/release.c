@@ -122,9 +122,18 @@ static bool is_touched(const struct superslab *ss)
     return os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) >= SUPERSLAB_BYTES / 16;
 }
 
+/* mincore is not among the calls of systemd's @system-service, say. Who switches the helper off may have a filter that allows even
+ * less than to ask for it. */
+static bool may_ask(uint32_t n)
+{
+    return n <= UNTOUCHED_MAX_SUPERSLABS && config.background && !os_calls_are_filtered();
+}
+
 void release_untouched(struct superslab *ss, uint32_t n)
 {
-    for (uint32_t i = 0, end; i < n && n <= UNTOUCHED_MAX_SUPERSLABS; i = end + 1) {
+    if (!may_ask(n))
+        return;
+    for (uint32_t i = 0, end; i < n; i = end + 1) {
         for (end = i; end < n && !is_touched(ss + end);)
             end++;
         /* Purged even if nothing is in memory: what has been swapped out is not, and does not read as zero. */

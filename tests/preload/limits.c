@@ -333,6 +333,50 @@ static void with_refused_calls(size_t which)
     end_course(when);
 }
 
+/* A filter of a service that does not know what its malloc calls: what is not needed ends the process. */
+static int kill_for_calls(void)
+{
+    static const unsigned numbers[] = {SYS_mincore, SYS_move_pages};
+    struct sock_filter program[16];
+    unsigned short n = 0;
+    program[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (unsigned i = 0; i < CHECK_COUNT(numbers); i++) {
+        program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[i], 0, 1);
+        program[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    }
+    program[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog filter = {n, program};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static void use_large_blocks_in_part(void)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        char *block = malloc((5 + i) * CHECK_MIB);
+        CHECK_THAT(block != NULL, "no block of %u MiB", 5 + i);
+        memset(block, (int)i, 3 * CHECK_MIB);
+        free(block);
+    }
+}
+
+static void with_calls_that_kill(size_t unused)
+{
+    (void)unused;
+    use_large_blocks_in_part(); /* What was found before says nothing of later. */
+    if (!kill_for_calls()) {
+        check_say("this system has no seccomp filters: calls that kill are not tested");
+        return;
+    }
+    use_large_blocks_in_part();
+    run_course(8, 20000, 24, "where unexpected calls kill");
+    end_course("where unexpected calls kill");
+}
+
+static void test_calls_that_kill(void)
+{
+    run_child(with_calls_that_kill, 0, "the process where unexpected calls kill");
+}
+
 static void test_refused_calls(void)
 {
     static const size_t masks[] = {REFUSE_MMAP,
@@ -362,6 +406,7 @@ int main(int argc, char **argv)
     run_child(without_mappings, 0, "the process without mappings, cold");
 #if defined(THIS_ARCHITECTURE)
     test_refused_calls();
+    test_calls_that_kill();
 #endif
     return check_status();
 }
