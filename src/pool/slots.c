@@ -282,7 +282,35 @@ void pool_take_slots_out(struct superslab *ss, uint32_t mask)
     pool_relink_superslab(ss);
 }
 
-/* A place for n slots: what would be left over of the gap, and how many of the slots have pages already. */
+/* A slot of a SuperSlab that has one: without a free neighbour if there is such a one, so that rows stay whole; and with pages. */
+static unsigned find_slot(const struct superslab *ss, bool last)
+{
+    uint32_t slots = ss->unused_slots | ss->empty_slots, alone = slots & ~(slots << 1) & ~(slots >> 1);
+    if (alone != 0)
+        slots = alone;
+    if ((slots & ss->empty_slots) != 0)
+        slots &= ss->empty_slots;
+    return last ? SUPERSLAB_SLABS - 1 - (unsigned)__builtin_clz(slots) : (unsigned)__builtin_ctz(slots);
+}
+
+/* NULL: no SuperSlab has a slot. */
+static struct superslab *fullest(void)
+{
+    uint64_t buckets = pool.bucket_bits & ~(uint64_t)1;
+    return buckets == 0 ? NULL : pool.bucket[__builtin_ctzll(buckets)];
+}
+
+bool pool_take_slot(bool last, struct superslab **ss, unsigned *slot)
+{
+    *ss = fullest();
+    if (*ss == NULL)
+        return false;
+    *slot = find_slot(*ss, last);
+    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
+    return true;
+}
+
+/* A place for a row of slots: what would be left over of the gap, and how many of the slots have pages already. */
 struct fit {
     struct superslab *ss; /* NULL: there is none */
     unsigned slot, left, n_empty;
@@ -304,19 +332,18 @@ static void fit_into(struct superslab *ss, unsigned n, unsigned align, struct fi
     }
 }
 
-/* A slab's slot is of the fullest SuperSlab, in the smallest gap there, so that long rows stay whole. A row for a span is the
- * smallest gap of some SuperSlabs whose longest is the shortest that will do; of equal ones that with the most pages.
+/* The smallest gap of some SuperSlabs whose longest is the shortest that will do; of equal ones that with the most pages.
  * (bench_workloads stress, blocks of 8 bytes to 1 MiB: 0.90 of the memory that it took with the first row of the fullest
  * SuperSlab, and no more page faults.) */
-static struct fit find_place(unsigned n, unsigned align_slots)
+static struct fit find_row(unsigned n, unsigned align_slots)
 {
     struct fit best = {0};
-    unsigned most = n == 1 ? 1 : align_slots == 1 ? ROW_LOOKS : SCAN_LIMIT;
-    uint64_t lists = (n == 1 ? pool.bucket_bits : pool.row_bits) & (UINT64_MAX << n);
+    unsigned most = align_slots == 1 ? ROW_LOOKS : SCAN_LIMIT;
+    uint64_t lists = pool.row_bits & (UINT64_MAX << n);
     for (; lists != 0 && best.ss == NULL; lists &= lists - 1) {
-        unsigned k = (unsigned)__builtin_ctzll(lists), n_looks = 0;
-        struct superslab *ss = n == 1 ? pool.bucket[k] : pool.row[k];
-        for (; ss != NULL && n_looks < most; ss = n == 1 ? ss->next : ss->row_next, n_looks++)
+        unsigned n_looks = 0;
+        struct superslab *ss = pool.row[__builtin_ctzll(lists)];
+        for (; ss != NULL && n_looks < most; ss = ss->row_next, n_looks++)
             fit_into(ss, n, align_slots, &best);
     }
     return best;
@@ -324,7 +351,7 @@ static struct fit find_place(unsigned n, unsigned align_slots)
 
 bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
 {
-    struct fit found = find_place(n, align_slots);
+    struct fit found = find_row(n, align_slots);
     if (found.ss == NULL)
         return false;
     pool_take_slots_out(found.ss, pool_slot_mask(found.slot, n));
@@ -344,19 +371,14 @@ static bool is_apart(const struct superslab *ss)
 
 enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot)
 {
-    struct fit found = {0};
-    if (is_apart(apart))
-        fit_into(apart, 1, 1, &found);
-    else
-        found = find_place(1, 1);
-    if (found.ss == NULL)
+    *ss = is_apart(apart) ? apart : fullest();
+    if (*ss == NULL)
         return APART_NONE;
-    if (!is_apart(found.ss))
+    if (!is_apart(*ss))
         return APART_HUGE;
-    apart = found.ss;
-    pool_take_slots_out(found.ss, pool_slot_mask(found.slot, 1));
-    *ss = found.ss;
-    *slot = found.slot;
+    apart = *ss;
+    *slot = find_slot(*ss, false);
+    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
     return APART_TAKEN;
 }
 

@@ -3,7 +3,8 @@
  * Stands for
  *   src/pool/slots.c: pool_add_superslab pool_detach_superslab pool_link_superslab unlink_superslab
  *     pool_evaluate_tier
- *   src/pool/slots.c: pool_reopen_superslab pool_reopen pool_take_slots pool_take_slots_out pool_put_slots
+ *   src/pool/slots.c: pool_reopen_superslab pool_reopen pool_take_slot pool_take_slots pool_take_slots_out
+ *     pool_put_slots
  *   src/pool/shared_pool.c: shared_pool_acquire_slab acquire_from_new open_slot let_wait shared_pool_retire
  *     check_release
  *   src/pool/shared_pool.c: shared_pool_release_slab shared_pool_pin shared_pool_unpin

@@ -525,6 +525,40 @@ static void an_emptied_slot_serves_another_class(void **state)
     give_blocks(keeper, 0);
 }
 
+/* Which of several slots serves: one without free neighbours before one that has pages, and that before any; from the end for a
+ * class whose bit maps lie apart, else from the beginning. */
+static void a_slab_leaves_rows_whole(void **state)
+{
+    (void)state;
+    unsigned a = class_of(4096), b = class_of(64);
+    for (unsigned i = 0; i < 8; i++)
+        slabs[i] = acquire_full(a);
+    struct slab *small[2] = {acquire(b), acquire(class_of(112))};
+    assert_int_equal(slot_of(slabs[0]), 0);
+    assert_int_equal(slot_of(slabs[7]), 7);
+    assert_int_equal(slot_of(small[0]), SUPERSLAB_SLABS - 1);
+    assert_int_equal(slot_of(small[1]), SUPERSLAB_SLABS - 2);
+    give_blocks(slabs[1], 0); /* alone */
+    give_blocks(slabs[3], 0); /* a row of two */
+    give_blocks(slabs[4], 0);
+    shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+    give_blocks(slabs[6], 0); /* alone, with pages */
+    struct slab *taken[4] = {acquire(b), acquire(a), acquire(b), acquire(a)};
+    assert_int_equal(slot_of(taken[0]), 6);
+    assert_int_equal(slot_of(taken[1]), 1);
+    assert_int_equal(slot_of(taken[2]),
+                     SUPERSLAB_SLABS - 3); /* nobody is alone: the row of two is no better than the long one */
+    assert_int_equal(slot_of(taken[3]), 3);
+    assert_null(pool_check());
+    for (unsigned i = 0; i < 4; i++)
+        shared_pool_disown_slab(taken[i]);
+    shared_pool_disown_slab(small[0]);
+    shared_pool_disown_slab(small[1]);
+    static const unsigned rest[] = {0, 2, 5, 7};
+    for (unsigned i = 0; i < 4; i++)
+        give_blocks(slabs[rest[i]], 0);
+}
+
 /* An EMPTY slot, whose pages are there, comes before an UNUSED one that lies lower. */
 static void a_slot_with_pages_comes_first(void **state)
 {
@@ -638,7 +672,7 @@ static void only_retiring_slabs_are_released(void **state)
                 {emptied, SLAB_EMPTY},
                 {&ss->arena->slabs[arena_slab_index(ss->arena, span)], SLAB_SPAN_HEAD},
                 {&ss->arena->slabs[arena_slab_index(ss->arena, span) + 1], SLAB_SPAN_BODY},
-                {superslab_slab(ss, 31), SLAB_UNUSED}};
+                {superslab_slab(ss, SUPERSLAB_SLABS / 2), SLAB_UNUSED}};
     struct hak_stats before = read_stats();
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_ptr_equal(rows[i].slab->superslab == NULL ? ss : rows[i].slab->superslab, ss);
@@ -1110,6 +1144,7 @@ int main(void)
         EMPTY_AFTERWARDS(a_thread_leaves_its_draining_slab),
         EMPTY_AFTERWARDS(the_fullest_superslab_comes_first),
         EMPTY_AFTERWARDS(an_emptied_slot_serves_another_class),
+        EMPTY_AFTERWARDS(a_slab_leaves_rows_whole),
         EMPTY_AFTERWARDS(a_slot_with_pages_comes_first),
         EMPTY_AFTERWARDS(empty_slots_are_purged_beyond_the_limit),
         EMPTY_AFTERWARDS(bad_arguments_are_refused),
