@@ -23,8 +23,8 @@ void release_evicted(void);
 void release_forget(void);
 
 /* Asks the system which of n SuperSlabs in a row, detached and empty, are in memory at all, and purges those that hardly are: they
- * are clean afterwards. It asks nothing of more than a GiB, under a filter of system calls, or with HAKMEM_BACKGROUND=off. Not under
- * the lock. */
+ * are clean afterwards. It asks nothing of more than a GiB, under a filter of system calls, with HAKMEM_BACKGROUND=off, or where
+ * only a trim may give back (HAKMEM_PURGE_DELAY_MS=-1). Not under the lock. */
 void release_untouched(struct superslab *ss, uint32_t n);
 
 /* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on

@@ -297,6 +297,17 @@ static void clean_ones_are_bounded_too(void **state)
         hak_free(between[i]);
 }
 
+static void where_only_a_trim_gives_back_nothing_is_purged(void **state)
+{
+    (void)state;
+    config.purge_delay_ms = -1;
+    char *run = hak_malloc(40 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run); /* nobody has touched it */
+    for (unsigned i = 0; i < 20; i++)
+        assert_false(superslab_is_clean(&ss[i]));
+}
+
 /* Where the system does not tell what is in memory, all of it may be; where it does not purge, nothing is clean. */
 static void without_an_answer_all_is_touched(void **state)
 {
@@ -335,6 +346,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_last_one_may_stay_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(clean_ones_are_bounded_too, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(where_only_a_trim_gives_back_nothing_is_purged, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(without_an_answer_all_is_touched, drain_by_time, drain_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
