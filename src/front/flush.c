@@ -170,6 +170,13 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     uint32_t count = magazine_count(magazine);
     if (n == 0)
         return;
+    thread->flushes++;
+    if (n == count) { /* Nobody pushes until we are done, so they can lie where they are. */
+        magazine->top = magazine->base;
+        atomic_signal_fence(memory_order_acq_rel);
+        flush_blocks(magazine->base, n, class_id);
+        return;
+    }
     memcpy(out, magazine->base, n * sizeof(void *));
     /* Out of the magazine before into the slab. The younger half moves down in two steps that never show a block twice
      * to a fork: top goes to the bottom first. */
@@ -179,7 +186,6 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     atomic_signal_fence(memory_order_acq_rel);
     magazine->top = magazine->base + (count - n);
     flush_blocks(out, n, class_id);
-    thread->flushes++;
 }
 
 void flush_block(void *block)

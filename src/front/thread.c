@@ -63,8 +63,9 @@ static void flush_all(struct thread *thread)
         if (magazine->base != NULL) {
             flush_oldest(thread, c, magazine_count(magazine));
             magazine->base = magazine->top = magazine->limit = NULL;
+            magazine->misses = 0;
         }
-        if (c < CLASS_FIRST + N_TINY_CLASSES)
+        if (c < CLASS_FIRST + N_TINY_CLASSES && thread->open_word[c].len_bytes != 0)
             flush_open_word(&thread->open_word[c], c);
     }
     span_cache_empty(thread);
@@ -117,6 +118,8 @@ static struct thread *claim_record(void)
         end_keeping(thread);
     } else if ((thread = metapool_claim()) != NULL) {
         sampler_dissolve(thread);
+        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+            thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
         thread->next = atomic_load_explicit(&thread_list, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&thread_list, thread, memory_order_release);
     }
@@ -181,7 +184,7 @@ static bool keep_slabs(struct thread *thread)
     size_t kept_bytes = 1;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)
-            kept_bytes += slab_dirty_bytes(thread->current[c]);
+            kept_bytes += slab_reach_bytes(thread->current[c]);
     atomic_store_explicit(&thread->kept_bytes, kept_bytes, memory_order_relaxed); /* as above */
     background_note_cached((int64_t)kept_bytes);
     return true;
@@ -354,8 +357,6 @@ static struct thread *create(void)
         return NULL;
     }
     tls_created = thread;
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)
         pthread_setspecific(exit_key,
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */

@@ -89,7 +89,8 @@ static unsigned end_of_claim(const struct slab *slab, unsigned end)
     if ((dirty & (dirty + 1)) != 0)
         return SLAB_RECYCLED;
     const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
-    return class_block_index(class, count_bits(dirty) * slab_page_bytes()); /* blocks that end there */
+    unsigned n_pages = (unsigned)__builtin_ctz(dirty + 1); /* the lowest are set, and no others */
+    return class_block_index(class, n_pages * slab_page_bytes()); /* blocks that end there */
 }
 
 /* The blocks of a word all of whose pages were handed out, where there are holes. Owner. */

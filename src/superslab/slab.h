@@ -123,6 +123,13 @@ static inline bool slab_is_all_dirty(const struct slab *slab)
 /* How much of the slab's memory may be in memory: pages that were handed out and not given back since. */
 size_t slab_dirty_bytes(const struct slab *slab);
 
+/* At most as much, by the last of these pages: without counting them. */
+static inline size_t slab_reach_bytes(const struct slab *slab)
+{
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: as above */
+    return dirty == 0 ? 0 : (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
+}
+
 /* How much of the slab's memory holds no block in use, but for pages that were given back already. A guess; any thread. */
 size_t slab_free_bytes_in_memory(const struct slab *slab, slab_ctl ctl);
 
