@@ -23,6 +23,7 @@
 #include "front/straight.h"
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -365,9 +366,20 @@ static NOINLINE void return_slow(void *block, const char *call)
         front_return_block(block, call);
 }
 
-void front_return_slow(void *block, const char *call)
+static void return_any(void *block, const char *call)
 {
     STRAIGHT(free, return_slow(block, call), block);
+}
+
+void front_return_slow(void *block, const char *call, const void *caller)
+{
+    if (likely(!os_is_linker(caller))) {
+        return_any(block, call);
+        return;
+    }
+    background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
+    return_any(block, call);
+    background_hold(false);
 }
 
 /* What the caller says of a large block: these come here anyway. */
@@ -387,6 +399,6 @@ void front_return_as(void *block, const struct release *release)
         STRAIGHT(delete, harden_return(block, release), block, release);
     } else {
         check_release(block, release);
-        front_return_slow(block, release->call);
+        return_any(block, release->call);
     }
 }

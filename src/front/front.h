@@ -36,9 +36,9 @@ NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum blo
 /* A block above 32 KiB. *zeroed tells whether every byte is known to be zero. NULL with errno ENOMEM. */
 void *front_claim_large(size_t size_bytes, bool *zeroed);
 
-/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. Keeps
- * errno. */
-NOINLINE void front_return_slow(void *block, const char *call);
+/* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. caller: where free
+ * returns to. Keeps errno. */
+NOINLINE void front_return_slow(void *block, const char *call, const void *caller);
 
 /* The same when more is known than the address. */
 NOINLINE void front_return_as(void *block, const struct release *release);

@@ -46,7 +46,7 @@ static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
 static ALWAYS_INLINE void hit_free(void *block)
 {
     if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
-        front_return_slow(block, "free");
+        front_return_slow(block, "free", __builtin_return_address(0));
 }
 
 /* The same by a caller that says more: what it says is looked at behind the door alone. */

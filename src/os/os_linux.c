@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -102,10 +103,27 @@ size_t os_page_bytes_known = 4096;
 
 static int32_t process_id; /* getpid() is a system call */
 
+uintptr_t os_linker_begin, os_linker_bytes;
+
+static void find_linker(void)
+{
+    uintptr_t begin = (uintptr_t)getauxval(AT_BASE), end = 0;
+    const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)begin; /* NOLINT: an address given by the system */
+    if (begin == 0)
+        return;
+    const ElfW(Phdr) *segment = (const ElfW(Phdr) *)(begin + header->e_phoff); /* NOLINT: likewise */
+    for (unsigned i = 0; i < header->e_phnum; i++)
+        if (segment[i].p_type == PT_LOAD)
+            end = max_size(end, segment[i].p_vaddr + segment[i].p_memsz);
+    os_linker_begin = begin;
+    os_linker_bytes = end;
+}
+
 void os_start(void)
 {
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
     process_id = getpid();
+    find_linker();
 }
 
 void os_fork_child(void)

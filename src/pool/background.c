@@ -6,6 +6,7 @@
  *   none ---enough is idle---> running ---nothing is idle---> none
  * The thread appears only when more than BACKGROUND_MIN_BYTES are idle, so small programs never see it, and ends when it
  * finds nothing idle. It is detached, blocks all signals, and does not keep the process from exiting.
+ * libc frees what belonged to the stacks of threads with the lock held that pthread_create takes: that must not start it (hold).
  * Why not at every start: a program that has one thread stays a program with one thread as long as it can.
  */
 #include "pool/background.h"
@@ -30,6 +31,8 @@ static _Atomic size_t cached_bytes; /* in caches of threads */
 static size_t (*caches_tick)(void);
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
+
+static __thread bool held __attribute__((tls_model("initial-exec")));
 
 static uint32_t tick_ms(void)
 {
@@ -106,12 +109,17 @@ void background_wake(void)
         tick_by_caller(now_ms);
         return;
     }
-    if (little_is_idle() || !atomic_compare_exchange_strong(&running, &no, 1))
+    if (held || little_is_idle() || !atomic_compare_exchange_strong(&running, &no, 1))
         return;
     if (!os_start_thread(run)) {
         atomic_store(&refused_ms, now_ms | 1);
         atomic_store(&running, 0);
     }
+}
+
+void background_hold(bool on)
+{
+    held = on;
 }
 
 void background_note_cached(int64_t change_bytes)

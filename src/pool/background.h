@@ -9,6 +9,10 @@
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);
 
+/* While on, nothing that the calling thread does starts the thread: libc may hold a lock that it takes to start one. What is to do
+ * then is left to whoever wakes it next. */
+void background_hold(bool on);
+
 /* What threads keep in their caches, in bytes, has changed by so much. Wakes the thread when it is a lot. */
 void background_note_cached(int64_t change_bytes);
 
