@@ -118,8 +118,6 @@ static struct thread *claim_record(void)
         end_keeping(thread);
     } else if ((thread = metapool_claim()) != NULL) {
         sampler_dissolve(thread);
-        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-            thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
         thread->next = atomic_load_explicit(&thread_list, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&thread_list, thread, memory_order_release);
     }
@@ -357,6 +355,8 @@ static struct thread *create(void)
         return NULL;
     }
     tls_created = thread;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
+        thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)
         pthread_setspecific(exit_key,
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */
