@@ -22,6 +22,8 @@
 /* At the hard line a request asks for one where blocks came back to slabs since the last one; and now and then, because of
  * those that came to caches alone. */
 #define RELIEF_INTERVAL_MS 10
+/* Before a request is refused, the control group's limit is read again, if it was not in that time. */
+#define FOLLOW_INTERVAL_MS 1000
 
 _Atomic uint32_t pressure_soft_news;
 
@@ -142,6 +144,19 @@ static void start_anew(void)
     budget_close_reserve();
 }
 
+/* The hard line is reached: perhaps the control group's limit, of which it is a part, has been raised. In the calling thread, for
+ * which a file open for a moment is less of a surprise than a refusal; but not under a filter of system calls. */
+static void follow_group(size_t need_bytes)
+{
+    static _Atomic uint32_t looked_ms;
+    if (likely(budget_has_room(need_bytes, false)) || !budget_is_by_group())
+        return;
+    uint32_t now_ms = os_now_ms(), before_ms = atomic_load(&looked_ms);
+    if (now_ms - before_ms >= FOLLOW_INTERVAL_MS && atomic_compare_exchange_strong(&looked_ms, &before_ms, now_ms) &&
+        !os_calls_are_filtered() && budget_follow(""))
+        atomic_store(&relief.next_bytes, 0);
+}
+
 /* Does what is due before need_bytes more are committed. Returns whether they stay below the soft line. */
 static bool prepare(struct thread *thread, size_t need_bytes)
 {
@@ -152,7 +167,8 @@ static bool prepare(struct thread *thread, size_t need_bytes)
         return true;
     give_up_cache(thread);
     relieve(thread, need_bytes);
-    if (budget_used_bytes() + need_bytes <= soft_bytes)
+    follow_group(need_bytes);
+    if (budget_used_bytes() + need_bytes <= atomic_load(&budget.soft_bytes))
         return true;
     if (atomic_load(&relief.above_soft) == 0 && atomic_exchange(&relief.above_soft, 1) == 0)
         atomic_store(&pressure_soft_news, 1);
@@ -240,5 +256,6 @@ void pressure_fork_child(bool interrupted)
         atomic_store(&budget.promised_bytes, 0); /* those of threads that are gone */
     if (lock_owner(&lock) != (uintptr_t)&lock_self)
         lock_reset(&lock);
+    budget_fork_child();
     atomic_store(&told.running, 0);
 }

@@ -51,9 +51,10 @@ static uint64_t given_back(void)
            stats_read(&stats_counters.superslabs_evicted_total) + stats_read(&stats_counters.caches_emptied);
 }
 
-/* When the system is short of memory, what is idle does not wait. */
+/* The control group's limit may have been changed. When the system is short of memory, what is idle does not wait. */
 static void look_at_system(void)
 {
+    budget_follow("");
     uint32_t is_short = os_memory_pressure("") > PRESSURE_MAX;
     atomic_store_explicit(&budget.system_short, is_short, memory_order_relaxed); /* relaxed: a hint */
     if (is_short) {

@@ -1,12 +1,14 @@
 /* budget.c - see budget.h.
  * Owns     budget.     Called by  front/, pool/, api/budget.c     Calls  os/cgroup.h
- * Threads  any, no lock: the lines are numbers, and what is counted against them is counted by single additions.
+ * Threads  any. The lines are numbers, and what is counted against them is counted by single additions; a lock only keeps those
+ *          apart who move the lines.
  * I1  A claim looks first and commits afterwards. Claims of large blocks promise what they will commit, so together they
  *     pass no line; one of blocks to 32 KiB commits a slab at most, so that each thread passes it by less than that.
  */
 #include "service/budget.h"
 
 #include "os/cgroup.h"
+#include "os/lock.h"
 #include "os/os.h"
 
 #define AUTO_PERCENT 90 /* of the control group's limit: the rest is for what is not the heap */
@@ -16,7 +18,13 @@
 
 struct budget budget = {.soft_bytes = SIZE_MAX, .hard_bytes = SIZE_MAX};
 
-bool budget_set(size_t soft_bytes, size_t hard_bytes)
+_Atomic uint32_t budget_by_group;
+
+static struct lock lock;
+static __thread uint64_t lock_self; /* its address names this thread to the lock */
+
+/* Lock held. */
+static bool move_lines(size_t soft_bytes, size_t hard_bytes)
 {
     if (hard_bytes == 0 && soft_bytes == 0) {
         soft_bytes = hard_bytes = SIZE_MAX;
@@ -32,19 +40,54 @@ bool budget_set(size_t soft_bytes, size_t hard_bytes)
     return true;
 }
 
+bool budget_set(size_t soft_bytes, size_t hard_bytes)
+{
+    bool locked = lock_take(&lock, (uintptr_t)&lock_self) != LOCK_SELF; /* else by a signal handler that interrupted us */
+    bool moved = move_lines(soft_bytes, hard_bytes);
+    if (moved)
+        atomic_store(&budget_by_group, 0);
+    if (locked)
+        lock_drop(&lock);
+    return moved;
+}
+
+/* The hard line that a percentage or `auto` means now; 0: none. */
+static size_t hard_bytes_by_system(const char *root)
+{
+    size_t limit_bytes = os_cgroup_limit_bytes(root), physical_bytes = os_physical_bytes();
+    bool limited = limit_bytes < physical_bytes || (limit_bytes != SIZE_MAX && physical_bytes == 0);
+    size_t of_bytes = limited ? limit_bytes : config.budget_auto ? 0 : physical_bytes;
+    size_t hard_bytes = of_bytes / 100 * (config.budget_auto ? AUTO_PERCENT : config.budget_percent);
+    return hard_bytes == 0 ? 0 : max_size(hard_bytes, BUDGET_MIN_BYTES);
+}
+
 void budget_start(const char *root)
 {
-    size_t hard_bytes = config.budget_hard_bytes;
     if (config.budget_percent != 0 || config.budget_auto) {
-        size_t limit_bytes = os_cgroup_limit_bytes(root), physical_bytes = os_physical_bytes();
-        bool limited = limit_bytes < physical_bytes || (limit_bytes != SIZE_MAX && physical_bytes == 0);
-        size_t of_bytes = limited ? limit_bytes : config.budget_auto ? 0 : physical_bytes;
-        hard_bytes = of_bytes / 100 * (config.budget_auto ? AUTO_PERCENT : config.budget_percent);
-        if (hard_bytes != 0)
-            hard_bytes = max_size(hard_bytes, BUDGET_MIN_BYTES);
+        atomic_store(&budget_by_group, 1);
+        budget_follow(root);
+    } else if (config.budget_hard_bytes != 0) {
+        budget_set(config.budget_soft_bytes, config.budget_hard_bytes); /* config.c has looked at both */
     }
-    if (hard_bytes != 0)
-        budget_set(config.budget_soft_bytes, hard_bytes); /* config.c has looked at both */
+}
+
+bool budget_follow(const char *root)
+{
+    if (likely(!budget_is_by_group()))
+        return false;
+    size_t hard_bytes = hard_bytes_by_system(root);
+    if (lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+        return false;
+    bool changed = budget_is_by_group() && atomic_load(&budget.hard_bytes) != (hard_bytes == 0 ? SIZE_MAX : hard_bytes) &&
+                   move_lines(config.budget_soft_bytes, hard_bytes);
+    lock_drop(&lock);
+    return changed;
+}
+
+void budget_fork_child(void)
+{
+    if (lock_owner(&lock) != (uintptr_t)&lock_self)
+        lock_reset(&lock);
 }
 
 /* What is kept back of the budget until a request was refused. */

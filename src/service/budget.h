@@ -41,6 +41,19 @@ bool budget_set(size_t soft_bytes, size_t hard_bytes);
 /* The budget that HAKMEM_BUDGET asks for. `root` as in os/cgroup.h. */
 void budget_start(const char *root);
 
+/* Whether the lines are a part of the control group's limit, by HAKMEM_BUDGET; not once budget_set has moved them. */
+extern _Atomic uint32_t budget_by_group __attribute__((visibility("hidden")));
+static inline bool budget_is_by_group(void)
+{
+    return atomic_load_explicit(&budget_by_group, memory_order_relaxed) != 0; /* relaxed: followed now or next time */
+}
+
+/* Moves the lines if they are and the limit has changed since it was read; whether they have moved. Opens and closes files. */
+bool budget_follow(const char *root);
+
+/* In the child of a fork: a thread that it does not have may have been moving the lines. */
+void budget_fork_child(void);
+
 /* What counts against the lines. */
 static inline size_t budget_used_bytes(void)
 {

@@ -100,17 +100,20 @@ for value in 0 1M 80% 100% auto 1G 512M:1G; do
     assert_same /dev/null err
 done
 
-# A control group with a limit of 64 MiB, without swap. Sets $group; fails where none can be made.
+# A control group with a limit of 64 MiB, without swap. Sets $group, and $limits, the files to write to when it is raised;
+# fails where none can be made.
 make_group() {
     local name=hakmem-test.$$
     if mkdir "/sys/fs/cgroup/memory/$name" 2> /dev/null; then
         group=/sys/fs/cgroup/memory/$name
+        limits=("$group/memory.memsw.limit_in_bytes" "$group/memory.limit_in_bytes")
         echo 64M > "$group/memory.limit_in_bytes" || return 1
         echo 64M > "$group/memory.memsw.limit_in_bytes" 2> /dev/null || true
         return 0
     fi
     if grep -qw memory /sys/fs/cgroup/cgroup.subtree_control 2> /dev/null && mkdir "/sys/fs/cgroup/$name" 2> /dev/null; then
         group=/sys/fs/cgroup/$name
+        limits=("$group/memory.max")
         echo 64M > "$group/memory.max" || return 1
         echo 0 > "$group/memory.swap.max" 2> /dev/null || true
         return 0
@@ -141,3 +144,37 @@ for budget in 80% auto 56M; do
     [[ $(stat_of peak_committed_bytes stats.json) -le $(($(stat_of budget_hard_bytes stats.json) + 2097152)) ]] ||
         fail "more than the budget and a SuperSlab was committed"
 done
+
+# Claims and fills blocks of 1 MiB; where one is refused it says so, and tries again, for 20 seconds.
+cat > patient.c << 'EOF'
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+    for (int i = 0, tries = 0; i < 100; ) {
+        char *block = malloc(1 << 20);
+        if (block != NULL) { memset(block, 1, 1 << 20); i++; continue; }
+        if (tries == 0) { printf("%d\n", i); fflush(stdout); }
+        if (++tries == 200) return 1;
+        usleep(100000);
+    }
+    puts("all");
+    return 0;
+}
+EOF
+gcc -O1 -o patient patient.c
+step "a limit that is raised while the program runs"
+in_group env LD_PRELOAD="$HAKMEM_LIB" HAKMEM_BUDGET=auto ./patient > patient.out 2> err &
+patient=$!
+for ((i = 0; i < 100; i++)); do
+    [[ ! -s patient.out ]] || break
+    sleep 0.1
+done
+between 40 58 patient.out
+for limit in "${limits[@]}"; do
+    echo 200M > "$limit" 2> /dev/null || true
+done
+wait $patient || fail "status $? after the limit was raised: $(cat patient.out err)"
+[[ $(tail -n 1 patient.out) == all ]] || fail "not all blocks were had: $(cat patient.out)"

@@ -509,6 +509,46 @@ static void budget_by_the_group_s_limit(void **state)
     config = before;
 }
 
+static void limit_that_changes(void **state)
+{
+    (void)state;
+    struct config before = config;
+    size_t soft, hard;
+    put("/proc/self/cgroup", "0::/g\n");
+    put("/sys/fs/cgroup/g/memory.max", "104857600\n");
+    config.budget_auto = true;
+    budget_start(root);
+    assert_false(budget_follow(root)); /* nothing has changed */
+    put("/sys/fs/cgroup/g/memory.max", "209715200\n");
+    assert_true(budget_follow(root));
+    hak_budget_get(&soft, &hard);
+    assert_int_equal(hard, 180 * MIB);
+    assert_int_equal(soft, hard - hard / 8);
+    put("/sys/fs/cgroup/g/memory.max", "52428800\n");
+    assert_true(budget_follow(root));
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, 45 * MIB);
+    put("/sys/fs/cgroup/g/memory.max", "max\n");
+    assert_true(budget_follow(root));
+    assert_false(budget_is_set());
+    assert_false(budget_follow(root));
+    put("/sys/fs/cgroup/g/memory.max", "104857600\n"); /* a limit where there was none */
+    assert_true(budget_follow(root));
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, 90 * MIB);
+
+    assert_int_equal(hak_budget_set(2 * MIB, MIB), -1); /* refused: the group still counts */
+    put("/sys/fs/cgroup/g/memory.max", "209715200\n");
+    assert_true(budget_follow(root));
+    assert_int_equal(hak_budget_set(0, 64 * MIB), 0); /* what the program says stands */
+    put("/sys/fs/cgroup/g/memory.max", "52428800\n");
+    assert_false(budget_follow(root));
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, 64 * MIB);
+    assert_int_equal(hak_budget_set(0, 0), 0);
+    config = before;
+}
+
 static void pressure_of_the_system(void **state)
 {
     (void)state;
@@ -558,6 +598,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),
         cmocka_unit_test_setup_teardown(budget_by_the_group_s_limit, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(limit_that_changes, make_root, remove_root),
         cmocka_unit_test_setup_teardown(pressure_of_the_system, make_root, remove_root),
     };
     return cmocka_run_group_tests(tests, end_background, clear_lines);
