@@ -167,7 +167,7 @@ void flush_blocks(void *const *block, unsigned n, unsigned class_id)
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
-    void *out[2 * REFILL_MAX];
+    void *out[REFILL_MAX];
     uint32_t count = magazine_count(magazine);
     if (n == 0)
         return;

@@ -72,7 +72,8 @@ size_t os_resident_bytes(const void *address, size_t len_bytes);
 bool os_calls_are_filtered(void);
 
 /* Whether an address lies in the dynamic linker. Not known in a program that is linked statically: then none does. */
-extern uintptr_t os_linker_begin, os_linker_bytes __attribute__((visibility("hidden")));
+extern uintptr_t os_linker_begin __attribute__((visibility("hidden")));
+extern uintptr_t os_linker_bytes __attribute__((visibility("hidden")));
 static inline bool os_is_linker(const void *address)
 {
     return (uintptr_t)address - os_linker_begin < os_linker_bytes;

@@ -236,14 +236,13 @@ static uint32_t best_for_pool(const struct superslab *ss, uint32_t *n_warm)
     return clean;
 }
 
-/* alignment 0: for the pool. Of all rows the one with the most warm ones; of equal ones the shortest, as long ones are for long blocks;
- * of these the youngest. */
-static struct superslab *take(uint32_t n, size_t alignment)
+/* Of all rows the one with the most warm ones; of equal ones the shortest, as long ones are for long blocks; of these the youngest. */
+static struct superslab *take(uint32_t n, size_t alignment, bool for_pool)
 {
     struct superslab *best = NULL;
     uint32_t best_first = 0, best_warm = 0;
     for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
-        uint32_t warm, first = alignment == 0 ? best_for_pool(ss, &warm) : best_in_row(ss, n, alignment, &warm);
+        uint32_t warm, first = for_pool ? best_for_pool(ss, &warm) : best_in_row(ss, n, alignment, &warm);
         if (first != ss->run_superslabs &&
             (best == NULL || warm > best_warm || (warm == best_warm && ss->run_superslabs < best->run_superslabs)) &&
             !any_pinned(ss, ss->run_superslabs)) {
@@ -262,12 +261,12 @@ static struct superslab *take(uint32_t n, size_t alignment)
 
 struct superslab *lru_take(uint32_t n, size_t alignment)
 {
-    return take(n, alignment);
+    return take(n, alignment, false);
 }
 
 struct superslab *lru_take_for_pool(void)
 {
-    return take(1, 0);
+    return take(1, SUPERSLAB_BYTES, true);
 }
 
 uint32_t lru_count(void)
