@@ -860,8 +860,8 @@ static void judge_span_cache(struct court *court, size_t number)
     const struct span_cache *cache = &record->span_cache;
     uint64_t n_slots = 0, held_bytes = 0;
     for (unsigned i = 0; i < cache->n_places && i < SPAN_CACHE_PLACES; i++) {
-        n_slots += count_bits(cache->places[i].mask);
-        held_bytes += judge_held_slots(court, number, &cache->places[i]);
+        n_slots += count_bits(record->span_places[i].mask);
+        held_bytes += judge_held_slots(court, number, &record->span_places[i]);
     }
     court->n_held += n_slots;
     if (cache->n_places > SPAN_CACHE_PLACES || cache->held_slabs != n_slots)

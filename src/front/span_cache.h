@@ -1,8 +1,8 @@
 /* span_cache.h - slots of SuperSlabs that a thread keeps for its requests above 32 KiB and up to 1 MiB, as magazines keep
  * smaller blocks: claiming and returning one takes no lock.
  *
- *   places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that lie
- *               side by side serve as one
+ *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
+ *                    lie side by side serve as one
  *
  * The room grows with the thread's misses, up to a bound, while threads wait for the pool lock: without that, and in a thread that
  * allocates few such blocks or frees none, nothing is held. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in
@@ -13,13 +13,13 @@
 
 #include "meta/layout.h"
 
-#define SPAN_CACHE_PLACES 8
+#define SPAN_CACHE_PLACES 32
+#define SPAN_CACHE_MAX_BYTES (8 * MIB)
 
 struct thread;
 
 struct span_cache {
-    struct held_slots places[SPAN_CACHE_PLACES]; /* the first n_places */
-    uint8_t n_places;
+    uint8_t n_places; /* of thread.span_places */
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */

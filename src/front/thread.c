@@ -142,12 +142,16 @@ static struct thread *claim_record(void)
     return thread;
 }
 
+size_t thread_count(void)
+{
+    return atomic_load_explicit(&n_threads, memory_order_relaxed); /* relaxed: a number, no more */
+}
+
 size_t thread_cache_max_bytes(void)
 {
     if (budget_presses())
         return THREAD_CACHE_PRESSED_MAX_BYTES;
-    return atomic_load_explicit(&n_threads, memory_order_relaxed) <= FEW_THREADS ? THREAD_CACHE_FEW_MAX_BYTES
-                                                                                 : THREAD_CACHE_MAX_BYTES;
+    return thread_count() <= FEW_THREADS ? THREAD_CACHE_FEW_MAX_BYTES : THREAD_CACHE_MAX_BYTES;
 }
 
 static void release_record(struct thread *thread)

@@ -25,6 +25,9 @@
 
 size_t thread_cache_max_bytes(void);
 
+/* How many threads have a record. Any thread; a guess. */
+size_t thread_count(void);
+
 #define ARRAY_MIN_SLOTS 16
 #define N_ARRAY_KINDS 6
 
@@ -68,7 +71,8 @@ struct thread {
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
-    struct portion portion[CLASS_END]; /* last: on a page of its own, which is not touched where nothing is sampled */
+    struct portion portion[CLASS_END]; /* last, these two: on a page of their own, which few threads touch */
+    struct held_slots span_places[SPAN_CACHE_PLACES]; /* the first span_cache.n_places */
 };
 
 /* A record and, behind it, the space for its magazines' larger arrays; together a piece of metapool.h. */

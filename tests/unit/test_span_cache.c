@@ -13,6 +13,7 @@
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 #include "service/stats.h"
@@ -25,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST_BYTES THREAD_CACHE_FEW_MAX_BYTES /* with few threads */
+#define MOST_BYTES SPAN_CACHE_MAX_BYTES
 
 static uint64_t span_locks(void)
 {
@@ -53,7 +54,8 @@ static int start_clean(void **state)
 {
     (void)state;
     config.background = false;
-    config.purge_delay_ms = 100000; /* no tick but the test's own */
+    config.purge_delay_ms = 100000; /* no tick but the test's own, */
+    background_wake();              /* once the first, which is due at once, is over */
     hak_trim(HAK_TRIM_PAGES);
     return 0;
 }
@@ -156,19 +158,19 @@ static void room_has_a_bound(void **state)
 static void large_block_and_full_places(void **state)
 {
     (void)state;
-    static char *block[400];
+    static char *block[1200];
     struct span_cache *cache = &tls_thread->span_cache;
     make_room();
     hak_trim(HAK_TRIM_CACHE);
     make_room();
     char *large = hak_malloc(MIB);
-    for (unsigned i = 0; i < 400; i++)
+    for (unsigned i = 0; i < 1200; i++)
         block[i] = hak_malloc(SLAB_BYTES);
     hak_trim(HAK_TRIM_CACHE);
     cache->room_slabs = SPAN_CACHE_PLACES + 2;
     uintptr_t seen[SPAN_CACHE_PLACES], own = (uintptr_t)large >> SUPERSLAB_SHIFT;
     unsigned n_seen = 0;
-    for (unsigned i = 0; i < 400 && n_seen < SPAN_CACHE_PLACES; i++) {
+    for (unsigned i = 0; i < 1200 && n_seen < SPAN_CACHE_PLACES; i++) {
         uintptr_t superslab = (uintptr_t)block[i] >> SUPERSLAB_SHIFT;
         bool is_new = superslab != own;
         for (unsigned k = 0; k < n_seen; k++)
@@ -184,7 +186,7 @@ static void large_block_and_full_places(void **state)
     assert_true(cache->n_places <= SPAN_CACHE_PLACES);
     assert_true(cache->held_slabs <= cache->room_slabs);
     assert_null(pool_check());
-    for (unsigned i = 0; i < 400; i++)
+    for (unsigned i = 0; i < 1200; i++)
         hak_free(block[i]);
 }
 
