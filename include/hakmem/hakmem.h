@@ -9,8 +9,10 @@
  *
  * Unless a contract says otherwise:
  *   Threads  any thread, at any time, also before main and after the thread's own destructors.
- *   Signals  not async-signal-safe, as no malloc is (POSIX.1-2017 2.4.3). A handler that interrupts this allocator's
- *            slow paths and allocates all the same is served; one that interrupts a hit is not protected.
+ *   Signals  not async-signal-safe, as no malloc is (POSIX.1-2017 2.4.3). A handler that interrupts this allocator and
+ *            allocates all the same is served, on x86-64, if it was installed by sigaction or signal and is among the first 64
+ *            different ones of the process. One that is not so is served if it interrupts a slow path; it may damage the heap if
+ *            it interrupts a hit.
  *   Fork     a child of fork() may call everything, whatever the parent's other threads were doing.
  *   errno    left alone on success; ENOMEM with a NULL result when there is no memory.
  */
@@ -58,16 +60,21 @@ HAK_API HAK_ALLOCATES void *hak_calloc(size_t count, size_t size_bytes) HAK_NOEX
 /* Resizes a block; the first min(old, new) bytes keep their contents.
  * Returns    the block, which may have moved (then the old one is freed); NULL on failure, the old block intact.
  *            hak_realloc(NULL, n) is hak_malloc(n); hak_realloc(block, 0) frees block and returns NULL, errno
- *            untouched.
+ *            untouched. Making a block smaller does not fail.
  * errno      ENOMEM as hak_malloc; EINVAL when block is none, under HAKMEM_ON_ERROR=warn.
- * Cost       no copy while the size class stays the same, or where neighbouring slabs are free; large blocks move by
- *            remapping their pages.
+ * Ownership  of the result the caller's; of the old block too when NULL is returned for a size that is not 0.
+ * Cost       no copy while the block is large enough, and not more than twice as large. Blocks above 32 KiB grow where they
+ *            lie if the memory behind them is free; those above 1 MiB move by remapping their pages. A block that outgrows its
+ *            class gets a quarter more than it had, up to 32 KiB.
  * Source     ISO C17 7.22.3.5; size 0 as glibc does it. */
 HAK_API __attribute__((warn_unused_result)) void *hak_realloc(void *block, size_t size_bytes) HAK_NOEXCEPT;
 
 /* Allocates size_bytes bytes at a multiple of alignment_bytes, which must be a power of two.
  * Returns    a block to be freed with hak_free; NULL on failure.
  * errno      EINVAL when alignment_bytes is not a power of two; ENOMEM as hak_malloc.
+ * Ownership  as hak_malloc.
+ * Cost       as hak_malloc up to 4096 bytes and an alignment of as much, where the thread has a block at hand; else a slow
+ *            path.
  * Source     ISO C17 7.22.3.1, without its former demand that size be a multiple of the alignment. */
 HAK_API HAK_ALLOCATES void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes) HAK_NOEXCEPT;
 
@@ -75,42 +82,52 @@ HAK_API HAK_ALLOCATES void *hak_aligned_alloc(size_t alignment_bytes, size_t siz
  * errno      always preserved.
  * Misuse     a pointer that is not a block, or a block that is found to be free already, is reported in one line on
  *            stderr and ends the process by abort(); HAKMEM_ON_ERROR=warn reports, ignores the call and goes on. For
- *            blocks
- *            up to 32 KiB the check is made when the block leaves the thread's magazine, not on the hit path.
+ *            blocks up to 32 KiB the check is made when the block leaves the thread's magazine, not on the hit path, but in
+ *            hardened mode (HAKMEM_SECURE).
  * Cost       a hit takes no lock, no atomic operation and about 16 instructions.
  * Source     ISO C17 7.22.3.3; errno as POSIX.1-2024. */
 HAK_API void hak_free(void *block) HAK_NOEXCEPT;
 
-/* Frees a block whose requested size the caller knows. Source: C23 7.24.3.4. */
+/* Frees a block whose requested size the caller knows. NULL is ignored.
+ * errno      always preserved.
+ * Misuse     as hak_free. Of a block above 32 KiB another size is reported likewise, if it makes another number of pages; with
+ *            HAKMEM_SECURE=1 or type of any block.
+ * Cost       as hak_free: a hit does not look at the size.
+ * Source     C23 7.24.3.4. */
 HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
 
-/* Bytes that the block really has, at least what was asked for; constant over the block's life; 0 for NULL.
- * The caller must not use more than it asked for (compilers trust the requested size). */
+/* Bytes that the block really has, at least what was asked for; constant until it is resized; 0 for NULL. In hardened mode, and
+ * of blocks that HAKMEM_GUARD_SAMPLE has picked, exactly what was asked for.
+ * The caller must not use more than it asked for (compilers trust the requested size).
+ * Misuse     as hak_free, but at once; under HAKMEM_ON_ERROR=warn the answer is 0.
+ * Cost       a look at the slab's records; takes no lock. */
 HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
 
 /* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when
- * such a request cannot be served. */
+ * such a request cannot be served. Async-signal-safe once the process has started; takes no lock. */
 HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Memory and the system ------------------------------------------------------------------------------------- */
 
 enum hak_trim_level {
-    HAK_TRIM_CACHE = 0, /* this thread's magazines and the cache of empty SuperSlabs */
+    HAK_TRIM_CACHE = 0, /* this thread's cache, those of threads that sleep, and the cache of empty SuperSlabs */
     HAK_TRIM_SLABS = 1, /* and the pages of every empty slab */
     HAK_TRIM_PAGES = 2  /* and every wholly free page inside slabs in use */
 };
 
 /* Gives free memory back to the system.
- * Returns    bytes given back, by all threads while the call ran.
+ * Returns    bytes given back, by all threads while the call ran; an empty slab counts as 64 KiB and an empty SuperSlab as 2 MiB,
+ *            whatever of it was in memory.
+ * errno      left alone.
  * Cost       one pass over the SuperSlabs, and one system call for each run of pages given back.
  * Limits     blocks cached by other running threads, and the slabs that these claim from, stay with them. */
 HAK_API size_t hak_trim(int level) HAK_NOEXCEPT;
 
 /* ---- Budget ---------------------------------------------------------------------------------------------------- */
 
-/* How much memory the heap may hold: what counts is committed_bytes of struct hak_stats. Records come on top, less than 1 per
- * cent; the program's other memory (stacks, code, its own mappings) is not counted. The environment variable HAKMEM_BUDGET
- * sets the same at the start.
+/* How much memory the heap may hold: what counts is committed_bytes of struct hak_stats. Records come on top, 0.2
+ * per cent, or up to 1.8 for blocks below 128 bytes; the program's other memory (stacks, code, its own mappings) is not counted.
+ * The environment variable HAKMEM_BUDGET sets the same at the start. Lines set here do not follow a control group's limit.
  *
  * Above soft_bytes caches shrink, and what is idle goes back at once. At hard_bytes, less a 64th (64 KiB to 4 MiB), requests
  * fail with ENOMEM, operator new throws; blocks that the program has stay as they are, and what is free inside
@@ -133,7 +150,8 @@ enum hak_pressure {
 /* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts.
  * It runs in the thread whose request met the line, inside its call of malloc, with no lock of the allocator held. It may
  * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, must not throw,
- * and is not called again while it runs, in any thread. After HAK_PRESSURE_HARD the request is tried once more. */
+ * and is not called again while it runs, in any thread. After HAK_PRESSURE_HARD the request is tried once more.
+ * Cost       of naming it: a lock, which a thread that gives memory back because of the budget may hold for as long. */
 typedef void (*hak_pressure_function)(enum hak_pressure pressure, void *argument);
 HAK_API void hak_budget_on_pressure(hak_pressure_function function, void *argument) HAK_NOEXCEPT;
 
@@ -142,7 +160,8 @@ HAK_API void hak_budget_on_pressure(hak_pressure_function function, void *argume
 enum hak_route { HAK_ROUTE_TINY_ONLY = 0, HAK_ROUTE_TINY_FIRST = 1, HAK_ROUTE_POOL_ONLY = 2 };
 
 /* The route of range C0..C7 (requests up to 8, 16, 32, 64, 128, 256, 512, 1024 bytes) under the profile in force.
- * Returns    an enum hak_route, or -1 when range is not 0..7. */
+ * Returns    an enum hak_route, or -1 when range is not 0..7.
+ * Cost       a table look-up. */
 HAK_API int hak_route_get(int range) HAK_NOEXCEPT;
 
 /* The name of the profile in force: "conservative", "hot", "off" or "full". A constant string. */
@@ -154,12 +173,12 @@ HAK_API const char *hak_profile_name(void) HAK_NOEXCEPT;
 
 enum hak_lock_cause {
     HAK_LOCK_ACQUIRE_SLAB, /* a slot for a class, stages 2 and 3 */
-    HAK_LOCK_RELEASE_SLAB, /* an emptied slab */
+    HAK_LOCK_RELEASE_SLAB, /* an emptied slab, a SuperSlab that goes back */
     HAK_LOCK_SPAN,         /* blocks above 32 KiB: claim, return, resize */
-    HAK_LOCK_TIER,         /* a SuperSlab changes its tier */
-    HAK_LOCK_METADATA,     /* thread records and magazine arrays */
-    HAK_LOCK_TRIM,
-    HAK_LOCK_FORK,
+    HAK_LOCK_TIER,         /* a SuperSlab changes its tier; a tick's look at it */
+    HAK_LOCK_METADATA,     /* thread records */
+    HAK_LOCK_TRIM,         /* trims, purges, what ticks take from the LRU cache */
+    HAK_LOCK_FORK,         /* in the child of a fork */
     HAK_LOCK_N_CAUSES
 };
 
@@ -178,7 +197,7 @@ struct hak_stats {
     uint64_t committed_bytes;      /* pages handed out and not given back since: memory that may be resident */
     uint64_t peak_committed_bytes; /* the most that was */
     uint64_t reserved_bytes;       /* address space, most of which costs nothing */
-    uint64_t metadata_bytes;       /* committed for records, bitmaps, magazines */
+    uint64_t metadata_bytes;       /* made writable for records, bit maps, magazines; most of it untouched */
 
     uint64_t superslabs;          /* in the pool now */
     uint64_t superslabs_hot;      /* by tier */
@@ -272,16 +291,20 @@ HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
  * interval_bytes  bytes from one sample to the next in the mean, up to 2^40; 0 for the default, 512 KiB
  * Returns         0, or -1 with errno EBUSY (one is on), EINVAL, ENOMEM, or ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
  * Limits          65,535 different stacks of at most 48 frames; memory for them as they come, 29 MiB at most.
- * Cost            while it is on, for each sample some 3,000 instructions, and a page of memory for as long as the block lives;
- *                 and a slow call of 150 for one of some thirty small blocks. docs/heap-profile.md has it measured. */
+ * Cost            while it is on, for each sample some 3,400 instructions, and a page of memory for as long as the block lives;
+ *                 and a slow call of 150 for each 25 to 64 small blocks. Beginning waits for threads that are inside the
+ *                 allocator, up to 50 ms. docs/heap-profile.md has it measured. */
 HAK_API int hak_profile_start(size_t interval_bytes) HAK_NOEXCEPT;
 
-/* Ends. What was noted stays, and what of it is live stays true. */
+/* Ends. What was noted stays, and what of it is live stays true. Nothing happens where no profile is on.
+ * Cost       waits for threads that are inside the allocator, up to 50 ms. */
 HAK_API void hak_profile_stop(void) HAK_NOEXCEPT;
 
 /* Writes what was noted so far to a file: text, which `go tool pprof` and `hakmem profile` read. Any number of times. Allocates
- * nothing.
- * Returns    0, or -1 with errno as open() and write() have it. */
+ * nothing. A file that is there is overwritten; a new one can be read by its owner alone (mode 0600).
+ * Returns    0, or -1 with errno as open(), write() and close() have it, EINVAL when path is NULL.
+ * Limits     takes 5 KiB of stack. Not async-signal-safe.
+ * Cost       a line for each stack, and /proc/self/maps. */
 HAK_API int hak_profile_dump(const char *path) HAK_NOEXCEPT;
 
 /* "MAJOR.MINOR.PATCH", a constant string. */
