@@ -3,7 +3,7 @@
 #
 #   release  gcc, warnings are errors; all tests
 #   clang    warnings are errors; built only
-#   debug    with the debug assertions; unit tests
+#   debug    with the event log; unit tests
 #   asan     AddressSanitizer and UndefinedBehaviorSanitizer; unit tests
 #   tsan     ThreadSanitizer; unit tests, only when named
 #

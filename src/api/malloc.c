@@ -4,7 +4,7 @@
  * Threads  any. Contracts: include/hakmem/hakmem.h
  *
  * malloc(n)   n <= 4096        the thread's magazine of n's class                        front/hit.h
- *             n <= 32 KiB      the same, class by a short search                         front/refill.c
+ *             n <= 32 KiB      the same, class by another table                          front/refill.c
  *             magazine empty   a batch from the thread's current slab                    front/refill.c,
  *             superslab/slab.c
  *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c

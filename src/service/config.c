@@ -270,7 +270,7 @@ static const struct {
       "statistics at exit: text or JSON on stderr, or JSON to a file (at most 1023 bytes of path)"},
      parse_stats},
     {{"HAKMEM_LRU_SUPERSLABS", "0..65536", "4", "empty SuperSlabs of 2 MiB kept for large blocks"}, parse_lru},
-    {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages"}, parse_empty},
+    {{"HAKMEM_EMPTY_SLABS", "0..1048576", "64", "empty slabs of 64 KiB that keep their pages, with a purge delay of 0"}, parse_empty},
     {{"HAKMEM_PURGE_DELAY_MS", "-1|0..86400000", "250",
       "how long an emptied slab waits before its release; -1: no limit"},
      parse_purge_delay},
