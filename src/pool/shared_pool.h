@@ -6,8 +6,8 @@
  *   stage 3  the LRU cache of empty SuperSlabs; then the system
  *
  * One lock guards slots, buckets and tiers. Every path that takes it has at least a slab's worth of blocks behind it.
- * Lock order: no other lock is taken while it is held (pressure.c's is taken before it). Memory is given back outside of it; taken from the system inside: an
- * arena, the first use of a SuperSlab, records.
+ * Lock order: no other lock is taken while it is held (pressure.c's is taken before it). Memory is given back outside of
+ * it; taken from the system inside: an arena, the first use of a SuperSlab, records.
  */
 #ifndef HAKMEM_POOL_SHARED_POOL_H
 #define HAKMEM_POOL_SHARED_POOL_H
