@@ -44,14 +44,24 @@ static inline size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Whether this is built for ThreadSanitizer. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_THREAD_SANITIZER 1
+#endif
+#endif
+#ifndef UNDER_THREAD_SANITIZER
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
 /* A relaxed atomic load of a byte, zero-extended. Clang makes two instructions of the atomic one, and a volatile load of a
  * byte is one load as well; only ThreadSanitizer must see that it is atomic. */
 static ALWAYS_INLINE size_t load_byte_relaxed(const _Atomic uint8_t *byte)
 {
-#if defined(__clang__) && defined(__has_feature)
-#if !__has_feature(thread_sanitizer)
+#if defined(__clang__) && !UNDER_THREAD_SANITIZER
     return *(const volatile uint8_t *)(const volatile void *)byte;
-#endif
 #endif
     return atomic_load_explicit(byte, memory_order_relaxed);
 }

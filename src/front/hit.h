@@ -31,7 +31,7 @@ static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
 {
     if (unlikely(size_bytes > SMALL_MAX_BYTES))
         return kind == KIND_MALLOC ? front_claim_above_small(size_bytes) : front_claim_as(size_bytes, kind);
-    struct cache *cache = tls_cache;
+    struct cache *cache = cache_behind_door();
     void *block;
     if (unlikely(!cache_pop(cache, cache->claim_offset[(size_bytes + 7) / 8], &block)))
         return kind == KIND_MALLOC ? front_claim_slow(size_bytes) : front_claim_as(size_bytes, kind);
@@ -45,7 +45,7 @@ static ALWAYS_INLINE void *hit_malloc(size_t size_bytes)
 
 static ALWAYS_INLINE void hit_free(void *block)
 {
-    if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
+    if (unlikely(!cache_push(cache_behind_door(), registry_class_offset(block), block)))
         front_return_slow(block, "free", __builtin_return_address(0));
 }
 
@@ -53,7 +53,7 @@ static ALWAYS_INLINE void hit_free(void *block)
 static ALWAYS_INLINE void hit_release(void *block, const char *call, enum block_kind kind, size_t size_bytes,
                                       size_t alignment)
 {
-    if (unlikely(!cache_push(tls_cache, registry_class_offset(block), block)))
+    if (unlikely(!cache_push(cache_behind_door(), registry_class_offset(block), block)))
         front_return_as(block, &(struct release){call, kind, size_bytes, alignment});
 }
 
@@ -61,7 +61,7 @@ static ALWAYS_INLINE void hit_release(void *block, const char *call, enum block_
 static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
     size_t least_bytes = class_aligned_bytes(size_bytes, alignment);
-    struct cache *cache = tls_cache;
+    struct cache *cache = cache_behind_door();
     void *block;
     if (unlikely(size_bytes > SMALL_MAX_BYTES || least_bytes > SMALL_MAX_BYTES ||
                  !cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)))

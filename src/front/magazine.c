@@ -93,7 +93,7 @@ static void **claim_array(struct thread *thread, unsigned kind)
         return NULL;
     array = thread_array_space(thread) + thread->array_slots_used;
     thread->array_slots_used += (uint32_t)slots;
-    thread->array_pages_used = true;
+    atomic_store_explicit(&thread->array_pages_used, true, memory_order_relaxed); /* relaxed: others guess */
     return array;
 }
 
@@ -116,8 +116,10 @@ void magazine_purge_arrays(struct thread *thread)
 {
     size_t page_bytes = os_page_bytes();
     uintptr_t from = round_up((uintptr_t)thread_array_space(thread), page_bytes), to = (uintptr_t)thread + THREAD_BYTES;
-    if (thread->array_pages_used && thread->array_slots_used == 0 && from < to)
-        thread->array_pages_used = !os_purge((void *)from, to - from); /* NOLINT: an address of our own */
+    /* relaxed, both: others guess */
+    if (atomic_load_explicit(&thread->array_pages_used, memory_order_relaxed) && thread->array_slots_used == 0 && from < to)
+        atomic_store_explicit(&thread->array_pages_used, !os_purge((void *)from, to - from), /* NOLINT: our own address */
+                              memory_order_relaxed);
 }
 
 /* An array for `new` blocks with what the old one holds, which is given up. False: there is no room. */

@@ -46,6 +46,17 @@ struct cache {
 
 extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
+/* The thread's door: what its hits see. Other threads may close it; see sleepers.c and thread_call_all. */
+static ALWAYS_INLINE struct cache *cache_behind_door(void)
+{
+    return __atomic_load_n(&tls_cache, __ATOMIC_RELAXED);
+}
+
+static ALWAYS_INLINE void cache_set_door(struct cache *cache)
+{
+    __atomic_store_n(&tls_cache, cache, __ATOMIC_RELAXED);
+}
+
 static ALWAYS_INLINE struct magazine *magazine_at(struct cache *cache, size_t class_offset)
 {
     return (struct magazine *)(void *)((char *)cache + class_offset * 8);

@@ -380,7 +380,7 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
     void *block;
     if (likely(size_bytes <= CLASS_MAX_BYTES)) {
         unsigned class_id = class_of_medium(size_bytes);
-        struct cache *cache = tls_cache;
+        struct cache *cache = cache_behind_door();
         if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
             return block;
         return claim_medium_slow(size_bytes, class_id);

@@ -30,18 +30,6 @@
 #define STACK_MAX_BYTES MIB /* of a thread's stack that are looked at; a deeper one is left alone */
 #define PEEK_BYTES 4096
 
-/* The order that the system's answer gives is not one that ThreadSanitizer sees. */
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_THREAD_SANITIZER 1
-#endif
-#endif
-#ifndef UNDER_THREAD_SANITIZER
-#define UNDER_THREAD_SANITIZER 0
-#endif
-
 /* Whether an address inside the hit paths lies on the stack, or cannot be ruled out. */
 static bool may_be_inside_hit(uintptr_t sp, uintptr_t stack_end)
 {
@@ -98,7 +86,9 @@ static void discount(struct thread *thread)
 /* A record that has no thread now keeps no slabs and no arrays. (The lock may be taken: see take_keeper in thread.c.) */
 static void empty_free_record(struct thread *thread)
 {
-    if (!thread->array_pages_used && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) == 0)
+    /* relaxed, both: guesses, until the lock */
+    if (!atomic_load_explicit(&thread->array_pages_used, memory_order_relaxed) &&
+        atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) == 0)
         return;
     thread_empty_kept(thread);
     if (!pool_try_lock(HAK_LOCK_METADATA))
@@ -144,7 +134,7 @@ static uint64_t trace_of(const struct thread *thread, bool *holds_anything)
 size_t sleepers_tick(void)
 {
     size_t waiting_bytes = 0;
-    if (UNDER_THREAD_SANITIZER)
+    if (UNDER_THREAD_SANITIZER) /* The order that the system's answer gives is not one that it sees. */
         return 0;
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         bool holds_anything;

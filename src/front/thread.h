@@ -67,7 +67,7 @@ struct thread {
     uintptr_t stack_end;              /* no frame of its stack lies above */
     uintptr_t handler_frame;          /* of the signal handler that closed the door; 0: none. See handler.h */
     uint64_t seen;                    /* at the last tick: changes when the thread uses its cache. Written by ticks */
-    bool array_pages_used;            /* some of the array space may be in memory */
+    _Atomic bool array_pages_used;    /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
@@ -124,7 +124,7 @@ static inline void thread_let_go(struct thread *thread)
 static inline void thread_close_door(void)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = (struct cache *)(uintptr_t)&closed_cache;
+    cache_set_door((struct cache *)(uintptr_t)&closed_cache);
     atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
 }
 
@@ -142,7 +142,7 @@ static inline struct thread *thread_enter(void)
 static inline void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    tls_cache = atomic_load_explicit(&thread->door, memory_order_relaxed); /* relaxed: a thread is called more than once */
+    cache_set_door(atomic_load_explicit(&thread->door, memory_order_relaxed)); /* relaxed: a thread is called more than once */
     thread_let_go(thread);
 }
 

@@ -26,12 +26,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZED 1
-#endif
-#endif
-
 #define BLOCK_BYTES 256
 #define N_BLOCKS ((size_t)64 * MIB / BLOCK_BYTES)
 
@@ -285,7 +279,7 @@ static void a_child_has_a_thread_of_its_own(void **state)
 
 int main(void)
 {
-#if defined(__SANITIZE_THREAD__) || defined(THREAD_SANITIZED)
+#if UNDER_THREAD_SANITIZER
     return 77; /* ThreadSanitizer starts a thread of its own at some time, which cannot be told from ours. */
 #endif
     hak_free(hak_malloc(1));

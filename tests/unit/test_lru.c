@@ -4,6 +4,7 @@
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -23,6 +24,7 @@ static int drain(void **state)
     (void)state;
     hak_free(hak_malloc(1));  /* the process has started */
     hak_trim(HAK_TRIM_PAGES); /* and no SuperSlab is in use */
+    background_hold(true); /* no thread beside the tests, which change the configuration */
     config.lru_superslabs = 4;
     return lru_count() == 0 ? 0 : -1;
 }

@@ -36,9 +36,6 @@
 #include <unistd.h>
 
 #if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZED 1
-#endif
 #if __has_feature(address_sanitizer)
 #define ADDRESS_SANITIZED 1
 #endif
@@ -634,7 +631,7 @@ static void many_sleepers_bring_the_background_thread(void **state)
 
 int main(void)
 {
-#if defined(__SANITIZE_THREAD__) || defined(THREAD_SANITIZED)
+#if UNDER_THREAD_SANITIZER
     return 77; /* Caches of sleepers are left alone under ThreadSanitizer. */
 #endif
     struct sigaction action = {.sa_handler = wait_in_handler};
