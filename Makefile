@@ -32,7 +32,7 @@ test:
 	@$(SETUP) build test
 	@tests/run.sh
 
-# Separate from `test`, because ThreadSanitizer refuses some kernels' address layouts.
+# All unit tests; `test` runs some of them so. ThreadSanitizer refuses some kernels' address layouts.
 test-tsan:
 	@$(SETUP) build test
 	@tests/run.sh tsan
