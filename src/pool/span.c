@@ -432,10 +432,23 @@ size_t span_dirty_bytes(const struct held_slots *slots)
     return sum_bytes;
 }
 
-bool span_find_held(const struct held_slots *slots, size_t len_bytes, unsigned *slot)
+unsigned span_slots_for(size_t len_bytes)
 {
-    *slot = pool_find_slots(slots->mask, (unsigned)slabs_for(len_bytes), 1);
-    return *slot != SUPERSLAB_SLABS;
+    return (unsigned)slabs_for(len_bytes);
+}
+
+unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot)
+{
+    unsigned least_left = SUPERSLAB_SLABS;
+    for (uint32_t rest = slots->mask; rest != 0;) {
+        unsigned first = (unsigned)__builtin_ctz(rest), len = (unsigned)__builtin_ctzll(~((uint64_t)rest >> first));
+        rest &= ~pool_slot_mask(first, len);
+        if (len >= n && len - n < least_left) {
+            least_left = len - n;
+            *slot = first;
+        }
+    }
+    return least_left;
 }
 
 bool span_hold(void *block, struct held_slots *slots)

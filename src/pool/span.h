@@ -23,8 +23,12 @@ bool span_return(void *block);
  * block), or its SuperSlab drains, and nothing has changed. Any thread that holds the block. */
 bool span_hold(void *block, struct held_slots *slots);
 
-/* The first of the slots in a row, among these, that len_bytes need. False: there is none. */
-bool span_find_held(const struct held_slots *slots, size_t len_bytes, unsigned *slot);
+/* Of these slots the shortest row that n fit into: how many are left over of it, and in *slot its first. SUPERSLAB_SLABS: there is
+ * none. */
+unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot);
+
+/* The slots that a block of len_bytes takes. */
+unsigned span_slots_for(size_t len_bytes);
 
 /* Makes a block of held slots, from `slot` on. Who holds them. */
 void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool *zeroed);
