@@ -133,7 +133,8 @@ static size_t roomy_bytes(size_t old_bytes)
     return min_size(old_bytes + old_bytes / 4, CLASS_MAX_BYTES);
 }
 
-/* Moves a block. Shrinking never fails: without memory for a smaller block it stays as it is. */
+/* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,
+ * for a sized free will tell the new size. */
 static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
 {
     int saved_errno = errno;
@@ -147,6 +148,8 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
             span_take_back(block, kept_bytes);
         if (size_bytes > old_bytes)
             return NULL;
+        if (span)
+            front_shrink_span(block, size_bytes);
         errno = saved_errno;
         return block;
     }

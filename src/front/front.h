@@ -59,6 +59,9 @@ void *front_claim_apart(size_t size_bytes, size_t alignment);
 /* Makes a block of a span longer or shorter where it lies; as span_resize. */
 bool front_resize_span(void *block, size_t size_bytes);
 
+/* Makes it shorter, as span_shrink. */
+void front_shrink_span(void *block, size_t size_bytes);
+
 /* Frees a block that is not NULL. Keeps errno. */
 void front_return_block(void *block, const char *call);
 

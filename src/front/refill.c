@@ -369,6 +369,16 @@ bool front_resize_span(void *block, size_t size_bytes)
     return resized;
 }
 
+void front_shrink_span(void *block, size_t size_bytes)
+{
+    struct thread *thread = thread_enter();
+    bool shrunk = span_shrink(block, size_bytes);
+    if (thread != NULL)
+        thread_leave(thread);
+    if (unlikely(profile_has_records()) && shrunk)
+        profile_resized(block, size_bytes);
+}
+
 static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
 {
     void *block;

@@ -352,8 +352,7 @@ static bool resize_run(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
     uint32_t n_new = superslabs_for(len_bytes), n_old = ss->run_superslabs; /* the caller's block: it stays as it is */
-    if (len_bytes <= SPAN_MAX_BYTES || (n_new > n_old && !take_behind(ss, n_old, n_new, len_bytes)) ||
-        !pool_lock(HAK_LOCK_SPAN))
+    if ((n_new > n_old && !take_behind(ss, n_old, n_new, len_bytes)) || !pool_lock(HAK_LOCK_SPAN))
         return false;
     if (n_new > n_old)
         mark_run(ss, n_old, n_new - n_old, len_bytes);
@@ -564,6 +563,17 @@ bool span_resize(void *block, size_t size_bytes)
     if (head == NULL || size_bytes >> ADDRESS_BITS != 0)
         return false;
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
+    if (head->span_slabs != 0)
+        return resize_span(head, len_bytes);
+    return len_bytes > SPAN_MAX_BYTES && resize_run(head, len_bytes);
+}
+
+bool span_shrink(void *block, size_t size_bytes)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
     return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
 }
 

@@ -121,6 +121,39 @@ static void lines_are_looked_at(void **state)
     assert_int_equal(read_stats().budget_hard_bytes, 0);
 }
 
+/* A large block that is to be small, where no small one is to be had: it stays, and is as small as it was asked to be. */
+static void large_blocks_shrink_without_memory(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {700 * KIB, 5 * MIB};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        char *large = hak_malloc(sizes[i]);
+        void *last = NULL, *held = NULL;
+        unsigned n_refused = 0;
+        memset(large, 7, sizes[i]);
+        while (n_refused < 2) { /* once for the reserve */
+            void **block = hak_malloc(353);
+            if (block == NULL) {
+                n_refused++;
+                continue;
+            }
+            *block = held;
+            held = block;
+        }
+        last = hak_realloc(large, 353);
+        assert_ptr_equal(last, large);
+        assert_int_equal(hak_usable_size(large), os_page_bytes());
+        assert_int_equal(large[352], 7);
+        hak_free_sized(large, 353); /* a wrong size would end the process */
+        while (held != NULL) {
+            void *next = *(void **)held;
+            hak_free(held);
+            held = next;
+        }
+        assert_null(pool_check());
+    }
+}
+
 /* Up to the hard line and not beyond, for every kind of block; what is held stays; what is freed can be had again. */
 static void requests_fail_at_the_line(void **state)
 {
@@ -587,6 +620,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(lines_are_looked_at, NULL, clear_lines),
+        cmocka_unit_test_setup_teardown(large_blocks_shrink_without_memory, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(requests_fail_at_the_line, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(idle_memory_is_found, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(growth_by_moving_pages_counts_once, set_lines, clear_lines),
