@@ -25,11 +25,20 @@ static SELDOM_USED _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
 static _Atomic uint32_t n_large_freed;
 struct guarded_figures guarded_figures;
 
-/* So many live blocks that would fit into a class may be large ones instead: those without a byte, or all (SECURE_PAGES).
- * Each needs two of the mappings of which a process may have 65,530; further blocks are of a class. */
-#define MAX_EMPTY_LARGE 4096
-#define MAX_SMALL_LARGE 16384
-static _Atomic size_t n_small_large;
+/* So many live blocks may have inaccessible pages around them, those without a byte fewer. Each needs two of the mappings of which a
+ * process may have 65,530, and which threads' stacks and the program's own files need too. Further blocks are of a class, or lie beside
+ * each other. */
+#define MAX_GUARDED 16384
+#define MAX_GUARDED_EMPTY 4096
+static _Atomic size_t n_guarded;
+
+/* Each of them costs some system calls. A program that asks for many, one after the other, gets so many at once, and so many in each
+ * millisecond from then on. (ImageMagick's -fx took 40 s instead of half a second.) */
+#define GUARDS_AT_ONCE 16384
+#define GUARDS_PER_MS 4
+static struct {
+    _Atomic uint32_t since_ms, n;
+} guards_used;
 
 /* What is known of a large block, in the bit map of the slab in which it begins: spans have no use for it. */
 struct large {
@@ -38,7 +47,8 @@ struct large {
     size_t size_bytes;              /* asked for */
     size_t front_bytes, data_bytes; /* from base: inaccessible, accessible; then inaccessible again */
     size_t total_bytes;
-    uint32_t kind, freed_at; /* how many were freed before it, modulo 2^32 */
+    uint16_t kind, is_guarded;      /* the latter: counted in n_guarded */
+    uint32_t freed_at;              /* how many were freed before it, modulo 2^32 */
     _Atomic uint32_t state;  /* enum */
 };
 enum { LARGE_LIVE = 1, LARGE_FREED };
@@ -85,7 +95,7 @@ static void release_large(struct large *large)
     char *base = large->base;
     large->seal = 0;
     large->block = NULL;
-    if (checks(SECURE_GUARD))
+    if (large->is_guarded)
         span_open(base);
     front_return_block(base, "free");
 }
@@ -109,15 +119,23 @@ static bool slack_is_whole(const char *from, const char *to, uint64_t pattern)
     return wrong == 0;
 }
 
-/* Sets a large block's size within its pages, and what is inaccessible. */
+/* Where the slots, or SuperSlabs, of a large block end. */
+static char *end_of(const struct large *large)
+{
+    size_t grain_bytes = large->total_bytes <= SPAN_MAX_BYTES ? SLAB_BYTES : SUPERSLAB_BYTES;
+    return large->base + round_up(large->total_bytes, grain_bytes);
+}
+
+/* Sets a large block's size within its pages, and what is inaccessible: up to the next block's inaccessible pages, for then the two
+ * are one mapping. */
 static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes, bool end_is_forbidden)
 {
     char *first = large->base + large->front_bytes, *end = first + data_bytes;
     large->size_bytes = size_bytes;
     large->data_bytes = data_bytes;
     large->seal = large_seal(large);
-    if (checks(SECURE_GUARD) && !end_is_forbidden)
-        forbid(end, (size_t)(large->base + large->total_bytes - end));
+    if (large->is_guarded && !end_is_forbidden)
+        forbid(end, (size_t)(end_of(large) - end));
     if (checks(SECURE_CANARY)) {
         uint64_t pattern = large_pattern(large);
         memset(first, (int)(pattern & 0xff), (size_t)(large->block - first));
@@ -155,28 +173,31 @@ static void let_wait(struct large *large)
         release_large(large);
 }
 
-static bool fits(const struct large *large, size_t total_bytes, size_t front_bytes, size_t alignment)
+static bool fits(const struct large *large, size_t total_bytes, size_t front_bytes, size_t alignment, bool guard)
 {
     return large != NULL && large->total_bytes == total_bytes && large->front_bytes == front_bytes &&
+           large->is_guarded == guard &&
            ((uintptr_t)(large->base + front_bytes) & (alignment - 1)) == 0 &&
            atomic_load(&n_large_freed) - large->freed_at > LARGE_QUARANTINE_LEAST;
 }
 
 /* The beginning of a freed block of the very same lengths, its data accessible and zero; NULL: none has waited for long
  * enough. It saves what the heap would do, and most system calls. */
-static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_bytes, size_t alignment)
+static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_bytes, size_t alignment, bool guard)
 {
     if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE))
         return NULL;
     unsigned at = (unsigned)(os_random() % large_slots());
     for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) % large_slots()) {
         /* A look beside whoever may take it: its record is never unmapped. */
-        if (!fits((struct large *)atomic_load(&large_quarantine[at]), total_bytes, front_bytes, alignment)) /* NOLINT */
+        if (!fits((struct large *)atomic_load(&large_quarantine[at]), total_bytes, front_bytes, alignment, /* NOLINT */
+                  guard))
             continue;
         struct large *large = exchange_waiting(&large_quarantine[at], NULL);
         if (large == NULL)
             continue;
-        if (fits(large, total_bytes, front_bytes, alignment) && os_commit(large->base + front_bytes, data_bytes)) {
+        if (fits(large, total_bytes, front_bytes, alignment, guard) &&
+            (!guard || os_commit(large->base + front_bytes, data_bytes))) {
             char *base = large->base;
             span_take_pages(base, front_bytes + data_bytes);
             large->seal = 0;
@@ -189,8 +210,30 @@ static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_by
     return NULL;
 }
 
+/* Whether another block may be guarded now; it counts then. */
+static bool count_guard(size_t most)
+{
+    /* relaxed, all: about so many */
+    uint32_t now_ms = os_now_ms(), since_ms = atomic_load_explicit(&guards_used.since_ms, memory_order_relaxed);
+    uint32_t n = atomic_load_explicit(&guards_used.n, memory_order_relaxed);
+    if (now_ms != since_ms && atomic_compare_exchange_strong(&guards_used.since_ms, &since_ms, now_ms)) {
+        n -= (uint32_t)min_size(n, (size_t)(now_ms - since_ms) * GUARDS_PER_MS);
+        atomic_store_explicit(&guards_used.n, n, memory_order_relaxed);
+    }
+    if (n >= GUARDS_AT_ONCE || atomic_load_explicit(&n_guarded, memory_order_relaxed) >= most)
+        return false;
+    atomic_fetch_add_explicit(&guards_used.n, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&n_guarded, 1, memory_order_relaxed);
+    return true;
+}
+
+static void discount_guard(void)
+{
+    atomic_fetch_sub_explicit(&n_guarded, 1, memory_order_relaxed); /* relaxed: a number */
+}
+
 /* room_bytes: how long it may become where it lies; address space alone. */
-void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind)
+static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool guard)
 {
     size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0) {
@@ -204,7 +247,7 @@ void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum
     if (checks(SECURE_PAGES) && total_bytes < SUPERSLAB_BYTES)
         total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
     bool zeroed = true, waited = true;
-    char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment);
+    char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
     if (base == NULL) {
         waited = false;
         base = front_claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
@@ -217,8 +260,11 @@ void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum
         block = (char *)((uintptr_t)(block + data_bytes - size_bytes) & ~(least_alignment - 1));
     }
     struct large *large = large_at(block);
-    if (large == NULL)
+    if (large == NULL) {
+        if (guard)
+            discount_guard();
         return base; /* emergency.h: outside of all this */
+    }
     if (!waited) {
         if (!span_discard(base, !zeroed))
             memset(base, 0, total_bytes);
@@ -231,12 +277,20 @@ void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum
                             .front_bytes = front_bytes,
                             .total_bytes = total_bytes,
                             .kind = kind,
+                            .is_guarded = guard,
                             .state = LARGE_LIVE};
-    if (!waited)
+    if (!waited && guard)
         forbid(base, front_bytes);
     seal_large(large, size_bytes, data_bytes, waited);
-    if (size_bytes <= CLASS_MAX_BYTES)
-        atomic_fetch_add(&n_small_large, 1);
+    return block;
+}
+
+void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted)
+{
+    bool guard = counted || (checks(SECURE_GUARD) && count_guard(MAX_GUARDED));
+    void *block = claim(size_bytes, room_bytes, alignment, kind, guard);
+    if (block == NULL && guard)
+        discount_guard();
     return block;
 }
 
@@ -269,12 +323,12 @@ void guarded_return(void *block, const struct release *release)
         report_misuse(release->call, "written behind the block's end, or before its beginning", block,
                       "asked for bytes", large->size_bytes);
     check_release(release, block, large->size_bytes, (enum block_kind)large->kind);
-    if (large->size_bytes <= CLASS_MAX_BYTES)
-        atomic_fetch_sub(&n_small_large, 1);
+    if (large->is_guarded)
+        discount_guard();
     if ((checks(SECURE_ZERO) || checks(SECURE_QUARANTINE)) && !span_discard(large->base, true))
         memset(large->base + large->front_bytes, 0, large->data_bytes);
-    if (checks(SECURE_GUARD))
-        forbid(large->base, large->total_bytes);
+    if (large->is_guarded)
+        forbid(large->base, (size_t)(end_of(large) - large->base));
     large->freed_at = atomic_fetch_add(&n_large_freed, 1);
     if (checks(SECURE_QUARANTINE))
         let_wait(large);
@@ -293,7 +347,7 @@ bool guarded_resize(void *block, size_t size_bytes)
     size_t old_bytes = large->size_bytes, data_bytes = round_up(size_bytes, os_page_bytes());
     if (large->block != first || size_bytes <= CLASS_MAX_BYTES || size_bytes > room_bytes || size_bytes < old_bytes / 2)
         return false;
-    if (data_bytes > large->data_bytes && checks(SECURE_GUARD) &&
+    if (data_bytes > large->data_bytes && large->is_guarded &&
         !os_commit(first + large->data_bytes, data_bytes - large->data_bytes))
         return false;
     if (size_bytes > old_bytes)
@@ -309,8 +363,6 @@ void guarded_shrink(void *block, size_t size_bytes)
     struct large *large = large_of(block);
     if (large == NULL || !large_is_whole(large))
         return; /* is found when it is freed */
-    if (large->size_bytes > CLASS_MAX_BYTES && size_bytes <= CLASS_MAX_BYTES)
-        atomic_fetch_add(&n_small_large, 1);
     memset(large->block + size_bytes, 0, large->size_bytes - size_bytes);
     seal_large(large, size_bytes, large->data_bytes, true);
 }
@@ -319,8 +371,7 @@ bool guarded_wants(size_t size_bytes)
 {
     if (!checks(SECURE_GUARD) || (size_bytes != 0 && size_bytes < os_page_bytes() && !checks(SECURE_PAGES)))
         return false;
-    size_t most = size_bytes == 0 && !checks(SECURE_PAGES) ? MAX_EMPTY_LARGE : MAX_SMALL_LARGE;
-    return atomic_load_explicit(&n_small_large, memory_order_relaxed) < most; /* relaxed: about so many */
+    return count_guard(size_bytes == 0 && !checks(SECURE_PAGES) ? MAX_GUARDED_EMPTY : MAX_GUARDED);
 }
 
 bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind)

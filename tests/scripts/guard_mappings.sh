@@ -1,0 +1,56 @@
+#!/bin/bash
+# guard_mappings.sh - hardened mode leaves a program the mappings that it needs for itself, however many blocks it holds.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+require gcc
+
+# Holds N blocks of SIZE bytes and prints how many mappings the process has; then starts threads and maps files, which need some.
+cat > holder.c << 'EOF'
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static void *live(void *unused) { return unused; }
+int main(int argc, char **argv)
+{
+    (void)argc;
+    size_t size = strtoul(argv[1], NULL, 10), n = strtoul(argv[2], NULL, 10);
+    char **block = malloc(n * sizeof *block);
+    for (size_t i = 0; i < n; i++) {
+        block[i] = malloc(size);
+        if (block[i] == NULL) { printf("NULL at %zu\n", i); return 1; }
+        block[i][0] = block[i][size - 1] = 1;
+    }
+    static char text[65536];
+    int maps = 0, file = open("/proc/self/maps", O_RDONLY);
+    for (ssize_t got; (got = read(file, text, sizeof text)) > 0;)
+        for (ssize_t k = 0; k < got; k++) maps += text[k] == '\n';
+    close(file);
+    pthread_t thread[50];
+    for (int i = 0; i < 50; i++)
+        if (pthread_create(&thread[i], NULL, live, NULL) != 0) { puts("no thread"); return 1; }
+    for (int i = 0; i < 50; i++) pthread_join(thread[i], NULL);
+    for (int i = 0; i < 50; i++)
+        if (mmap(NULL, 4096 * (1 + i % 2), i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) {
+            puts("no mapping");
+            return 1;
+        }
+    for (size_t i = 0; i < n; i++) free(block[i]);
+    printf("%d\n", maps);
+    return 0;
+}
+EOF
+gcc -O1 -o holder holder.c -lpthread
+for what in "4096 20000" "33000 20000" "100000 8000" "5000000 100"; do
+    step "blocks of ${what% *} bytes, ${what#* } of them"
+    # shellcheck disable=SC2086 # two words
+    HAKMEM_SECURE=1 on_hakmem ./holder $what > out || fail "$(cat out)"
+    echo "   $(cat out) mappings"
+    [[ $(cat out) -lt 40000 ]] || fail "more than 40,000 of 65,530 mappings"
+done
+
+step "there are guards: two mappings for a block"
+HAKMEM_SECURE=1 on_hakmem ./holder 4096 1000 > out
+[[ $(cat out) -gt 2000 && $(cat out) -lt 2400 ]] || fail "$(cat out) mappings for 1,000 blocks"
