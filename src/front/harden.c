@@ -24,6 +24,7 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/config.h"
+#include "service/modules.h"
 #include "service/report.h"
 
 #include <errno.h>
@@ -217,11 +218,30 @@ static ALWAYS_INLINE void check_before(const char *block, const struct place *pl
         report_before(call, block);
 }
 
+/* Whether an operator new other than ours may have called malloc for a block that comes to our operator delete. A shared library
+ * that is linked with its own C++ runtime and -Bsymbolic calls its own new, while its users find delete in hakmem first: rust's
+ * libLLVM.so is one. The runtimes themselves define new as well, but there ours takes its place. A yes is kept, as blocks may
+ * outlive their library; after a no another one may be loaded. */
+static COLD bool new_may_be_malloc(void)
+{
+    static const char *const new_names[] = {"_Znwm", "_Znam", NULL};
+    static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
+    static _Atomic bool found;
+    if (atomic_load_explicit(&found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
+        return true;
+    if (!modules_define(new_names, runtimes))
+        return false;
+    atomic_store_explicit(&found, true, memory_order_relaxed);
+    return true;
+}
+
 void harden_report_release(const struct release *release, const void *block, size_t size_bytes, enum block_kind kind)
 {
     static const char *const allocated_by[] = {"the block was allocated by malloc or the like",
                                                "the block was allocated by operator new",
                                                "the block was allocated by operator new[]"};
+    if (release->kind != kind && kind == KIND_MALLOC && new_may_be_malloc())
+        return; /* nor is anything else known of it: that new may have asked for more */
     if (release->kind != kind)
         report_misuse(release->call, allocated_by[kind], block, "asked for bytes", size_bytes);
     else if (((uintptr_t)block & (release->alignment - 1)) != 0)

@@ -17,7 +17,7 @@ static ALWAYS_INLINE bool checks(enum secure what)
     return (config.secure & what) != 0;
 }
 
-/* Reports what a caller says of the block and is not so. */
+/* Reports what a caller says of the block and is not so, unless a block of malloc is deleted that may be of another operator new. */
 COLD void harden_report_release(const struct release *release, const void *block, size_t size_bytes,
                                 enum block_kind kind);
 

@@ -1,7 +1,9 @@
-/* module.c - which file an address belongs to: os_module_of, os_module_build_id of os.h.
- * Owns     nothing.     Called by  service/modules.c     Calls  _dl_find_object of glibc, by which exceptions are unwound, too
- * Threads  any; signal handlers.
- * Why not dl_iterate_phdr: it takes a lock of the dynamic linker's, which in the child of a fork may be held by nobody.
+/* module.c - which file an address belongs to, and what a file defines: os_module_... of os.h.
+ * Owns     nothing.     Called by  service/modules.c, service/unwind.c
+ * Calls    _dl_find_object of glibc, by which exceptions are unwound, too; dl_iterate_phdr
+ * Threads  any; signal handlers, but os_module_any.
+ * Why os_module_of does without dl_iterate_phdr: it takes a lock of the dynamic linker's, which in the child of a fork may be held
+ * by nobody. os_module_any has no other way to all modules, so only who is about to report a mistake may call it.
  */
 #include "os/os.h"
 
@@ -24,6 +26,7 @@ static bool find(const void *address, struct os_module *module)
     module->bias = found.dlfo_link_map->l_addr;
     module->path = found.dlfo_link_map->l_name == NULL ? "" : found.dlfo_link_map->l_name;
     module->unwind_table = found.dlfo_eh_frame;
+    module->dynamic = found.dlfo_link_map->l_ld;
     return true;
 }
 #else
@@ -77,4 +80,127 @@ const unsigned char *os_module_build_id(const struct os_module *module, size_t *
             id = build_id_among((const unsigned char *)notes, segment[i].p_filesz, len_bytes);
     }
     return id;
+}
+
+/* ---- What a module defines ----------------------------------------------------------------------------------------- */
+
+/* A module's names. The dynamic linker finds them by the same tables, so they are taken to be right. */
+struct names {
+    const ElfW(Sym) * symbol;
+    const char *text;
+    const uint32_t *hash, *gnu_hash; /* one of the two may be NULL */
+};
+
+/* An address in the dynamic section: as in the file, or, where the dynamic linker could write to the section, as in memory. */
+static const void *place_of(const struct os_module *module, uintptr_t address)
+{
+    uintptr_t len_bytes = module->end - module->start;
+    if (address - module->start >= len_bytes)
+        address += module->bias;
+    return address - module->start < len_bytes ? (const void *)address : NULL;
+}
+
+static bool find_names(const struct os_module *module, struct names *names)
+{
+    *names = (struct names){.symbol = NULL};
+    for (const ElfW(Dyn) *entry = module->dynamic; entry != NULL && entry->d_tag != DT_NULL; entry++) {
+        const void *place = place_of(module, entry->d_un.d_ptr);
+        if (entry->d_tag == DT_SYMTAB)
+            names->symbol = place;
+        else if (entry->d_tag == DT_STRTAB)
+            names->text = place;
+        else if (entry->d_tag == DT_HASH)
+            names->hash = place;
+        else if (entry->d_tag == DT_GNU_HASH)
+            names->gnu_hash = place;
+    }
+    return names->symbol != NULL && names->text != NULL;
+}
+
+static bool is_defined(const struct names *names, uint32_t index, const char *name)
+{
+    const ElfW(Sym) *symbol = &names->symbol[index];
+    return symbol->st_shndx != SHN_UNDEF && strcmp(names->text + symbol->st_name, name) == 0;
+}
+
+/* DT_HASH: numbers of buckets and of symbols, the buckets' first symbols, to each symbol the next of its bucket. */
+static bool defined_by_hash(const struct names *names, const char *name)
+{
+    const uint32_t *table = names->hash, n_buckets = table[0];
+    const uint32_t *bucket = table + 2, *next = bucket + n_buckets;
+    uint32_t hash = 0;
+    for (const unsigned char *at = (const unsigned char *)name; *at != 0; at++) {
+        hash = (hash << 4) + *at;
+        hash = (hash ^ (hash >> 28 << 4)) & 0x0fffffff;
+    }
+    for (uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets]; i != STN_UNDEF; i = next[i])
+        if (is_defined(names, i, name))
+            return true;
+    return false;
+}
+
+/* DT_GNU_HASH: numbers of buckets, of symbols that are not in it, and of words of a filter, which is not needed here; the filter;
+ * the buckets' first symbols; the symbols' hashes, of which the lowest bit marks the last one of a bucket. */
+static bool defined_by_gnu_hash(const struct names *names, const char *name)
+{
+    const uint32_t *table = names->gnu_hash, n_buckets = table[0], n_left_out = table[1];
+    const uint32_t *bucket = table + 4 + (size_t)table[2] * (sizeof(ElfW(Addr)) / sizeof *table);
+    const uint32_t *hash_of = bucket + n_buckets;
+    uint32_t hash = 5381;
+    for (const unsigned char *at = (const unsigned char *)name; *at != 0; at++)
+        hash = hash * 33 + *at;
+    uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets];
+    if (i < n_left_out || i == STN_UNDEF)
+        return false;
+    for (;; i++) {
+        uint32_t other = hash_of[i - n_left_out];
+        if ((other | 1) == (hash | 1) && is_defined(names, i, name))
+            return true;
+        if ((other & 1) != 0)
+            return false;
+    }
+}
+
+bool os_module_defines(const struct os_module *module, const char *name)
+{
+    struct names names;
+    if (!find_names(module, &names))
+        return false;
+    if (names.gnu_hash != NULL)
+        return defined_by_gnu_hash(&names, name);
+    return names.hash != NULL && defined_by_hash(&names, name);
+}
+
+/* ---- All modules --------------------------------------------------------------------------------------------------- */
+
+struct question {
+    bool (*fits)(const struct os_module *module, const void *want);
+    const void *want;
+};
+
+static int ask(struct dl_phdr_info *info, size_t info_bytes, void *argument)
+{
+    const struct question *question = argument;
+    struct os_module module = {
+        .start = UINTPTR_MAX, .bias = info->dlpi_addr, .path = info->dlpi_name == NULL ? "" : info->dlpi_name};
+    (void)info_bytes;
+    for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        uintptr_t address = module.bias + segment->p_vaddr;
+        if (segment->p_type == PT_LOAD) {
+            module.start = min_size(module.start, address);
+            module.end = max_size(module.end, address + segment->p_memsz);
+        } else if (segment->p_type == PT_DYNAMIC) {
+            module.dynamic = (const void *)address;
+        } else if (segment->p_type == PT_GNU_EH_FRAME) {
+            module.unwind_table = (const unsigned char *)address;
+        }
+    }
+    return question->fits(&module, question->want);
+}
+
+bool os_module_any(bool (*fits)(const struct os_module *module, const void *want), const void *want)
+{
+    struct question question = {fits, want};
+    return dl_iterate_phdr(ask, &question) != 0;
 }

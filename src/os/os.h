@@ -97,6 +97,7 @@ struct os_module {
     uintptr_t bias;       /* what was added to the addresses in the file */
     const char *path;     /* as the linker knows it; "": the program. The linker's memory, while it is loaded */
     const unsigned char *unwind_table; /* its .eh_frame_hdr; NULL: it has none */
+    const void *dynamic;               /* what the linker reads of it, its PT_DYNAMIC; NULL: it has none */
 };
 
 /* The module that has the address. Without a lock. False: there is none, or the system cannot tell (glibc before 2.35). */
@@ -104,6 +105,13 @@ bool os_module_of(const void *address, struct os_module *module);
 
 /* Its build id, in its own memory; *len_bytes is 0 where it has none that can be seen. The caller knows that it stays loaded. */
 const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes);
+
+/* Whether it defines the name, in any version, where other modules can see it. The caller knows that it stays loaded. */
+bool os_module_defines(const struct os_module *module, const char *name);
+
+/* Whether fits(module, want) is true for one of the loaded modules; those behind the first one are not asked. They stay loaded as
+ * long as fits runs. Allocates nothing, but takes a lock of the dynamic linker's, which the thread may hold already. */
+bool os_module_any(bool (*fits)(const struct os_module *module, const void *want), const void *want);
 
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);

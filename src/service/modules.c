@@ -1,5 +1,5 @@
 /* modules.c - see modules.h.
- * Owns     nothing: the table is the caller's.     Called by  front/profile.c     Calls  os.h
+ * Owns     nothing: the table is the caller's.     Called by  front/profile.c, front/harden.c     Calls  os.h
  * Threads  any: an entry is taken by a counter, filled, and then valid for ever.
  */
 #include "service/modules.h"
@@ -88,4 +88,35 @@ void modules_enter(struct modules *modules, void *const *frame, uint32_t n_frame
         if (entry == NULL || !is_of(entry, &module))
             enter(modules, &module, since);
     }
+}
+
+struct search {
+    const char *const *name, *const *except;
+};
+
+static bool begins_with_one(const char *text, const char *const *beginning)
+{
+    for (; *beginning != NULL; beginning++)
+        if (strncmp(text, *beginning, strlen(*beginning)) == 0)
+            return true;
+    return false;
+}
+
+static bool defines_one(const struct os_module *module, const void *want)
+{
+    const struct search *search = want;
+    const char *slash = strrchr(module->path, '/');
+    bool is_own = (uintptr_t)modules_define - module->start < module->end - module->start;
+    if (is_own || begins_with_one(slash == NULL ? module->path : slash + 1, search->except))
+        return false;
+    for (const char *const *name = search->name; *name != NULL; name++)
+        if (os_module_defines(module, *name))
+            return true;
+    return false;
+}
+
+bool modules_define(const char *const *name, const char *const *except)
+{
+    struct search search = {name, except};
+    return os_module_any(defines_one, &search);
 }

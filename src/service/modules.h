@@ -1,4 +1,5 @@
-/* modules.h - which files the frames of noted stacks lie in, so that they can be named when the files are no longer loaded.
+/* modules.h - which files the frames of noted stacks lie in, so that they can be named when the files are no longer loaded; and
+ * whether a loaded file defines a name.
  *
  * A table that only grows. The profile clears it with its records.
  */
@@ -30,5 +31,9 @@ struct modules {
 /* Enters the modules of the frames, which are loaded, if they are not in the table. No lock, no allocation; signal handlers may
  * call it. One may be entered twice, and beyond MODULES_MAX none is. */
 COLD void modules_enter(struct modules *modules, void *const *frame, uint32_t n_frames, uint32_t since);
+
+/* Whether a loaded module defines one of the names where others can see it. Not asked are the module that hakmem lies in, and files
+ * whose name begins with one of except. Both lists end with NULL. No allocation; the lock of os_module_any. */
+COLD bool modules_define(const char *const *name, const char *const *except);
 
 #endif
