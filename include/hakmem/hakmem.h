@@ -304,6 +304,7 @@ HAK_API void hak_profile_stop(void) HAK_NOEXCEPT;
  * nothing. A file that is there is overwritten; a new one can be read by its owner alone (mode 0600).
  * Returns    0, or -1 with errno as open(), write() and close() have it, EINVAL when path is NULL.
  * Limits     takes 5 KiB of stack. Not async-signal-safe.
+ * Signals    none is raised: EPIPE comes without SIGPIPE, EFBIG without SIGXFSZ.
  * Cost       a line for each stack, and /proc/self/maps. */
 HAK_API int hak_profile_dump(const char *path) HAK_NOEXCEPT;
 

@@ -14,7 +14,6 @@
 #include "front/thread.h"
 #include "os/os.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -38,13 +37,8 @@ static void flush_text(struct text *text)
 {
     if (text->file == STDERR_FILENO)
         os_write_stderr(text->buffer, text->used);
-    for (size_t done = 0; text->file != STDERR_FILENO && done < text->used && !text->failed;) {
-        ssize_t n = write(text->file, text->buffer + done, text->used - done);
-        if (n > 0)
-            done += (size_t)n;
-        else
-            text->failed = n == 0 || errno != EINTR;
-    }
+    else if (!text->failed)
+        text->failed = os_write(text->file, text->buffer, text->used) != 0;
     text->used = 0;
 }
 

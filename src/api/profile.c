@@ -37,13 +37,8 @@ struct output {
 
 static void flush_output(struct output *output)
 {
-    for (size_t done = 0; done < output->len && output->error == 0;) {
-        ssize_t n = write(output->file, output->buffer + done, output->len - done);
-        if (n > 0)
-            done += (size_t)n;
-        else if (n == 0 || errno != EINTR)
-            output->error = n == 0 ? EIO : errno;
-    }
+    if (output->error == 0)
+        output->error = os_write(output->file, output->buffer, output->len);
     output->len = 0;
 }
 

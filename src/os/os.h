@@ -153,8 +153,12 @@ bool os_peek(uintptr_t address, void *to, size_t len_bytes);
  * number that the program counts on, and no file stays open because of it. False: the system cannot (Linux before 5.9). */
 bool os_leave_files(void);
 
-/* Writes to the standard error stream's descriptor (the process's, if the thread has left its files), without buffering and
- * without malloc. */
+/* Writes all of it to a file, and the program sees no signal because of it (SIGPIPE, SIGXFSZ). 0, or the error's number, as
+ * errno has it: then a part may have been written. Keeps errno. Signal handlers may call it; it does not allocate. */
+int os_write(int file, const char *text, size_t len_bytes);
+
+/* Writes to the standard error stream's descriptor (the process's, if the thread has left its files) like os_write, without
+ * buffering. What cannot be written is lost. */
 void os_write_stderr(const char *text, size_t len_bytes);
 
 #if defined(HAKMEM_TESTING)

@@ -521,17 +521,10 @@ static int stderr_of_process(void)
 
 void os_write_stderr(const char *text, size_t len_bytes)
 {
-    int saved_errno = errno, file = STDERR_FILENO;
-    while (len_bytes > 0) {
-        ssize_t n = write(file, text, len_bytes);
-        if (n < 0 && errno == EBADF && file == STDERR_FILENO && has_left_files && (file = stderr_of_process()) >= 0)
-            continue;
-        if (n <= 0)
-            break;
-        text += n;
-        len_bytes -= (size_t)n;
-    }
-    if (file >= 0 && file != STDERR_FILENO)
+    int saved_errno = errno, file;
+    if (os_write(STDERR_FILENO, text, len_bytes) == EBADF && has_left_files && (file = stderr_of_process()) >= 0) {
+        os_write(file, text, len_bytes);
         close(file);
+    }
     errno = saved_errno;
 }
