@@ -218,21 +218,33 @@ static ALWAYS_INLINE void check_before(const char *block, const struct place *pl
         report_before(call, block);
 }
 
-/* Whether an operator new other than ours may have called malloc for a block that comes to our operator delete. A shared library
- * that is linked with its own C++ runtime and -Bsymbolic calls its own new, while its users find delete in hakmem first: rust's
- * libLLVM.so is one. The runtimes themselves define new as well, but there ours takes its place. A yes is kept, as blocks may
- * outlive their library; after a no another one may be loaded. */
+/* Whether an operator other than ours may stand between malloc and our delete, or between our new and free. A shared library
+ * that is linked with its own C++ runtime and -Bsymbolic calls its own new, which calls malloc, while its users find delete in
+ * hakmem first: rust's libLLVM.so is one. The runtimes themselves define the operators as well, but there ours take their place. A
+ * yes is kept, as blocks may outlive their library; after a no another one may be loaded. */
+static COLD bool other_operators_call(const char *const *names, _Atomic bool *found)
+{
+    static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
+    if (atomic_load_explicit(found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
+        return true;
+    if (!modules_define(names, runtimes))
+        return false;
+    atomic_store_explicit(found, true, memory_order_relaxed);
+    return true;
+}
+
 static COLD bool new_may_be_malloc(void)
 {
-    static const char *const new_names[] = {"_Znwm", "_Znam", NULL};
-    static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
+    static const char *const names[] = {"_Znwm", "_Znam", NULL};
     static _Atomic bool found;
-    if (atomic_load_explicit(&found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
-        return true;
-    if (!modules_define(new_names, runtimes))
-        return false;
-    atomic_store_explicit(&found, true, memory_order_relaxed);
-    return true;
+    return other_operators_call(names, &found);
+}
+
+static COLD bool delete_may_be_free(void)
+{
+    static const char *const names[] = {"_ZdlPv", "_ZdaPv", NULL};
+    static _Atomic bool found;
+    return other_operators_call(names, &found);
 }
 
 void harden_report_release(const struct release *release, const void *block, size_t size_bytes, enum block_kind kind)
@@ -242,6 +254,8 @@ void harden_report_release(const struct release *release, const void *block, siz
                                                "the block was allocated by operator new[]"};
     if (release->kind != kind && kind == KIND_MALLOC && new_may_be_malloc())
         return; /* nor is anything else known of it: that new may have asked for more */
+    if (release->kind != kind && release->kind == KIND_MALLOC && delete_may_be_free())
+        return;
     if (release->kind != kind)
         report_misuse(release->call, allocated_by[kind], block, "asked for bytes", size_bytes);
     else if (((uintptr_t)block & (release->alignment - 1)) != 0)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # own_new.sh - in hardened mode, blocks that a library's own operator new takes from malloc and that come to hakmem's operator
-# delete are no mistake, and without such a library they are one.
+# delete are no mistake, nor are those of hakmem's new that come to the library's own delete; and without such a library they are.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
 require "$HAKMEM_CXX"
@@ -18,6 +18,7 @@ void operator delete[](void *block) noexcept { std::free(block); }
 void operator delete[](void *block, std::size_t) noexcept { std::free(block); }
 extern "C" void *own_new(std::size_t n) { return ::operator new(n); }
 extern "C" void *own_new_array(std::size_t n) { return ::operator new[](n); }
+extern "C" void own_delete(void *block) { ::operator delete(block); }
 END
 cat > user.cc << 'END'
 #include <cstdio>
@@ -25,6 +26,7 @@ cat > user.cc << 'END'
 #include <new>
 #include <string_view>
 extern "C" void *own_new(std::size_t), *own_new_array(std::size_t);
+extern "C" void own_delete(void *);
 int main(int, char **argument)
 {
     const std::string_view mistake = argument[1] == nullptr ? "" : argument[1];
@@ -33,6 +35,7 @@ int main(int, char **argument)
         ::operator delete(own_new(n), n);
         ::operator delete[](own_new_array(n));
         ::operator delete[](own_new_array(n), n);
+        own_delete(::operator new(n));
     }
     void *block = own_new(77);
     ::operator delete(block);
@@ -60,7 +63,11 @@ cat > mismatch.cc << 'END'
 #include <cstdlib>
 #include <dlfcn.h>
 #include <new>
-static void mismatch(std::size_t n) { ::operator delete(std::malloc(n)); }
+static void mismatch(std::size_t n)
+{
+    ::operator delete(std::malloc(n));
+    std::free(::operator new(n + 100));
+}
 int main(int, char **argument)
 {
     delete new int(1);
@@ -117,12 +124,13 @@ done
 # The numbers of bytes that are reported if the program may go on.
 reported() { # LIBRARY
     on_hakmem HAKMEM_SECURE=1 HAKMEM_ON_ERROR=warn ./mismatch "$1" > said 2>&1 || fail "with $1: $(< said)"
-    sed -n 's/^hakmem: operator delete: the block was allocated by malloc .* \([0-9]*\))$/\1/p' said | paste -s -d ' '
+    sed -n 's/^hakmem: operator delete: the block was allocated by malloc .* \([0-9]*\))$/\1/p
+        s/^hakmem: free: the block was allocated by operator new.* \([0-9]*\))$/\1/p' said | paste -s -d ' '
 }
 
 step "libraries that come and go"
-[[ $(reported ./libown.so) == "101" ]] || fail "with a library with its own new: $(< said)"
+[[ $(reported ./libown.so) == "101 201" ]] || fail "with a library with its own new: $(< said)"
 for name in libstdc++.so.6.0.99 libc++.so.1 libc++abi.so.1; do
     cp libown.so $name
-    [[ $(reported ./$name) == "101 102 103" ]] || fail "with what is called $name: $(< said)"
+    [[ $(reported ./$name) == "101 201 102 202 103 203" ]] || fail "with what is called $name: $(< said)"
 done
