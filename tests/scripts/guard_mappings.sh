@@ -54,3 +54,26 @@ done
 step "there are guards: two mappings for a block"
 HAKMEM_SECURE=1 on_hakmem ./holder 4096 1000 > out
 [[ $(cat out) -gt 2000 && $(cat out) -lt 2400 ]] || fail "$(cat out) mappings for 1,000 blocks"
+
+# Blocks that come and go, one after the other: a write behind the last one's end must be found, or not.
+cat > churn.c << 'EOF'
+#include <stdlib.h>
+int main(int argc, char **argv)
+{
+    (void)argc;
+    for (long i = strtol(argv[1], NULL, 10); i > 0; i--) {
+        volatile char *block = malloc(5000);
+        block[0] = 1;
+        if (i == 1) (void)block[8192]; /* a read: only an inaccessible page stops it */
+        free((void *)block);
+    }
+    return 0;
+}
+EOF
+gcc -O0 -o churn churn.c
+step "guards come one after the other, and in mode max without end"
+for n in 1 10000; do
+    if HAKMEM_SECURE=1 on_hakmem ./churn $n 2> err; then fail "no guard after $n blocks"; fi
+done
+if HAKMEM_SECURE=max on_hakmem ./churn 40000 2> err; then fail "no guard after 40,000 blocks in mode max"; fi
+grep -q "behind the end of the block of 5000 bytes" err || fail "mode max says: $(cat err)"
