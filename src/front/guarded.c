@@ -14,7 +14,6 @@
 #include "service/report.h"
 #include "superslab/slab.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* Large blocks that wait, of the process; their pages are given back. */
@@ -33,7 +32,8 @@ struct guarded_figures guarded_figures;
 static _Atomic size_t n_guarded;
 
 /* Each of them costs some system calls. A program that asks for many, one after the other, gets so many at once, and so many in each
- * millisecond from then on; with SECURE_PAGES, for hunting a bug, it gets them all. (ImageMagick's -fx took 23 s instead of a quarter of a second.) */
+ * millisecond from then on; with SECURE_PAGES, for hunting a bug, it gets them all. (ImageMagick's -fx took 23 s instead of a
+ * quarter of a second.) */
 #define GUARDS_AT_ONCE 16384
 #define GUARDS_PER_MS 4
 static struct {
@@ -237,17 +237,15 @@ static void discount_guard(void)
 static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool guard)
 {
     size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
-    if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    bool zeroed = true, waited = true;
+    if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
+        return front_claim_span(room_bytes, alignment, &zeroed); /* It is refused there, and the program told as for any other. */
     size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
     size_t least_bytes = guard_bytes == 0 ? 1 : 0;
     size_t data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes);
     size_t total_bytes = front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
     if (checks(SECURE_PAGES) && total_bytes < SUPERSLAB_BYTES)
         total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
-    bool zeroed = true, waited = true;
     char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
     if (base == NULL) {
         waited = false;

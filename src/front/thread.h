@@ -3,8 +3,8 @@
  *   none ---first slow call---> creating ---> open <---> busy (inside a slow path) 
  *                                              |
  *                                              +---the thread's exit---> gone
- * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed cache, every call comes to the
- * slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
+ * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed
+ * cache, every call comes to the slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
  * directly. The record of a thread that is gone keeps for a while the slabs that it claimed from, for the next thread that gets it.
  */
 #ifndef HAKMEM_FRONT_THREAD_H

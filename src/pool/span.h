@@ -48,8 +48,8 @@ size_t span_usable_bytes(const void *block);
 /* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. */
 bool span_resize(void *block, size_t size_bytes);
 
-/* Makes a block shorter where it lies, however short it is then: for want of memory for another one. False: in a signal handler that
- * interrupted the pool lock's holder. */
+/* Makes a block shorter where it lies, however short it is then: for want of memory for another one. False: there is no such
+ * block, or a signal handler asks that interrupted the pool lock's holder. */
 bool span_shrink(void *block, size_t size_bytes);
 
 /* Before another block is claimed to which span_move will move the first len_bytes: their pages will move too, where that

@@ -128,7 +128,7 @@ static void large_blocks_shrink_without_memory(void **state)
     static const size_t sizes[] = {700 * KIB, 5 * MIB};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *large = hak_malloc(sizes[i]);
-        void *last = NULL, *held = NULL;
+        void *held = NULL;
         unsigned n_refused = 0;
         memset(large, 7, sizes[i]);
         while (n_refused < 2) { /* once for the reserve */
@@ -140,8 +140,7 @@ static void large_blocks_shrink_without_memory(void **state)
             *block = held;
             held = block;
         }
-        last = hak_realloc(large, 353);
-        assert_ptr_equal(last, large);
+        assert_ptr_equal(hak_realloc(large, 353), large);
         assert_int_equal(hak_usable_size(large), os_page_bytes());
         assert_int_equal(large[352], 7);
         hak_free_sized(large, 353); /* a wrong size would end the process */
@@ -511,13 +510,18 @@ static void limits_of_version_1(void **state)
     assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
 }
 
+static void limit_group(const char *limit)
+{
+    put("/proc/self/cgroup", "0::/g\n");
+    put("/sys/fs/cgroup/g/memory.max", limit);
+}
+
 static void budget_by_the_group_s_limit(void **state)
 {
     (void)state;
     struct config before = config;
     size_t soft, hard;
-    put("/proc/self/cgroup", "0::/g\n");
-    put("/sys/fs/cgroup/g/memory.max", "104857600\n");
+    limit_group("104857600\n");
     config.budget_percent = 80;
     budget_start(root);
     hak_budget_get(&soft, &hard);
@@ -528,8 +532,7 @@ static void budget_by_the_group_s_limit(void **state)
     budget_start(root);
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, 90 * MIB);
-    put("/sys/fs/cgroup/g/memory.max",
-        "max\n"); /* nothing to be a part of: no budget, but by percentage of the machine */
+    limit_group("max\n"); /* nothing to be a part of: no budget, but by percentage of the machine */
     hak_budget_set(0, 0);
     budget_start(root);
     hak_budget_get(NULL, &hard);
@@ -547,34 +550,33 @@ static void limit_that_changes(void **state)
     (void)state;
     struct config before = config;
     size_t soft, hard;
-    put("/proc/self/cgroup", "0::/g\n");
-    put("/sys/fs/cgroup/g/memory.max", "104857600\n");
+    limit_group("104857600\n");
     config.budget_auto = true;
     budget_start(root);
     assert_false(budget_follow(root)); /* nothing has changed */
-    put("/sys/fs/cgroup/g/memory.max", "209715200\n");
+    limit_group("209715200\n");
     assert_true(budget_follow(root));
     hak_budget_get(&soft, &hard);
     assert_int_equal(hard, 180 * MIB);
     assert_int_equal(soft, hard - hard / 8);
-    put("/sys/fs/cgroup/g/memory.max", "52428800\n");
+    limit_group("52428800\n");
     assert_true(budget_follow(root));
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, 45 * MIB);
-    put("/sys/fs/cgroup/g/memory.max", "max\n");
+    limit_group("max\n");
     assert_true(budget_follow(root));
     assert_false(budget_is_set());
     assert_false(budget_follow(root));
-    put("/sys/fs/cgroup/g/memory.max", "104857600\n"); /* a limit where there was none */
+    limit_group("104857600\n"); /* a limit where there was none */
     assert_true(budget_follow(root));
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, 90 * MIB);
 
     assert_int_equal(hak_budget_set(2 * MIB, MIB), -1); /* refused: the group still counts */
-    put("/sys/fs/cgroup/g/memory.max", "209715200\n");
+    limit_group("209715200\n");
     assert_true(budget_follow(root));
     assert_int_equal(hak_budget_set(0, 64 * MIB), 0); /* what the program says stands */
-    put("/sys/fs/cgroup/g/memory.max", "52428800\n");
+    limit_group("52428800\n");
     assert_false(budget_follow(root));
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, 64 * MIB);
