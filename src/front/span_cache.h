@@ -4,8 +4,8 @@
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one
  *
- * The room grows with the thread's misses, up to a bound, while threads wait for the pool lock: without that, and in a thread that
- * allocates few such blocks or frees none, nothing is held. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in
+ * The room grows with the thread's misses, up to a bound, while threads wait for the pool lock often: without that, and in a thread
+ * that allocates few such blocks or frees none, nothing is held. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in
  * hardened mode there is no room.
  */
 #ifndef HAKMEM_FRONT_SPAN_CACHE_H
@@ -15,6 +15,7 @@
 
 #define SPAN_CACHE_PLACES 32
 #define SPAN_CACHE_MAX_BYTES (8 * MIB)
+#define SPAN_CACHE_CROWD_WAITS 256 /* for the pool lock, after which a miss looks how long they took */
 
 struct thread;
 
@@ -23,7 +24,10 @@ struct span_cache {
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
-    uint64_t seen_waits;   /* for the pool lock, by all threads, at the last miss */
+    uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
+    uint32_t looked_ms;    /* when that was */
+    uint64_t looked_waits; /* for the pool lock, by all threads, until then */
+    uint64_t seen_waits;   /* and until the last miss */
     size_t held_bytes;     /* their pages that may be in memory */
     uint32_t n_uses;       /* claims and returns; tells a tick whether the cache is in use */
     uint32_t seen_uses;    /* at the last tick. Written by ticks */

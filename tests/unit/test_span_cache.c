@@ -38,16 +38,22 @@ static size_t held_bytes(void)
     return (size_t)tls_thread->span_cache.held_slabs * SLAB_BYTES;
 }
 
-/* As if threads had waited for the lock: enough misses for all the room that there may be. */
-static void make_room(void)
+/* Sixteen misses, as if threads had waited for the lock so many times before each. */
+static void miss_after_waits(unsigned n_waits)
 {
     void *block[16];
     for (unsigned i = 0; i < 16; i++) {
-        stats_add(&stats_counters.lock_contended, 1);
+        stats_add(&stats_counters.lock_contended, n_waits);
         block[i] = hak_malloc(200 * KIB);
     }
     for (unsigned i = 0; i < 16; i++)
         hak_free(block[i]);
+}
+
+/* Enough misses for all the room that there may be. */
+static void make_room(void)
+{
+    miss_after_waits(SPAN_CACHE_CROWD_WAITS);
 }
 
 static int start_clean(void **state)
@@ -193,14 +199,23 @@ static void large_block_and_full_places(void **state)
 static void nothing_is_held_while_nobody_waits(void **state)
 {
     (void)state;
-    void *block[16];
     make_room();
     hak_trim(HAK_TRIM_CACHE);
     assert_int_equal(tls_thread->span_cache.room_slabs, 0);
-    for (unsigned i = 0; i < 16; i++)
-        block[i] = hak_malloc(200 * KIB);
-    for (unsigned i = 0; i < 16; i++)
-        hak_free(block[i]);
+    miss_after_waits(0);
+    assert_int_equal(held_bytes(), 0);
+    assert_int_equal(tls_thread->span_cache.room_slabs, 0);
+}
+
+/* As many waits as make room, but over a longer time; then one now and then. */
+static void nothing_is_held_while_few_wait(void **state)
+{
+    (void)state;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    os_sleep_ms(50);
+    miss_after_waits(SPAN_CACHE_CROWD_WAITS / 16);
+    miss_after_waits(1);
     assert_int_equal(held_bytes(), 0);
     assert_int_equal(tls_thread->span_cache.room_slabs, 0);
 }
@@ -356,6 +371,7 @@ int main(void)
         TEST(room_has_a_bound),
         TEST(large_block_and_full_places),
         TEST(nothing_is_held_while_nobody_waits),
+        TEST(nothing_is_held_while_few_wait),
         TEST(nothing_is_held_where_it_must_not_be),
         TEST(an_unused_cache_is_given_up),
         TEST(freed_twice_is_refused),
