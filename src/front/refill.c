@@ -60,6 +60,12 @@ static void *borrow(struct thread *thread, unsigned class_id)
     return magazine_pop(magazine, &block) ? block : NULL;
 }
 
+/* The thread's first of the class, or as good as that. A class without a magazine counts no misses. */
+static bool is_first_refill(const struct magazine *magazine)
+{
+    return magazine->max != 0 && magazine->misses <= 1;
+}
+
 /* The slab to claim from next, acquired if need be, and below which block number a claim must stay; NULL: no memory.
  * Blocks on pages that are in memory already come before fresh ones: they cost no page fault, and the heap stays small,
  * whether those pages are the first of a slab or what a purge has left of it. *fresh tells that only fresh ones are left, of
@@ -68,7 +74,8 @@ static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsign
 {
     struct slab *slab = current_slab(thread, class_id);
     if (slab == NULL) {
-        slab = shared_pool_acquire_slab(class_id);
+        slab = is_first_refill(&thread->cache.magazine[class_id]) ? shared_pool_acquire_first_slab(class_id)
+                                                                  : shared_pool_acquire_slab(class_id);
         if (slab == NULL)
             return NULL;
         thread->current[class_id] = slab;

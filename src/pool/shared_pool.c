@@ -149,7 +149,7 @@ static struct slab *acquire_from_new(struct superslab *ss, unsigned class_id)
     return open_slot(ss, slot, class_id);
 }
 
-struct slab *shared_pool_acquire_slab(unsigned class_id)
+static struct slab *acquire(unsigned class_id, bool untouched)
 {
     for (;;) {
         struct slab *slab = acquire_from_class_list(class_id); /* stage 1 */
@@ -161,7 +161,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
             return NULL;
         struct superslab *ss;
         unsigned slot;
-        if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) == 0) { /* relaxed: under the lock */
+        if (!untouched && atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) == 0) { /* relaxed: under the lock */
             struct slab *waiting = pool_take_idle();
             if (waiting != NULL) { /* Its pages are in memory: better than an UNUSED slot. */
                 pool_unlock();
@@ -169,7 +169,7 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
                 continue;
             }
         }
-        if (pool_take_slot(begins_at_end(class_id), &ss, &slot)) { /* stage 2 */
+        if (pool_take_slot(begins_at_end(class_id), untouched, &ss, &slot)) { /* stage 2 */
             pool_unlock();
             stats_add(&stats_counters.stage_slot, 1);
             return open_slot(ss, slot, class_id);
@@ -193,6 +193,17 @@ struct slab *shared_pool_acquire_slab(unsigned class_id)
             superslab_choose_pages(ss, 1, huge_pages_for_slabs(ss) ? 1 : 0);
         return acquire_from_new(ss, class_id);
     }
+}
+
+struct slab *shared_pool_acquire_slab(unsigned class_id)
+{
+    return acquire(class_id, false);
+}
+
+/* What lies idle counts against a budget already. */
+struct slab *shared_pool_acquire_first_slab(unsigned class_id)
+{
+    return acquire(class_id, !budget_is_set());
 }
 
 /* ---- Return and release ------------------------------------------------------------------------------------------ */

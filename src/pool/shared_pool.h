@@ -35,6 +35,10 @@ bool pool_lock_is_mine(void);
 /* A slab of the class, owned by the caller, with free blocks unless other threads were quicker. NULL: no memory. */
 struct slab *shared_pool_acquire_slab(unsigned class_id);
 
+/* The same for the first slab of a class that a thread has: it may need little of it. If no listed slab will do, it gets a slot of
+ * which no page is in memory, where it touches those that it needs; those that are stay for who needs whole slots. */
+struct slab *shared_pool_acquire_first_slab(unsigned class_id);
+
 /* The lowest listed slab of the class if it has free blocks on pages that are in memory already, or lies below
  * `fresh`. Owned by the caller; NULL: there is none. */
 struct slab *shared_pool_acquire_recycled(unsigned class_id, const struct slab *fresh);
@@ -81,8 +85,9 @@ void shared_pool_unpin(struct superslab *ss);
  * Returns false when there are none. */
 bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot);
 
-/* One slot of the fullest HOT SuperSlab, for a slab; among equals the last one or the first. Likewise. */
-bool pool_take_slot(bool last, struct superslab **ss, unsigned *slot);
+/* One slot of the fullest HOT SuperSlab, for a slab; among equals the last one or the first; one without pages rather than with.
+ * Likewise. */
+bool pool_take_slot(bool last, bool untouched, struct superslab **ss, unsigned *slot);
 
 /* One slot of a HOT SuperSlab without huge pages, for a block that is to have no more memory than it needs. NONE: there is no free slot
  * at all; HUGE: those that are looked at are in huge pages. */

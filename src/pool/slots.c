@@ -282,10 +282,15 @@ void pool_take_slots_out(struct superslab *ss, uint32_t mask)
     pool_relink_superslab(ss);
 }
 
-/* A slot of a SuperSlab that has one: without a free neighbour if there is such a one, so that rows stay whole; and with pages. */
-static unsigned find_slot(const struct superslab *ss, bool last)
+/* A slot of a SuperSlab that has one: without a free neighbour if there is such a one, so that rows stay whole; and with pages.
+ * Untouched: above all without pages. */
+static unsigned find_slot(const struct superslab *ss, bool last, bool untouched)
 {
     uint32_t slots = ss->unused_slots | ss->empty_slots, alone = slots & ~(slots << 1) & ~(slots >> 1);
+    if (untouched && ss->unused_slots != 0) {
+        slots = ss->unused_slots;
+        alone &= slots;
+    }
     if (alone != 0)
         slots = alone;
     if ((slots & ss->empty_slots) != 0)
@@ -300,12 +305,12 @@ static struct superslab *fullest(void)
     return buckets == 0 ? NULL : pool.bucket[__builtin_ctzll(buckets)];
 }
 
-bool pool_take_slot(bool last, struct superslab **ss, unsigned *slot)
+bool pool_take_slot(bool last, bool untouched, struct superslab **ss, unsigned *slot)
 {
     *ss = fullest();
     if (*ss == NULL)
         return false;
-    *slot = find_slot(*ss, last);
+    *slot = find_slot(*ss, last, untouched);
     pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
     return true;
 }
@@ -377,7 +382,7 @@ enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot)
     if (!is_apart(*ss))
         return APART_HUGE;
     apart = *ss;
-    *slot = find_slot(*ss, false);
+    *slot = find_slot(*ss, false, false);
     pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
     return APART_TAKEN;
 }

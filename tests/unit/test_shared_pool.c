@@ -78,6 +78,30 @@ static void stages_in_order(void **state)
     assert_null(pool_check());
 }
 
+/* A thread's first slab of a class leaves the slots that have pages to who needs whole slots; with a budget they count anyway. */
+static void first_slab_takes_no_pages(void **state)
+{
+    (void)state;
+    unsigned class_id = class_of(20000);
+    struct slab *keep = shared_pool_acquire_slab(class_id), *emptied = shared_pool_acquire_slab(class_id);
+    shared_pool_disown_slab(emptied);
+    assert_int_equal(CTL_STATE(slab_ctl_read(emptied)), SLAB_EMPTY);
+    struct slab *first = shared_pool_acquire_first_slab(class_id);
+    assert_ptr_not_equal(first, emptied);
+    assert_ptr_equal(first->superslab, keep->superslab);
+    assert_int_equal(atomic_load(&first->dirty_pages), 0);
+    assert_int_equal(CTL_STATE(slab_ctl_read(emptied)), SLAB_EMPTY);
+
+    assert_int_equal(hak_budget_set(0, GIB), 0);
+    struct slab *counted = shared_pool_acquire_first_slab(class_id);
+    hak_budget_set(0, 0);
+    assert_ptr_equal(counted, emptied);
+    shared_pool_disown_slab(counted);
+    shared_pool_disown_slab(first);
+    shared_pool_disown_slab(keep);
+    assert_null(pool_check());
+}
+
 static void stage_lru(void **state)
 {
     (void)state;
@@ -257,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stages_in_order),
+        cmocka_unit_test(first_slab_takes_no_pages),
         cmocka_unit_test(stage_lru),
         cmocka_unit_test(refusals),
         cmocka_unit_test(full_slabs_hold_all_blocks_once),
