@@ -11,6 +11,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/span.h"
+#include "service/budget.h"
 #include "service/report.h"
 #include "superslab/slab.h"
 
@@ -182,10 +183,10 @@ static bool fits(const struct large *large, size_t total_bytes, size_t front_byt
 }
 
 /* The beginning of a freed block of the very same lengths, its data accessible and zero; NULL: none has waited for long
- * enough. It saves what the heap would do, and most system calls. */
+ * enough. It saves what the heap would do, and most system calls; but a budget must be asked, which the heap does. */
 static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_bytes, size_t alignment, bool guard)
 {
-    if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE))
+    if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE) || budget_is_set())
         return NULL;
     unsigned at = (unsigned)(os_random() % large_slots());
     for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) % large_slots()) {
