@@ -5,6 +5,7 @@
  * never mix.
  */
 #include "api/introspect.h"
+#include "api/override_scope.h"
 #include "api/printing.h"
 #include "front/hit.h"
 #include "hakmem/hakmem.h"
@@ -18,9 +19,9 @@
 #define EXPORT HIT_TEXT __attribute__((visibility("default")))
 /* gcc wants an alias to carry its target's attributes; clang does not know `copy`, nor complain. */
 #if defined(__clang__)
-#define ALIAS(target) __attribute__((alias(#target), visibility("default")))
+#define ALIAS(target, seen) __attribute__((alias(#target), visibility(seen)))
 #else
-#define ALIAS(target) __attribute__((alias(#target), copy(target), visibility("default")))
+#define ALIAS(target, seen) __attribute__((alias(#target), copy(target), visibility(seen)))
 #endif
 
 /* glibc's headers declare some of these names only on demand, and some not at all. */
@@ -75,12 +76,14 @@ EXPORT int posix_memalign(void **result, size_t alignment, size_t size_bytes)
 
 EXPORT void free_sized(void *block, size_t size_bytes) /* C23 7.24.3.4 */
 {
-    hak_free_sized(block, size_bytes);
+    if (scope_is_ours() || scope_find() || !scope_free(block))
+        hak_free_sized(block, size_bytes);
 }
 
 EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size_bytes) /* C23 7.24.3.5 */
 {
-    hit_release(block, "free_aligned_sized", KIND_MALLOC, size_bytes, alignment);
+    if (scope_is_ours() || scope_find() || !scope_free(block))
+        hit_release(block, "free_aligned_sized", KIND_MALLOC, size_bytes, alignment);
 }
 
 /* ---- glibc and BSD ----------------------------------------------------------------------------------------------- */
@@ -112,6 +115,12 @@ EXPORT void *pvalloc(size_t size_bytes)
     return hak_aligned_alloc(page_bytes, round_up(max_size(size_bytes, 1), page_bytes));
 }
 
+/* realloc as the program's files find it, which may be the program's own. */
+static void *realloc_found(void *block, size_t size_bytes)
+{
+    return ((void *(*)(void *, size_t))scope_found(SCOPE_realloc))(block, size_bytes);
+}
+
 EXPORT void *reallocarray(void *block, size_t count, size_t size_bytes)
 {
     size_t total_bytes;
@@ -119,13 +128,13 @@ EXPORT void *reallocarray(void *block, size_t count, size_t size_bytes)
         errno = ENOMEM;
         return NULL;
     }
-    return hak_realloc(block, total_bytes);
+    return realloc_found(block, total_bytes);
 }
 
 EXPORT void *reallocf(void *block, size_t size_bytes) /* FreeBSD: frees the block when it cannot be resized */
 {
-    void *moved = hak_realloc(block, size_bytes);
-    if (moved == NULL && size_bytes != 0)
+    void *moved = realloc_found(block, size_bytes);
+    if (moved == NULL && size_bytes != 0 && !scope_free(block))
         hak_free(block);
     return moved;
 }
@@ -138,7 +147,7 @@ EXPORT int reallocarr(void *pointer, size_t count,
     if (__builtin_mul_overflow(count, size_bytes, &total_bytes))
         return EOVERFLOW;
     int saved_errno = errno;
-    void *moved = hak_realloc(*slot, total_bytes);
+    void *moved = realloc_found(*slot, total_bytes);
     errno = saved_errno;
     if (moved == NULL && total_bytes != 0)
         return ENOMEM;
@@ -228,13 +237,18 @@ EXPORT int malloc_info(int options, FILE *stream)
 
 /* ---- glibc's other names ----------------------------------------------------------------------------------------- */
 
-void cfree(void *block) ALIAS(free);
-void *__libc_malloc(size_t size_bytes) ALIAS(malloc);
-void __libc_free(void *block) ALIAS(free);
-void *__libc_calloc(size_t count, size_t size_bytes) ALIAS(calloc);
-void *__libc_realloc(void *block, size_t size_bytes) ALIAS(realloc);
-void *__libc_memalign(size_t alignment, size_t size_bytes) ALIAS(memalign);
-void *__libc_valloc(size_t size_bytes) ALIAS(valloc);
-void *__libc_pvalloc(size_t size_bytes) ALIAS(pvalloc);
-void __libc_cfree(void *block) ALIAS(free);
-int __posix_memalign(void **result, size_t alignment, size_t size_bytes) ALIAS(posix_memalign);
+void cfree(void *block) ALIAS(free, "default");
+void *__libc_malloc(size_t size_bytes) ALIAS(malloc, "default");
+void __libc_free(void *block) ALIAS(free, "default");
+void *__libc_calloc(size_t count, size_t size_bytes) ALIAS(calloc, "default");
+void *__libc_realloc(void *block, size_t size_bytes) ALIAS(realloc, "default");
+void *__libc_memalign(size_t alignment, size_t size_bytes) ALIAS(memalign, "default");
+void *__libc_valloc(size_t size_bytes) ALIAS(valloc, "default");
+void *__libc_pvalloc(size_t size_bytes) ALIAS(pvalloc, "default");
+void __libc_cfree(void *block) ALIAS(free, "default");
+int __posix_memalign(void **result, size_t alignment, size_t size_bytes) ALIAS(posix_memalign, "default");
+
+/* ---- For override_scope.c ---------------------------------------------------------------------------------------- */
+
+void own_free(void *block) ALIAS(free, "hidden");
+void *own_realloc(void *block, size_t size_bytes) ALIAS(realloc, "hidden");

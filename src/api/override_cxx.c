@@ -1,12 +1,15 @@
 /* override_cxx.c - the C++ operators new and delete, all twenty, defined directly: no detour through malloc's PLT
- * entry.
+ * entry. All are weak: linked statically, a program that defines some for itself has those.
  * Owns     nothing.     Called by  C++ programs.     Calls  front/hit.h; libstdc++ only if the program has loaded it.
  * Threads  any.
  * The names are those of the Itanium C++ ABI: _Zn = new, _Zd = delete, w = single, a = array, m = size_t,
  * St11align_val_t = alignment, RKSt9nothrow_t = nothrow.
  * Source   ISO C++20 [new.delete]: on failure the program's new_handler is called again and again; without one,
- *          std::bad_alloc is thrown, or NULL returned by the nothrow forms.
+ *          std::bad_alloc is thrown, or NULL returned by the nothrow forms. Four forms stand for themselves, new and delete of one
+ *          object, without and with an alignment; the others are made of them, or of the forms of arrays, should the program
+ *          define those (override_scope.h).
  */
+#include "api/override_scope.h"
 #include "front/hit.h"
 #include "hakmem/hakmem.h"
 #include "service/report.h"
@@ -16,7 +19,7 @@
 
 #pragma weak dlsym /* NULL in a fully static program that has no other use for it */
 
-#define EXPORT HIT_TEXT __attribute__((visibility("default")))
+#define EXPORT HIT_TEXT __attribute__((weak, visibility("default")))
 
 typedef void (*new_handler)(void);
 
@@ -85,62 +88,120 @@ static ALWAYS_INLINE void *new_nothrow(size_t size_bytes, size_t alignment, enum
     return likely(block != NULL) ? block : retry_or_null(size_bytes, alignment, kind, name);
 }
 
-#define NEW(name, kind)                                                                                                \
-    EXPORT void *name(size_t n);                                                                                       \
-    void *name(size_t n)                                                                                               \
+/* A block that this library's delete, of the simplest form, does not take back at once: it may be the program's malloc's. */
+static void return_rest(void *block, const struct release *release)
+{
+    if (scope_is_ours() || scope_find() || !scope_free(block))
+        front_return_as(block, release);
+}
+
+#define ANY RELEASE_ANY_SIZE
+#define UNUSED __attribute__((unused))
+#define CALL_OF(array) ((array) ? "operator delete[]" : "operator delete")
+#define KIND_OF(array) ((array) ? KIND_NEW_ARRAY : KIND_NEW)
+
+/* The forms that stand for themselves. */
+#define NEW(name, alignment, ...)                                                                                      \
+    EXPORT void *name(__VA_ARGS__);                                                                                    \
+    void *name(__VA_ARGS__)                                                                                            \
     {                                                                                                                  \
-        return new_throwing(n, 1, kind);                                                                               \
+        return new_throwing(n, alignment, KIND_NEW);                                                                   \
     }
-#define NEW_NOTHROW(name, kind)                                                                                        \
-    EXPORT void *name(size_t n, const void *t);                                                                        \
-    void *name(size_t n, const void *t)                                                                                \
-    {                                                                                                                  \
-        (void)t;                                                                                                       \
-        return new_nothrow(n, 1, kind, #name);                                                                         \
-    }
-#define NEW_ALIGNED(name, kind)                                                                                        \
-    EXPORT void *name(size_t n, size_t a);                                                                             \
-    void *name(size_t n, size_t a)                                                                                     \
-    {                                                                                                                  \
-        return new_throwing(n, a, kind);                                                                               \
-    }
-#define NEW_ALIGNED_NOTHROW(name, kind)                                                                                \
-    EXPORT void *name(size_t n, size_t a, const void *t);                                                              \
-    void *name(size_t n, size_t a, const void *t)                                                                      \
-    {                                                                                                                  \
-        (void)t;                                                                                                       \
-        return new_nothrow(n, a, kind, #name);                                                                         \
-    }
-/* delete: `size` and `alignment` are expressions of the parameters n and a, or what stands for "not told". */
-#define DELETE(name, array, size, alignment, ...)                                                                      \
+#define DELETE(name, alignment, ...)                                                                                   \
     EXPORT void name(__VA_ARGS__);                                                                                     \
     void name(__VA_ARGS__)                                                                                             \
     {                                                                                                                  \
-        hit_release(p, array ? "operator delete[]" : "operator delete", array ? KIND_NEW_ARRAY : KIND_NEW, size,       \
-                    alignment);                                                                                        \
+        if (unlikely(!cache_push(cache_behind_door(), registry_class_offset(p), p)))                                   \
+            return_rest(p, &(struct release){CALL_OF(false), KIND_NEW, ANY, alignment});                               \
     }
-#define ANY RELEASE_ANY_SIZE
-#define UNUSED __attribute__((unused))
 
-NEW(_Znwm, KIND_NEW)                                                       /* new(size) */
-NEW(_Znam, KIND_NEW_ARRAY)                                                 /* new[](size) */
-NEW_NOTHROW(_ZnwmRKSt9nothrow_t, KIND_NEW)                                 /* new(size, nothrow) */
-NEW_NOTHROW(_ZnamRKSt9nothrow_t, KIND_NEW_ARRAY)                           /* new[](size, nothrow) */
-NEW_ALIGNED(_ZnwmSt11align_val_t, KIND_NEW)                                /* new(size, align) */
-NEW_ALIGNED(_ZnamSt11align_val_t, KIND_NEW_ARRAY)                          /* new[](size, align) */
-NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t, KIND_NEW)          /* new(size, align, nothrow) */
-NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t, KIND_NEW_ARRAY)    /* new[](size, align, nothrow) */
-DELETE(_ZdlPv, false, ANY, 1, void *p)                                     /* delete(p) */
-DELETE(_ZdaPv, true, ANY, 1, void *p)                                      /* delete[](p) */
-DELETE(_ZdlPvm, false, n, 1, void *p, size_t n)                            /* delete(p, size) */
-DELETE(_ZdaPvm, true, n, 1, void *p, size_t n)                             /* delete[](p, size) */
-DELETE(_ZdlPvRKSt9nothrow_t, false, ANY, 1, void *p, UNUSED const void *t) /* delete(p, nothrow) */
-DELETE(_ZdaPvRKSt9nothrow_t, true, ANY, 1, void *p, UNUSED const void *t)  /* delete[](p, nothrow) */
-DELETE(_ZdlPvSt11align_val_t, false, ANY, a, void *p, size_t a)            /* delete(p, align) */
-DELETE(_ZdaPvSt11align_val_t, true, ANY, a, void *p, size_t a)             /* delete[](p, align) */
-DELETE(_ZdlPvmSt11align_val_t, false, n, a, void *p, size_t n, size_t a)   /* delete(p, size, align) */
-DELETE(_ZdaPvmSt11align_val_t, true, n, a, void *p, size_t n, size_t a)    /* delete[](p, size, align) */
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, false, ANY, a, void *p, size_t a,
-       UNUSED const void *t) /* delete(p, align, nothrow) */
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, true, ANY, a, void *p, size_t a,
-       UNUSED const void *t) /* delete[](p, align, nothrow) */
+/* A form that is made of another one: `of` is that call, `parameters` and `arguments` are its own, in parentheses. claim and release
+ * are how this library serves it, where all names are ours. The runtime's, if there is one, also catches what the program's
+ * throws. */
+#define NEW_OF(name, of, claim, parameters, arguments)                                                                 \
+    EXPORT void *name parameters;                                                                                      \
+    static COLD void *name##_of parameters                                                                             \
+    {                                                                                                                  \
+        static void *_Atomic found;                                                                                    \
+        if (scope_find())                                                                                              \
+            return name arguments;                                                                                     \
+        __typeof__(name) *next = (__typeof__(name) *)scope_next(#name, &found);                                        \
+        return next != NULL ? next arguments : of;                                                                     \
+    }                                                                                                                  \
+    void *name parameters                                                                                              \
+    {                                                                                                                  \
+        return scope_is_ours() ? claim : name##_of arguments;                                                          \
+    }
+/* `size` and `alignment` are expressions of the parameters n and a, or what stands for "not told". */
+#define DELETE_OF(name, of, array, size, alignment, parameters, arguments)                                             \
+    EXPORT void name parameters;                                                                                       \
+    static COLD void name##_of parameters                                                                              \
+    {                                                                                                                  \
+        static void *_Atomic found;                                                                                    \
+        bool ours = scope_find();                                                                                      \
+        __typeof__(name) *next = ours ? NULL : (__typeof__(name) *)scope_next(#name, &found);                          \
+        if (ours)                                                                                                      \
+            front_return_as(p, &(struct release){CALL_OF(array), KIND_OF(array), size, alignment});                    \
+        else if (next != NULL)                                                                                         \
+            next arguments;                                                                                            \
+        else                                                                                                           \
+            of;                                                                                                        \
+    }                                                                                                                  \
+    void name parameters                                                                                               \
+    {                                                                                                                  \
+        if (likely(scope_is_ours()))                                                                                   \
+            hit_release(p, CALL_OF(array), KIND_OF(array), size, alignment);                                           \
+        else                                                                                                           \
+            name##_of arguments;                                                                                       \
+    }
+
+#define FOUND(name) ((__typeof__(name) *)scope_found(SCOPE_##name))
+
+/* new(size), new(size, align), delete(p), delete(p, align) */
+NEW(_Znwm, 1, size_t n)
+NEW(_ZnwmSt11align_val_t, a, size_t n, size_t a)
+DELETE(_ZdlPv, 1, void *p)
+DELETE(_ZdlPvSt11align_val_t, a, void *p, size_t a)
+
+/* new[](size), new(size, nothrow), new[](size, nothrow); and with an alignment */
+NEW_OF(_Znam, FOUND(_Znwm)(n), new_throwing(n, 1, KIND_NEW_ARRAY), (size_t n), (n))
+NEW_OF(_ZnwmRKSt9nothrow_t, FOUND(_Znwm)(n), new_nothrow(n, 1, KIND_NEW, "_ZnwmRKSt9nothrow_t"),
+       (size_t n, UNUSED const void *t), (n, t))
+NEW_OF(_ZnamRKSt9nothrow_t, FOUND(_Znam)(n), new_nothrow(n, 1, KIND_NEW_ARRAY, "_ZnamRKSt9nothrow_t"),
+       (size_t n, UNUSED const void *t), (n, t))
+NEW_OF(_ZnamSt11align_val_t, FOUND(_ZnwmSt11align_val_t)(n, a), new_throwing(n, a, KIND_NEW_ARRAY),
+       (size_t n, size_t a), (n, a))
+NEW_OF(_ZnwmSt11align_val_tRKSt9nothrow_t, FOUND(_ZnwmSt11align_val_t)(n, a),
+       new_nothrow(n, a, KIND_NEW, "_ZnwmSt11align_val_tRKSt9nothrow_t"), (size_t n, size_t a, UNUSED const void *t),
+       (n, a, t))
+NEW_OF(_ZnamSt11align_val_tRKSt9nothrow_t, FOUND(_ZnamSt11align_val_t)(n, a),
+       new_nothrow(n, a, KIND_NEW_ARRAY, "_ZnamSt11align_val_tRKSt9nothrow_t"),
+       (size_t n, size_t a, UNUSED const void *t), (n, a, t))
+
+/* delete[](p), then (p, size) and (p, nothrow) of one object and of arrays; and with an alignment */
+DELETE_OF(_ZdaPv, FOUND(_ZdlPv)(p), true, ANY, 1, (void *p), (p))
+DELETE_OF(_ZdlPvm, FOUND(_ZdlPv)(p), false, n, 1, (void *p, size_t n), (p, n))
+DELETE_OF(_ZdaPvm, FOUND(_ZdaPv)(p), true, n, 1, (void *p, size_t n), (p, n))
+DELETE_OF(_ZdlPvRKSt9nothrow_t, FOUND(_ZdlPv)(p), false, ANY, 1, (void *p, UNUSED const void *t), (p, t))
+DELETE_OF(_ZdaPvRKSt9nothrow_t, FOUND(_ZdaPv)(p), true, ANY, 1, (void *p, UNUSED const void *t), (p, t))
+DELETE_OF(_ZdaPvSt11align_val_t, FOUND(_ZdlPvSt11align_val_t)(p, a), true, ANY, a, (void *p, size_t a), (p, a))
+DELETE_OF(_ZdlPvmSt11align_val_t, FOUND(_ZdlPvSt11align_val_t)(p, a), false, n, a, (void *p, size_t n, size_t a),
+          (p, n, a))
+DELETE_OF(_ZdaPvmSt11align_val_t, FOUND(_ZdaPvSt11align_val_t)(p, a), true, n, a, (void *p, size_t n, size_t a),
+          (p, n, a))
+DELETE_OF(_ZdlPvSt11align_val_tRKSt9nothrow_t, FOUND(_ZdlPvSt11align_val_t)(p, a), false, ANY, a,
+          (void *p, size_t a, UNUSED const void *t), (p, a, t))
+DELETE_OF(_ZdaPvSt11align_val_tRKSt9nothrow_t, FOUND(_ZdaPvSt11align_val_t)(p, a), true, ANY, a,
+          (void *p, size_t a, UNUSED const void *t), (p, a, t))
+
+/* ---- For override_scope.c ---------------------------------------------------------------------------------------- */
+
+#define OWN(name) extern __typeof__(name) own_##name __attribute__((alias(#name), visibility("hidden")));
+OWN(_Znwm)
+OWN(_Znam)
+OWN(_ZdlPv)
+OWN(_ZdaPv)
+OWN(_ZnwmSt11align_val_t)
+OWN(_ZnamSt11align_val_t)
+OWN(_ZdlPvSt11align_val_t)
+OWN(_ZdaPvSt11align_val_t)

@@ -1,0 +1,63 @@
+/* override_scope.c - see override_scope.h.
+ * Owns     scope_state.     Called by  override.c, override_cxx.c     Calls  the dynamic linker; registry.h
+ * Threads  any.
+ * The names below are the only ones of which a reference from inside the library is not bound to its own definition
+ * (cmake/dynamic.list). Weak: linked statically, this file fetches none of them. Volatile: no compiler may think it knows that
+ * two of these addresses differ.
+ */
+#include "api/override_scope.h"
+
+#include "front/sampled.h"
+#include "meta/registry.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#pragma weak dlsym /* NULL in a fully static program that has no other use for it */
+
+/* own_NAME is another name of ours, which nobody else can define. */
+#define DECLARE(name)                                                                                                  \
+    extern scope_function found_##name __asm__(#name) __attribute__((weak));                                           \
+    extern scope_function own_##name __attribute__((weak, visibility("hidden")));
+SCOPE_NAMES(DECLARE)
+
+#define ROW(name) [SCOPE_##name] = {found_##name, own_##name},
+static const volatile struct {
+    scope_function *found, *own;
+} names[SCOPE_N_NAMES] = {SCOPE_NAMES(ROW)};
+
+_Atomic uint8_t scope_state;
+
+bool scope_find(void)
+{
+    bool ours = true;
+    for (unsigned i = 0; i < SCOPE_N_NAMES; i++)
+        ours &= names[i].found == names[i].own;
+    atomic_store_explicit(&scope_state, ours ? SCOPE_OURS : SCOPE_SHARED,
+                          memory_order_relaxed); /* relaxed: a constant */
+    return ours;
+}
+
+scope_function *scope_found(enum scope_name name)
+{
+    return names[name].found;
+}
+
+void *scope_next(const char *name, void *_Atomic *found)
+{
+    void *next = atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
+    if (next == NULL && dlsym != NULL) {
+        next = dlsym(RTLD_NEXT, name);
+        atomic_store_explicit(found, next, memory_order_relaxed);
+    }
+    return next;
+}
+
+bool scope_free(void *block)
+{
+    scope_function *found = names[SCOPE_free].found;
+    if (found == names[SCOPE_free].own || block == NULL || registry_arena(block) != NULL || sampled_has(block))
+        return false;
+    ((void (*)(void *))found)(block);
+    return true;
+}
