@@ -2,8 +2,7 @@
  * Owns     scope_state.     Called by  override.c, override_cxx.c     Calls  the dynamic linker; registry.h
  * Threads  any.
  * The names below are the only ones of which a reference from inside the library is not bound to its own definition
- * (cmake/dynamic.list). Weak: linked statically, this file fetches none of them. Volatile: no compiler may think it knows that
- * two of these addresses differ.
+ * (cmake/dynamic.list). Weak: linked statically, this file fetches none of them.
  */
 #include "api/override_scope.h"
 
@@ -22,26 +21,28 @@
 SCOPE_NAMES(DECLARE)
 
 #define ROW(name) [SCOPE_##name] = {found_##name, own_##name},
-static const volatile struct {
+static const struct {
     scope_function *found, *own;
 } names[SCOPE_N_NAMES] = {SCOPE_NAMES(ROW)};
 
 _Atomic uint8_t scope_state;
 
+/* Read as if it could change: no compiler is to think it knows that it is not the other one. */
+scope_function *scope_found(enum scope_name name)
+{
+    return *(scope_function *const volatile *)&names[name].found;
+}
+
 bool scope_find(void)
 {
     bool ours = true;
     for (unsigned i = 0; i < SCOPE_N_NAMES; i++)
-        ours &= names[i].found == names[i].own;
+        ours &= scope_found((enum scope_name)i) == names[i].own;
     atomic_store_explicit(&scope_state, ours ? SCOPE_OURS : SCOPE_SHARED,
                           memory_order_relaxed); /* relaxed: a constant */
     return ours;
 }
 
-scope_function *scope_found(enum scope_name name)
-{
-    return names[name].found;
-}
 
 void *scope_next(const char *name, void *_Atomic *found)
 {
@@ -55,7 +56,7 @@ void *scope_next(const char *name, void *_Atomic *found)
 
 bool scope_free(void *block)
 {
-    scope_function *found = names[SCOPE_free].found;
+    scope_function *found = scope_found(SCOPE_free);
     if (found == names[SCOPE_free].own || block == NULL || registry_arena(block) != NULL || sampled_has(block))
         return false;
     ((void (*)(void *))found)(block);
