@@ -21,12 +21,15 @@
 
 #define NOTE_GRAIN_BYTES (16 * KIB)
 
-/* Blocks to 64 bytes, of which programs have most, in larger magazines: bench_workloads logic 46.3 ms to 44.0. */
+/* Blocks to 64 bytes, of which programs have most, in larger magazines: bench_workloads logic 46.3 ms to 44.0. Blocks above 1088 bytes
+ * too, or a few of them would be all: 500 blocks of 4 to 32 KiB that are replaced at random took 67 ms instead of 31, those of 2 to
+ * 4 KiB 28 instead of 22. (The same for smaller ones: bench_workloads realloc_string has 4.6 MiB instead of 4.4.) */
+#define SMALLER_MAX_BYTES 1088
 uint32_t magazine_max(const struct class_info *class)
 {
     if (tiny_route_of(class->range) == HAK_ROUTE_POOL_ONLY)
         return 0;
-    size_t n = 64 * KIB / class->bytes;
+    size_t n = (class->bytes > SMALLER_MAX_BYTES ? 256 : 64) * KIB / class->bytes;
     size_t most = class->bytes <= 64 ? 512 : 256;
     return n > most ? (uint32_t)most : n < 2 ? 2 : (uint32_t)n;
 }

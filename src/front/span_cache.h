@@ -24,6 +24,7 @@ struct span_cache {
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
+    uint8_t claimed;       /* since the last block was taken */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
     uint32_t looked_ms;    /* when that was */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */

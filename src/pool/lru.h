@@ -9,6 +9,15 @@
  * release_evicted after unlocking. More than the cache holds go back at once that way. Pool lock. */
 void lru_push(struct superslab *ss, uint32_t n);
 
+/* The same for a run of which it is not known what is in memory: it waits by itself and counts for nothing until lru_settle. False:
+ * another one waits, or none is to wait; this one was not taken. Pool lock. */
+bool lru_push_unasked(struct superslab *ss, uint32_t n);
+
+/* Asks what of the run that waits is in memory, and lets it count: before fresh memory is mapped, before another run waits (last:
+ * false, both), or one of but_n SuperSlabs is wanted and that which waits is not as long. Lock held, but given up meanwhile. False:
+ * it could not be taken again. */
+bool lru_settle(uint32_t but_n, bool last);
+
 /* n SuperSlabs in a row for a run from the cache, or one for the pool. State MAPPING; NULL when it has none. Pool lock. */
 struct superslab *lru_take(uint32_t n, size_t alignment);
 struct superslab *lru_take_for_pool(void);

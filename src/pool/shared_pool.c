@@ -180,10 +180,13 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             continue; /* It offers slabs of the class, or slots. */
         }
         ss = lru_take_for_pool(); /* stage 3 */
+        if (ss == NULL && !lru_settle(0, false))
+            return NULL;
         pool_unlock();
         if (ss != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
         } else {
+            release_evicted();
             ss = superslab_map(1, SUPERSLAB_BYTES);
             if (ss == NULL)
                 return NULL;

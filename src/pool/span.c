@@ -117,7 +117,10 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
         if (fresh != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
         } else {
+            if (!lru_settle(0, false))
+                return false;
             pool_unlock();
+            release_evicted();
             fresh = superslab_map(1, SUPERSLAB_BYTES);
             if (fresh != NULL)
                 superslab_choose_pages(fresh, 1, 0); /* Blocks as large as that may leave most of it untouched. */
@@ -274,13 +277,14 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 {
     uint32_t n = superslabs_for(len_bytes);
     alignment = max_size(alignment, SUPERSLAB_BYTES);
-    if (!pool_lock(HAK_LOCK_SPAN))
+    if (!pool_lock(HAK_LOCK_SPAN) || !lru_settle(alignment == SUPERSLAB_BYTES ? n : 0, true))
         return NULL;
     struct superslab *ss = lru_take(n, alignment);
     pool_unlock();
-    if (ss != NULL)
+    release_evicted();
+    if (ss != NULL) {
         stats_add(&stats_counters.stage_lru, 1);
-    if (ss == NULL) {
+    } else {
         ss = superslab_map(n, alignment);
         if (ss == NULL)
             return NULL;
@@ -306,6 +310,14 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 static void put_run_and_unlock(struct superslab *ss, uint32_t n)
 {
     unmark_run(ss, 0, n);
+    if (n > 1 && !lru_settle(0, false))
+        report_broken(lock_is_gone, ss);
+    if (n > 1 && lru_push_unasked(ss, n)) {
+        pool_unlock();
+        release_evicted();
+        background_wake();
+        return;
+    }
     if (n > 1) { /* Whoever asks for much does not always use all of it. */
         for (uint32_t i = 0; i < n; i++)
             ss[i].state = SUPERSLAB_LEAVING;

@@ -203,6 +203,15 @@ static uint64_t committed_bytes(void)
     return stats_read(&stats_counters.committed_bytes);
 }
 
+/* What comes next wants to know what of the last run is in memory. */
+static void ask(bool last)
+{
+    assert_true(pool_lock(HAK_LOCK_SPAN));
+    assert_true(lru_settle(0, last));
+    pool_unlock();
+    release_evicted();
+}
+
 /* Of a block that is used in part the cache holds that part's memory, however long the rest is; and the next block begins there. */
 static void what_nobody_touched_takes_no_room(void **state)
 {
@@ -213,6 +222,8 @@ static void what_nobody_touched_takes_no_room(void **state)
     memset(run, 1, 5 * MIB);
     run[200 * MIB - 1] = 1; /* one page of a SuperSlab: purged */
     hak_free(run);
+    assert_int_equal(lru_count(), 100);
+    ask(true);
     assert_int_equal(lru_count(), 100);
     for (unsigned i = 0; i < 100; i++)
         assert_int_equal(superslab_is_clean(&ss[i]), i >= 3);
@@ -235,13 +246,60 @@ static void a_run_begins_where_memory_is_warm(void **state)
     hak_free(warm);
     hak_free(more);
     assert_int_equal(lru_count(), 25);
-    assert_int_equal(superslab_of(cold)->run_superslabs, 25);
+    assert_int_equal(superslab_of(cold)->run_superslabs, 15); /* The last one waits by itself. */
+    assert_int_equal(superslab_of(more)->run_superslabs, 10);
     char *next = hak_malloc(30 * MIB); /* fits there, and at the row's beginning */
     assert_ptr_equal(next, warm);
     char *longer = hak_malloc(20 * MIB); /* only cold ones are left of it */
     assert_ptr_equal(longer, cold);
     hak_free(next);
     hak_free(longer);
+}
+
+/* A block as long as the last one gets it as it is, whatever was touched of it, and nothing is purged meanwhile; before any other one
+ * is served it is asked what of it is in memory. */
+static void the_last_run_serves_as_it_is(void **state)
+{
+    (void)state;
+    char *run = hak_malloc(7 * MIB);
+    run[0] = run[7 * MIB - 1] = 1;
+    uint64_t purged = read_stats().purged_bytes, committed = committed_bytes();
+    for (unsigned i = 0; i < 3; i++) {
+        hak_free(run);
+        assert_int_equal(committed_bytes(), committed);
+        assert_false(superslab_is_clean(superslab_of(run) + 1));
+        assert_ptr_equal(hak_malloc(7 * MIB), run);
+        assert_int_equal(run[0] + run[7 * MIB - 1], 2);
+    }
+    assert_int_equal(read_stats().purged_bytes, purged);
+    hak_free(run);
+    unsigned char *shorter = hak_calloc(1, 5 * MIB);
+    assert_ptr_equal(shorter, run);
+    assert_int_equal(shorter[0] | shorter[5 * MIB - 1], 0);
+    assert_true(superslab_is_clean(superslab_of(run) + 3)); /* asked about */
+    hak_free(shorter);
+}
+
+/* No fresh memory is mapped while a large block waits, filled, for one as long: of the two one is in memory. */
+static void fresh_memory_takes_its_place(void **state)
+{
+    (void)state;
+    static void *block[40];
+    for (unsigned by_slabs = 0; by_slabs < 2; by_slabs++) {
+        drain(state);
+        uint64_t before = committed_bytes();
+        char *run = hak_malloc(100 * MIB);
+        memset(run, 1, 100 * MIB);
+        hak_free(run);
+        assert_int_equal(committed_bytes(), before + 100 * MIB);
+        for (unsigned i = 0; i < 40; i++)
+            block[i] = hak_malloc(by_slabs ? 30000 : MIB);
+        for (unsigned i = 0; i < 40 && by_slabs; i++)
+            memset(block[i], 1, 30000);
+        assert_in_range(committed_bytes(), before, before + 42 * MIB);
+        for (unsigned i = 0; i < 40; i++)
+            hak_free(block[i]);
+    }
 }
 
 /* A slab would take one SuperSlab of what the next turn of the loop needs. */
@@ -278,6 +336,8 @@ static void the_last_one_may_stay_alone(void **state)
     char *larger = hak_malloc(80 * MIB); /* but not a larger one */
     memset(larger, 1, 80 * MIB);
     hak_free(larger);
+    assert_int_equal(superslab_of(larger)->state, SUPERSLAB_CACHED); /* until something else is wanted */
+    ask(true);
     assert_int_equal(superslab_of(larger)->state, SUPERSLAB_ABSENT);
     for (unsigned i = 0; i < 3; i++)
         hak_free(between[i]);
@@ -294,6 +354,7 @@ static void clean_ones_are_bounded_too(void **state)
     }
     for (unsigned i = 0; i < 20; i++)
         hak_free(run[i]);
+    ask(false);
     assert_in_range(lru_count(), 1000, 1024 + 32);
     for (unsigned i = 0; i < 20; i++)
         hak_free(between[i]);
@@ -345,6 +406,8 @@ int main(void)
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(a_run_begins_where_memory_is_warm, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(the_last_run_serves_as_it_is, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(fresh_memory_takes_its_place, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_last_one_may_stay_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(clean_ones_are_bounded_too, drain_by_time, drain_at_once),
