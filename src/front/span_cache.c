@@ -26,6 +26,12 @@
 #define ROOM_PART 8
 #define ALL_ROOMS_PART 2
 
+/* Slots that are held whether threads wait or not; then they serve blocks that take more than half of a row, and any other block puts
+ * them back before it takes some: with what lies beside them they may be what it needs. (A block of 40 KiB, allocated and freed: 345
+ * ns without, 55 with. If smaller blocks took from longer rows, bench_workloads stress had 18 MiB instead of 15, realloc_vector 8.9
+ * instead of 7.2.) */
+#define LEAST_ROOM 16
+
 #define CROWD_MS 4 /* the clock's steps, where they are largest */
 
 static unsigned max_room_slabs(void)
@@ -160,12 +166,11 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
             best_slot = slot;
         }
     }
-    cache->claimed = 1;
     if (best != NULL && (cache->crowded || least_left < n))
         return claim_at(thread, best, best_slot, len_bytes, zeroed);
     grow(cache, n);
     if (!cache->crowded)
-        shrink(thread, 0, 0); /* With what lies beside them, those slots may be what the block needs. */
+        shrink(thread, 0, 0);
     return NULL;
 }
 
@@ -173,20 +178,17 @@ bool span_cache_return(struct thread *thread, void *block)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots slots;
-    if (!(cache->crowded | cache->claimed) || !is_allowed() || !span_hold(block, &slots))
+    if (!is_allowed() || !span_hold(block, &slots))
         return false;
-    cache->claimed = 0;
     unsigned n = count_bits(slots.mask);
     cache->n_uses++;
-    if (n > cache->room_slabs)
-        set_room(cache, n);
-    if (!cache->crowded)
-        shrink(thread, 0, 0);
+    if (cache->held_slabs + n > max_size(cache->room_slabs, LEAST_ROOM))
+        shrink(thread, cache->crowded ? cache->room_slabs * 3u / 4 : 0, SPAN_CACHE_PLACES);
     cache->held_slabs = (uint16_t)(cache->held_slabs + n);
     cache->held_bytes += span_dirty_bytes(&slots);
     add(thread, &slots);
     if (cache->held_slabs > cache->room_slabs)
-        shrink(thread, cache->room_slabs * 3u / 4, SPAN_CACHE_PLACES);
+        set_room(cache, cache->held_slabs);
     return true;
 }
 

@@ -4,9 +4,8 @@
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one
  *
- * The room grows with the thread's misses, up to a bound, while threads wait for the pool lock often: without that, and in a thread
- * that allocates few such blocks or frees none, nothing is held. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in
- * hardened mode there is no room.
+ * There is room for 1 MiB. It grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget,
+ * with HAKMEM_PURGE_DELAY_MS=0 and in hardened mode there is none.
  */
 #ifndef HAKMEM_FRONT_SPAN_CACHE_H
 #define HAKMEM_FRONT_SPAN_CACHE_H
@@ -24,7 +23,6 @@ struct span_cache {
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
-    uint8_t claimed;       /* since the last block was taken */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
     uint32_t looked_ms;    /* when that was */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */
