@@ -46,7 +46,7 @@ static COLD void *refuse_product(void)
 
 static NOINLINE void *claim_large_zeroed(size_t size_bytes)
 {
-    bool zeroed = false;
+    bool zeroed = true;
     void *block = front_claim_large(size_bytes, &zeroed);
     return block == NULL || zeroed ? block : memset(block, 0, size_bytes);
 }

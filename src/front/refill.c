@@ -343,7 +343,7 @@ static void *claim_span_or_more(size_t size_bytes, size_t alignment, bool *zeroe
 
 void *front_claim_apart(size_t size_bytes, size_t alignment)
 {
-    bool zeroed;
+    bool zeroed = false;
     return claim_span(size_bytes, alignment, true, &zeroed);
 }
 
@@ -402,7 +402,7 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
             return block;
         return claim_medium_slow(size_bytes, class_id);
     }
-    bool zeroed;
+    bool zeroed = false;
     return front_claim_large(size_bytes, &zeroed);
 }
 
@@ -422,7 +422,7 @@ void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind k
         return least_bytes <= SMALL_MAX_BYTES ? front_claim_slow(least_bytes) : front_claim_above_small(least_bytes);
     }
     unsigned class_id = class_of_aligned(size_bytes, alignment);
-    bool zeroed;
+    bool zeroed = false;
     void *block;
     if (is_answered(size_bytes, alignment, class_id, &block))
         return block;

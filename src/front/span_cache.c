@@ -182,8 +182,9 @@ bool span_cache_return(struct thread *thread, void *block)
         return false;
     unsigned n = count_bits(slots.mask);
     cache->n_uses++;
-    if (cache->held_slabs + n > max_size(cache->room_slabs, LEAST_ROOM))
-        shrink(thread, cache->crowded ? cache->room_slabs * 3u / 4 : 0, SPAN_CACHE_PLACES);
+    size_t room = cache->crowded ? max_size(cache->room_slabs, LEAST_ROOM) : LEAST_ROOM;
+    if (cache->held_slabs + n > room)
+        shrink(thread, cache->crowded ? (unsigned)min_size(room * 3 / 4, room - n) : 0, SPAN_CACHE_PLACES);
     cache->held_slabs = (uint16_t)(cache->held_slabs + n);
     cache->held_bytes += span_dirty_bytes(&slots);
     add(thread, &slots);

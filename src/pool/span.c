@@ -277,7 +277,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 {
     uint32_t n = superslabs_for(len_bytes);
     alignment = max_size(alignment, SUPERSLAB_BYTES);
-    if (!pool_lock(HAK_LOCK_SPAN) || !lru_settle(alignment == SUPERSLAB_BYTES ? n : 0, true))
+    if (!pool_lock(HAK_LOCK_SPAN) || !lru_settle(!*zeroed && alignment == SUPERSLAB_BYTES ? n : 0, true))
         return NULL;
     struct superslab *ss = lru_take(n, alignment);
     pool_unlock();
@@ -310,23 +310,21 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 static void put_run_and_unlock(struct superslab *ss, uint32_t n)
 {
     unmark_run(ss, 0, n);
-    if (n > 1 && !lru_settle(0, false))
-        report_broken(lock_is_gone, ss);
-    if (n > 1 && lru_push_unasked(ss, n)) {
-        pool_unlock();
-        release_evicted();
-        background_wake();
-        return;
-    }
     if (n > 1) { /* Whoever asks for much does not always use all of it. */
         for (uint32_t i = 0; i < n; i++)
-            ss[i].state = SUPERSLAB_LEAVING;
-        pool_unlock();
-        release_untouched(ss, n);
-        if (!pool_lock(HAK_LOCK_SPAN))
+            ss[i].state = SUPERSLAB_LEAVING; /* ours, also while the lock is given up */
+        if (!lru_settle(0, false))
             report_broken(lock_is_gone, ss);
     }
-    lru_push(ss, n);
+    if (n == 1 || !lru_push_unasked(ss, n)) {
+        if (n > 1) {
+            pool_unlock();
+            release_untouched(ss, n);
+            if (!pool_lock(HAK_LOCK_SPAN))
+                report_broken(lock_is_gone, ss);
+        }
+        lru_push(ss, n);
+    }
     pool_unlock();
     release_evicted();
     background_wake();

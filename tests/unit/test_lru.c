@@ -278,6 +278,15 @@ static void the_last_run_serves_as_it_is(void **state)
     assert_int_equal(shorter[0] | shorter[5 * MIB - 1], 0);
     assert_true(superslab_is_clean(superslab_of(run) + 3)); /* asked about */
     hak_free(shorter);
+
+    /* Who wants it zero does not clear, and so touch, what nobody has touched. */
+    unsigned char *same = hak_malloc(70 * MIB);
+    same[0] = same[70 * MIB - 1] = 1;
+    hak_free(same);
+    same = hak_calloc(1, 70 * MIB);
+    assert_true(os_resident_bytes(same, 70 * MIB) < 8 * MIB);
+    assert_int_equal(same[0] | same[70 * MIB - 1], 0);
+    hak_free(same);
 }
 
 /* No fresh memory is mapped while a large block waits, filled, for one as long: of the two one is in memory. */
