@@ -33,7 +33,8 @@ NOINLINE void *front_claim_as(size_t size_bytes, enum block_kind kind);
 /* A block on a multiple of alignment, a power of two, whose magazine, if there is one, was empty or closed. */
 NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind);
 
-/* A block above 32 KiB. *zeroed asks for one that reads as zero, if that costs no more, and tells whether every byte does. NULL with errno ENOMEM. */
+/* A block above 32 KiB. *zeroed asks for one that reads as zero, as span_claim's, and tells whether
+ * every byte does. NULL with errno ENOMEM. */
 void *front_claim_large(size_t size_bytes, bool *zeroed);
 
 /* Frees whatever the hit path could not: NULL, a full or closed magazine, another arena, a span, a mistake. caller: where free

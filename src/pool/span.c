@@ -266,6 +266,16 @@ static bool all_clean(const struct superslab *ss, uint32_t n)
     return clean;
 }
 
+/* Clears what may be dirty of n SuperSlabs that a block of len_bytes is about to be made of. */
+static void clear_dirty(struct superslab *ss, uint32_t n, size_t len_bytes)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        size_t dirty_bytes = ss[i].dirty_by_slab ? SUPERSLAB_BYTES : ss[i].dirty_prefix_bytes;
+        if (!superslab_is_clean(&ss[i]))
+            memset(superslab_memory(&ss[i]), 0, min_size(part_of_run(len_bytes, i), dirty_bytes));
+    }
+}
+
 /* How many SuperSlabs of a run of so many bytes are to have huge pages: those that lie wholly within the block, as it will
  * most likely be filled from its beginning. Not in blocks so large that a program may mean to use little of them. */
 static uint32_t huge_superslabs(size_t len_bytes)
@@ -290,8 +300,11 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
     }
-    *zeroed = all_clean(ss, n);
     superslab_choose_pages(ss, n, huge_superslabs(len_bytes));
+    if (*zeroed)
+        clear_dirty(ss, n, len_bytes);
+    else
+        *zeroed = all_clean(ss, n);
     if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
         report_broken(lock_is_gone, ss);
     mark_run(ss, 0, n, len_bytes);

@@ -8,7 +8,7 @@
 #include "meta/layout.h"
 
 /* A block of at least size_bytes (not above PTRDIFF_MAX) on a multiple of alignment (a power of two). *zeroed asks for one that reads
- * as zero, if that costs no more, and tells whether every byte is known to be zero. Returns NULL when there is no memory. Any
+ * as zero, where that costs less than to clear it all, and tells whether every byte is known to be zero. Returns NULL when there is no memory. Any
  * thread. */
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 
