@@ -115,8 +115,8 @@ static void return_rest(void *block, const struct release *release)
             return_rest(p, &(struct release){CALL_OF(false), KIND_NEW, ANY, alignment});                               \
     }
 
-/* A form that is made of another one: `of` is that call, `parameters` and `arguments` are its own, in parentheses. claim and release
- * are how this library serves it, where all names are ours. The runtime's, if there is one, also catches what the program's
+/* A form that is made of another one: `of` is that call, `parameters` and `arguments` are its own, in parentheses. claim is how this
+ * library serves it, where all names are ours. The runtime's, if there is one, also catches what the program's
  * throws. */
 #define NEW_OF(name, of, claim, parameters, arguments)                                                                 \
     EXPORT void *name parameters;                                                                                      \

@@ -35,11 +35,14 @@ scope_function *scope_found(enum scope_name name)
 
 bool scope_find(void)
 {
+    uint8_t known = atomic_load_explicit(&scope_state, memory_order_relaxed); /* relaxed, both: a constant */
     bool ours = true;
+    if (known != SCOPE_UNKNOWN)
+        return known == SCOPE_OURS;
     for (unsigned i = 0; i < SCOPE_N_NAMES; i++)
         ours &= scope_found((enum scope_name)i) == names[i].own;
     atomic_store_explicit(&scope_state, ours ? SCOPE_OURS : SCOPE_SHARED,
-                          memory_order_relaxed); /* relaxed: a constant */
+                          memory_order_relaxed);
     return ours;
 }
 

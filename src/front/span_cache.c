@@ -47,7 +47,8 @@ static bool is_allowed(void)
     return config.purge_delay_ms != 0 && config.secure == 0 && !budget_is_set();
 }
 
-/* Whether the pool lock was waited for since the last miss, and often: SPAN_CACHE_CROWD_WAITS times in CROWD_MS when this was last looked at.
+/* Whether the pool lock was waited for since the last miss, and often: SPAN_CACHE_CROWD_WAITS times in CROWD_MS when this was last
+ * looked at.
  * (bench_threads large, 2 to 16 threads that hold nothing: 430 times in a millisecond, and it takes two to four times as long.
  * bench_workloads stress: 13 times, and it takes as long as with slots held, which doubled its peak when it touched all of its blocks.) */
 static bool is_crowded(struct span_cache *cache)

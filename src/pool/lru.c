@@ -2,7 +2,7 @@
  * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, trim.     Calls  release.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
- *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim
+ *     came last, for what spans left (MOST_PART_OF_POOL), and for entries that were pinned when they should have gone: they leave at the next push or trim
  *     after the pin.
  * Why the cache holds rows: what a freed run leaves behind serves the next run. Why it tells warm SuperSlabs, which may be in memory,
  * from clean ones: blocks of many megabytes are often used in part, and what is not in memory needs no room. Why it does not ask at
@@ -80,6 +80,7 @@ static void make_row(struct superslab *ss, uint32_t n)
     lru.n_warm += count_warm(ss, n);
 }
 
+/* Enters a row, which stays by itself. */
 static void link_alone(struct superslab *ss, uint32_t n)
 {
     make_row(ss, n);
@@ -124,9 +125,9 @@ static bool time_empties(void)
 }
 
 /* How many SuperSlabs the cache may hold. As time empties it, it may grow with the heap: to a part of what is mapped, warm ones
- * in it included. (bench_workloads large: 26 ms and a peak of 77 MiB with a third, 34 and 77 with a quarter, 48 and 75 with an eighth;
- * mimalloc 36 and 268, jemalloc 200 and 60, glibc 135 and 99. A working set of 20 blocks of 1 to 8 MiB, all of them written to: 3.7 s
- * and 182 MiB, 7.8 and 172, 18 and 158; mimalloc 1.0 and 194, jemalloc 20 and 194, glibc 6.3 and 159.) */
+ * in it included. (bench_workloads large: 28 ms and a peak of 71 MiB with a third, 44 and 72 with an eighth;
+ * mimalloc 36 and 268, jemalloc 200 and 60, glibc 135 and 99. A working set of 20 blocks of 1 to 8 MiB, all of them written to: 4.0 s
+ * and 182 MiB, and 18 to 24 and 158; mimalloc 1.0 and 194, jemalloc 20 and 194, glibc 6.3 and 159.) */
 #define MOST_PART 3
 
 /* What spans leave behind may be more, for the pool takes from it before it maps anything. (50 blocks of 64 KiB to 1 MiB, all of them

@@ -85,8 +85,8 @@ void shared_pool_unpin(struct superslab *ss);
  * Returns false when there are none. */
 bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot);
 
-/* One slot of the fullest HOT SuperSlab, for a slab; among equals the last one or the first; one without pages rather than with.
- * Likewise. */
+/* One slot of the fullest HOT SuperSlab, for a slab; among equals the last one or the first; untouched: one without pages
+ * rather than with. Likewise. */
 bool pool_take_slot(bool last, bool untouched, struct superslab **ss, unsigned *slot);
 
 /* One slot of a HOT SuperSlab without huge pages, for a block that is to have no more memory than it needs. NONE: there is no free slot

@@ -8,8 +8,8 @@
 #include "meta/layout.h"
 
 /* A block of at least size_bytes (not above PTRDIFF_MAX) on a multiple of alignment (a power of two). *zeroed asks for one that reads
- * as zero, where that costs less than to clear it all, and tells whether every byte is known to be zero. Returns NULL when there is no memory. Any
- * thread. */
+ * as zero, where that costs less than to clear it all, and tells whether every byte is known to be zero.
+ * Returns NULL when there is no memory. Any thread. */
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 
 /* The same for up to SLAB_BYTES, where no huge page is: the block has no more memory than the pages that it needs. */
