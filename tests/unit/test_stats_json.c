@@ -457,7 +457,7 @@ static void json_is_cut(void **state)
                 fail_msg("with %zu bytes, byte %zu was written", size_bytes, i);
         size_bytes += size_bytes < 100 || size_bytes + 20 > len ? 1 : 17;
     }
-    assert_true(n > 200);
+    assert_true(len > 1000 && n > 100 + (len - 100) / 17); /* how long the text is depends on what is in use */
     assert_int_equal(hak_stats_json(NULL, 0), len);
 }
 
