@@ -2,7 +2,7 @@
  * smaller blocks: claiming and returning one takes no lock.
  *
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
- *                    lie side by side serve as one
+ *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
  *
  * There is room for 1 MiB. It grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget,
  * with HAKMEM_PURGE_DELAY_MS=0 and in hardened mode there is none.
@@ -19,7 +19,8 @@
 struct thread;
 
 struct span_cache {
-    uint8_t n_places; /* of thread.span_places */
+    uint8_t n_places;      /* of thread.span_places */
+    uint8_t n_joined;      /* of these the first: one of each SuperSlab; the others are blocks as they were freed */
     uint16_t held_slabs;   /* slots held */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */

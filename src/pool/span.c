@@ -441,22 +441,19 @@ static void put_deferred(void)
 
 /* ---- Held by a thread -------------------------------------------------------------------------------------------- */
 
-uint32_t span_slot_mask(unsigned slot, size_t len_bytes)
-{
-    return pool_slot_mask(slot, (unsigned)slabs_for(len_bytes));
-}
-
 size_t span_dirty_bytes(const struct held_slots *slots)
 {
-    size_t sum_bytes = 0;
-    for (uint32_t rest = slots->mask; rest != 0; rest &= rest - 1)
-        sum_bytes += slab_dirty_bytes(superslab_slab(slots->ss, (unsigned)__builtin_ctz(rest)));
-    return sum_bytes;
+    return (size_t)slots->dirty_pages * slab_page_bytes();
 }
 
 unsigned span_slots_for(size_t len_bytes)
 {
     return (unsigned)slabs_for(len_bytes);
+}
+
+static unsigned dirty_pages_of(const struct slab *slab)
+{
+    return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: we hold the slot */
 }
 
 unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot)
@@ -480,27 +477,48 @@ bool span_hold(void *block, struct held_slots *slots)
     if (head == NULL || head->span_slabs == 0 || pool_tier_of(head->superslab) == SS_TIER_DRAINING ||
         !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_HELD, 0, 0)))
         return false; /* The last: another thread is freeing it too. */
-    struct superslab *ss = head->superslab;
-    for (unsigned i = 1; i < head->span_slabs; i++)
+    unsigned n = head->span_slabs, n_dirty = dirty_pages_of(head);
+    for (unsigned i = 1; i < n; i++) {
+        n_dirty += dirty_pages_of(&head[i]);
         set_state(&head[i], SLAB_HELD);
-    *slots = (struct held_slots){ss, pool_slot_mask(slot_of(head), head->span_slabs)};
+    }
+    *slots = (struct held_slots){head->superslab, pool_slot_mask(slot_of(head), n), n_dirty};
     return true;
 }
 
-void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool *zeroed)
+/* The last of a held block's states: from now on it is one. */
+static void *give_held(struct slab *head, unsigned slot, size_t len_bytes)
 {
-    struct slab *head = superslab_slab(ss, slot);
-    unsigned n = (unsigned)slabs_for(len_bytes);
-    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
-    for (unsigned i = 1; i < n; i++) {
-        head[i].span_slabs = (uint16_t)i;
-        set_state(&head[i], SLAB_SPAN_BODY);
-    }
-    *zeroed = hand_out_pages(ss, slot, len_bytes);
     head->span_bytes = len_bytes;
     head->sample = 0;
     set_state(head, SLAB_SPAN_HEAD);
-    return superslab_memory(ss) + slot * SLAB_BYTES;
+    return superslab_memory(head->superslab) + slot * SLAB_BYTES;
+}
+
+void *span_from_held(struct held_slots *slots, unsigned slot, size_t len_bytes, bool *zeroed)
+{
+    struct slab *head = superslab_slab(slots->ss, slot);
+    unsigned n = span_slots_for(len_bytes), n_dirty = dirty_pages_of(head);
+    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
+    for (unsigned i = 1; i < n; i++) {
+        n_dirty += dirty_pages_of(&head[i]);
+        head[i].span_slabs = (uint16_t)i;
+        set_state(&head[i], SLAB_SPAN_BODY);
+    }
+    slots->mask &= ~pool_slot_mask(slot, n);
+    slots->dirty_pages -= n_dirty;
+    *zeroed = hand_out_pages(slots->ss, slot, len_bytes);
+    return give_held(head, slot, len_bytes);
+}
+
+void *span_again(const struct held_slots *slots, size_t len_bytes, bool *zeroed)
+{
+    unsigned slot = (unsigned)__builtin_ctz(slots->mask);
+    struct slab *head = superslab_slab(slots->ss, slot);
+    for (unsigned i = 1; i < head->span_slabs; i++) /* which are numbered still */
+        set_state(&head[i], SLAB_SPAN_BODY);
+    *zeroed = len_bytes > head->span_bytes && hand_out_pages(slots->ss, slot, len_bytes);
+    return give_held(head, slot, len_bytes);
 }
 
 /* The slots of one SuperSlab, row by row. Lock held. */

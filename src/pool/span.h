@@ -28,20 +28,26 @@ bool span_hold(void *block, struct held_slots *slots);
  * none. */
 unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot);
 
+/* Whether these slots are n in a row, and no others. */
+static inline bool span_is_row_of(const struct held_slots *slots, unsigned n)
+{
+    return slots->mask == (((uint64_t)1 << n) - 1) << __builtin_ctz(slots->mask);
+}
+
 /* The slots that a block of len_bytes takes. */
 unsigned span_slots_for(size_t len_bytes);
 
-/* Makes a block of held slots, from `slot` on. Who holds them. */
-void *span_from_held(struct superslab *ss, unsigned slot, size_t len_bytes, bool *zeroed);
+/* Makes a block of some of them, from `slot` on, which are theirs no longer. Who holds them. */
+void *span_from_held(struct held_slots *slots, unsigned slot, size_t len_bytes, bool *zeroed);
+
+/* Makes a block of all of them, which were held as one and are as many as it takes. Who holds them. */
+void *span_again(const struct held_slots *slots, size_t len_bytes, bool *zeroed);
 
 /* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once. */
 void span_put_held(const struct held_slots *slots, unsigned n);
 
 /* What of them may be in memory. */
 size_t span_dirty_bytes(const struct held_slots *slots);
-
-/* The slots that a block of len_bytes takes from `slot` on. */
-uint32_t span_slot_mask(unsigned slot, size_t len_bytes);
 
 /* Usable bytes of a block; 0 when there is no such block. */
 size_t span_usable_bytes(const void *block);

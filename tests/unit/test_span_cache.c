@@ -92,6 +92,34 @@ static void same_sizes_again_take_no_lock(void **state)
     assert_null(pool_check());
 }
 
+/* Blocks that lie beside each other serve for as many slots again as they were, the youngest first; a longer one may have pages that
+ * nobody had yet. */
+static void the_youngest_serves_its_like(void **state)
+{
+    (void)state;
+    hak_trim(HAK_TRIM_PAGES);
+    char *one = hak_malloc(40 * KIB), *two = hak_malloc(100 * KIB), *other = hak_malloc(40 * KIB);
+    assert_true(two == one + SLAB_BYTES && other == one + 3 * SLAB_BYTES);
+    uint64_t before = span_locks();
+    hak_free(other);
+    hak_free(two);
+    hak_free(one);
+    assert_ptr_equal(hak_malloc(64 * KIB), one);
+    assert_ptr_equal(hak_malloc(50 * KIB), other);
+    size_t committed_bytes = read_stats().committed_bytes;
+    assert_ptr_equal(hak_malloc(90 * KIB), two);
+    assert_int_equal(read_stats().committed_bytes, committed_bytes);
+    hak_free(two);
+    assert_ptr_equal(hak_malloc(120 * KIB), two);
+    assert_int_equal(hak_usable_size(two), 120 * KIB);
+    assert_int_equal(read_stats().committed_bytes, committed_bytes + 20 * KIB);
+    assert_null(pool_check());
+    hak_free(one);
+    hak_free(two);
+    hak_free(other);
+    assert_int_equal(span_locks(), before);
+}
+
 static void neighbours_serve_as_one(void **state)
 {
     (void)state;
@@ -392,19 +420,13 @@ int main(void)
 {
     void *heap = hak_malloc(32 * MIB); /* the room is a part of it */
     const struct CMUnitTest tests[] = {
-        TEST(same_sizes_again_take_no_lock),
-        TEST(neighbours_serve_as_one),
-        TEST(growth_in_place_takes_what_is_held),
-        TEST(calloc_clears_what_was_held),
-        TEST(room_has_a_bound),
-        TEST(large_block_and_full_places),
-        TEST(little_is_held_while_nobody_waits),
-        TEST(little_is_held_while_few_wait),
-        TEST(nothing_is_held_where_it_must_not_be),
-        TEST(an_unused_cache_is_given_up),
-        TEST(freed_twice_is_refused),
-        TEST(ended_threads_hold_nothing),
-        TEST(forks_child_gets_them_back),
+        TEST(same_sizes_again_take_no_lock), TEST(the_youngest_serves_its_like),
+        TEST(neighbours_serve_as_one),       TEST(growth_in_place_takes_what_is_held),
+        TEST(calloc_clears_what_was_held),   TEST(room_has_a_bound),
+        TEST(large_block_and_full_places),   TEST(little_is_held_while_nobody_waits),
+        TEST(little_is_held_while_few_wait), TEST(nothing_is_held_where_it_must_not_be),
+        TEST(an_unused_cache_is_given_up),   TEST(freed_twice_is_refused),
+        TEST(ended_threads_hold_nothing),    TEST(forks_child_gets_them_back),
         TEST(threads_free_each_others),
     };
     int status = cmocka_run_group_tests(tests, NULL, NULL);
