@@ -164,8 +164,7 @@ static struct arena *arena_create_for(size_t need_bytes, size_t alignment)
 /* The first arena needs no entry: its addresses are found by subtraction. */
 static bool enter_in_registry(struct arena *arena, uint32_t first, uint32_t n)
 {
-    return arena == registry_first.arena ||
-           registry_enter(arena->base + ((size_t)first << SUPERSLAB_SHIFT), n, arena);
+    return arena == registry_first.arena || registry_enter(arena->base + ((size_t)first << SUPERSLAB_SHIFT), n, arena);
 }
 
 /* Commits the records of SuperSlabs up to `until`, a chunk at a time. */
@@ -274,16 +273,19 @@ struct superslab *arena_take(uint32_t n, size_t alignment)
     return arena == NULL ? NULL : take_from(arena, n, alignment, &had_room);
 }
 
-bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n)
+bool arena_is_free(const struct arena *arena, uint32_t first, uint32_t n)
 {
-    struct arena *arena = ss->arena;
-    uint32_t first = ss->index + have;
-    if (arena->n_superslabs - first < n)
+    if (first > arena->n_superslabs || arena->n_superslabs - first < n)
         return false;
-    for (uint32_t i = 0; i < n; i++)
-        if (is_taken(arena, first + i))
+    for (uint32_t i = first; i < first + n; i++)
+        if (is_taken(arena, i))
             return false;
-    if (!commit_superslabs(arena, first, n))
+    return true;
+}
+
+bool arena_take_at(struct arena *arena, uint32_t first, uint32_t n)
+{
+    if (!arena_is_free(arena, first, n) || !commit_superslabs(arena, first, n))
         return false;
     mark_taken(arena, first, n);
     return true;

@@ -15,8 +15,10 @@
  * Caller holds the pool lock. */
 struct superslab *arena_take(uint32_t n, size_t alignment);
 
-/* Takes the n SuperSlabs right behind ss, if they are free, and makes them writable. Caller holds the pool lock. */
-bool arena_take_behind(struct superslab *ss, uint32_t have, uint32_t n);
+/* Whether the n SuperSlabs from number `first` on are free; and takes them, if they are, and makes them writable. Caller holds the pool
+ * lock. */
+bool arena_is_free(const struct arena *arena, uint32_t first, uint32_t n);
+bool arena_take_at(struct arena *arena, uint32_t first, uint32_t n);
 
 /* Gives back the memory of the slots' records and large bit maps of n SuperSlabs in a row, none of whose slots holds a slab:
  * they read as zero, as if never used. Where pages are larger than they, they stay. Caller has the SuperSlabs in its hands. */

@@ -2,8 +2,7 @@
  * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, trim.     Calls  release.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
- *     came last, for what spans left (MOST_PART_OF_POOL), and for entries that were pinned when they should have gone: they leave at the next push or trim
- *     after the pin.
+ *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
  * Why the cache holds rows: what a freed run leaves behind serves the next run. Why it tells warm SuperSlabs, which may be in memory,
  * from clean ones: blocks of many megabytes are often used in part, and what is not in memory needs no room. Why it does not ask at
  * once: a program that frees a block and allocates one as long gets it back as it is. (A loop over 3 MiB of which it touches two pages
@@ -11,6 +10,7 @@
  */
 #include "pool/lru.h"
 
+#include "meta/arena.h"
 #include "os/os.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -22,12 +22,10 @@ static struct {
     struct superslab *newest, *oldest;
     _Atomic uint32_t n_superslabs; /* read by anyone, written under the lock */
     uint32_t n_warm;               /* of them, those that may be in memory, but for unasked */
+    uint32_t most_live;            /* SuperSlabs mapped, and not in the cache: the most lately */
+    uint32_t pushed, touched;      /* of what came lately, the later the more: all SuperSlabs, and those that were in memory */
     struct superslab *unasked;     /* the row of which it is not known what is in memory; NULL: none */
 } lru;
-
-/* A block that large may stay whatever the heap's size is: 64 MiB. (A loop that takes 20 MiB, fills and frees them: 0.8 ms a
- * turn; 1.3 where they go back each time; glibc 0.9. With 50 MiB 2.3 ms, 4.5 and 21.) */
-#define ALONE_SUPERSLABS 32
 
 /* Most clean SuperSlabs in the cache: they cost nothing but the time that it takes to pass them by, under the lock. */
 #define CLEAN_SUPERSLABS_MAX 1024
@@ -124,27 +122,41 @@ static bool time_empties(void)
     return config.purge_delay_ms != 0 && !budget_presses();
 }
 
-/* How many SuperSlabs the cache may hold. As time empties it, it may grow with the heap: to a part of what is mapped, warm ones
- * in it included. (bench_workloads large: 28 ms and a peak of 71 MiB with a third, 44 and 72 with an eighth;
- * mimalloc 36 and 268, jemalloc 200 and 60, glibc 135 and 99. A working set of 20 blocks of 1 to 8 MiB, all of them written to: 4.0 s
- * and 182 MiB, and 18 to 24 and 158; mimalloc 1.0 and 194, jemalloc 20 and 194, glibc 6.3 and 159.) */
-#define MOST_PART 3
-
-/* What spans leave behind may be more, for the pool takes from it before it maps anything. (50 blocks of 64 KiB to 1 MiB, all of them
- * written to: 510 ms and a peak of 49.6 MiB instead of 800 and 47.5; jemalloc 870 and 47.8, glibc 1640 and 40.7.) */
-#define MOST_PART_OF_POOL 2
-
-static size_t mapped_superslabs(void)
+static uint32_t live_superslabs(void)
 {
-    return (size_t)(stats_read(&stats_counters.mapped_bytes) / SUPERSLAB_BYTES);
+    uint64_t n_mapped = stats_read(&stats_counters.mapped_bytes) / SUPERSLAB_BYTES;
+    return n_mapped > lru.n_superslabs ? (uint32_t)(n_mapped - lru.n_superslabs) : 0;
 }
 
-static size_t lru_most(void)
+/* Notes what is in use, and what comes from there: how much of it was used. */
+static void note_pushed(uint32_t n, uint32_t n_warm)
+{
+    enum { SCALE = 16, OLD_PART = 8 };
+    lru.most_live = (uint32_t)max_size(lru.most_live, live_superslabs());
+    lru.pushed += n * SCALE - lru.pushed / OLD_PART;
+    lru.touched += n_warm * SCALE - lru.touched / OLD_PART;
+}
+
+/* The part of n that is used, if it is used as what came lately was. */
+static size_t touched_part(size_t n)
+{
+    return n * (lru.touched + 1) / (lru.pushed + 1);
+}
+
+/* What is free lies in pieces: with a twelfth more than was in use, one of them is long enough more often. (A working set of 20
+ * blocks of 1 to 8 MiB, all of them written to: 1.3 s and a peak of 167 MiB; 3.3 s and 155 without; 1.4 and 167 with an eighth. By a
+ * third of the heap, whatever was in use: 3.2 and 186. mimalloc 0.9 and 198, tcmalloc 1.3 and 212, glibc 6.4 and 163, jemalloc 20 and 200.
+ * bench_workloads large: 24 ms and 61 MiB, where by a third of the heap it had 25 and 71.) */
+#define ROOM_PART 12
+
+/* How many SuperSlabs the cache may hold, if so many more are in use than now: of what was in use lately and is no longer, such a part
+ * as is used. So the cache makes no process larger than it was, by more than ROOM_PART; and time empties it. */
+static size_t lru_most(int64_t n_more)
 {
     if (!time_empties())
         return budget_presses() ? 0 : config.lru_superslabs;
-    size_t n_mapped = mapped_superslabs(), n_clean = lru.n_superslabs - lru.n_warm;
-    return max_size(config.lru_superslabs, (n_mapped > n_clean ? n_mapped - n_clean : 0) / MOST_PART);
+    int64_t n_live = live_superslabs() + n_more, n_most = lru.most_live + lru.most_live / ROOM_PART;
+    return max_size(config.lru_superslabs, n_most > n_live ? touched_part((size_t)(n_most - n_live)) : 0);
 }
 
 /* How many of so many SuperSlabs count. Clean ones are but address space, which time gives back; where it does not, they do. */
@@ -192,27 +204,18 @@ static void evict(size_t most)
     }
 }
 
-/* last: no other run has been freed since. */
-static void push(struct superslab *ss, uint32_t n, bool last)
+void lru_push(struct superslab *ss, uint32_t n)
 {
-    uint32_t n_counted = counted(n, count_warm(ss, n));
-    size_t most = lru_most();
-    if (last && time_empties() && n_counted <= ALONE_SUPERSLABS)
-        most = max_size(most, n_counted); /* What was used last may be used next. */
-    if (time_empties() && ss->dirty_by_slab)
-        most = max_size(most, mapped_superslabs() / MOST_PART_OF_POOL);
-    if ((n_counted > most || !ss->committed) && !any_pinned(ss, n)) {
+    uint32_t n_warm = count_warm(ss, n);
+    note_pushed(n, n_warm);
+    size_t most = lru_most(-(int64_t)n);
+    if ((counted(n, n_warm) > most || !ss->committed) && !any_pinned(ss, n)) {
         release_later(ss, n); /* It would only drive out the others before it goes itself; or nobody could use it. */
         return;
     }
     set_time(ss, n);
     link_newest(ss, n);
     evict(most);
-}
-
-void lru_push(struct superslab *ss, uint32_t n)
-{
-    push(ss, n, true);
 }
 
 bool lru_push_unasked(struct superslab *ss, uint32_t n)
@@ -224,11 +227,11 @@ bool lru_push_unasked(struct superslab *ss, uint32_t n)
     link_alone(ss, n);
     lru.n_warm -= count_warm(ss, n);
     lru.unasked = ss;
-    evict(lru_most());
+    evict(lru_most(0));
     return true;
 }
 
-bool lru_settle(uint32_t but_n, bool last)
+bool lru_settle(uint32_t but_n)
 {
     struct superslab *ss = lru.unasked;
     if (ss == NULL || ss->run_superslabs == but_n || any_pinned(ss, ss->run_superslabs))
@@ -240,7 +243,15 @@ bool lru_settle(uint32_t but_n, bool last)
     release_untouched(ss, n);
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
-    push(ss, n, last);
+    lru_push(ss, n);
+    return true;
+}
+
+bool lru_make_way(uint32_t n)
+{
+    if (!lru_settle(0))
+        return false;
+    evict(lru_most(n));
     return true;
 }
 
@@ -335,9 +346,46 @@ static struct superslab *take(uint32_t n, size_t alignment, bool for_pool)
     return best + best_first;
 }
 
-struct superslab *lru_take(uint32_t n, size_t alignment)
+/* A row that is too short for n, with what it lacks: that lies free behind it or before it. Of all such rows the one with the most warm
+ * ones. */
+static struct superslab *take_beside(uint32_t n)
 {
-    return take(n, alignment, false);
+    struct superslab *best = NULL;
+    uint32_t best_warm = 0, free_first = 0;
+    for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
+        uint32_t len = ss->run_superslabs, warm = len < n ? count_warm(ss, len) : 0;
+        if (warm <= best_warm || any_pinned(ss, len))
+            continue;
+        bool behind = arena_is_free(ss->arena, ss->index + len, n - len);
+        if (behind || (ss->index >= n - len && arena_is_free(ss->arena, ss->index - (n - len), n - len))) {
+            best = ss;
+            best_warm = warm;
+            free_first = behind ? ss->index + len : ss->index - (n - len);
+        }
+    }
+    if (best == NULL)
+        return NULL;
+    uint32_t len = best->run_superslabs;
+    if (!arena_take_at(best->arena, free_first, n - len))
+        return NULL;
+    stats_add(&stats_counters.superslabs_mapped_total, n - len);
+    stats_add(&stats_counters.mapped_bytes, (uint64_t)(n - len) << SUPERSLAB_SHIFT);
+    take_out(best, 0, len, SUPERSLAB_MAPPING);
+    evict(lru_most(0));
+    return free_first > best->index ? best : best - (n - len);
+}
+
+/* A run is used from its beginning, and what is warm behind that, since an older one used it, would only stay in memory. Three times
+ * as much as late runs used is kept. (bench_workloads large: 20 ms and 71 MiB with four times, 24 and 61 with three, 46 and 55 with
+ * twice. The longest turns of it, 1000 instead of 100: 89 ms and 102 MiB, 129 and 64, 265 and 54; 187 and 98 if all is kept.) */
+#define KEPT_PARTS 3
+
+struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept)
+{
+    const struct superslab *unasked = lru.unasked;
+    struct superslab *ss = take(n, alignment, false);
+    *n_kept = ss != NULL && ss == unasked ? n : (uint32_t)min_size(n, touched_part(KEPT_PARTS * (size_t)n) + 1);
+    return ss != NULL || alignment > SUPERSLAB_BYTES ? ss : take_beside(n);
 }
 
 struct superslab *lru_take_for_pool(void)
@@ -353,7 +401,7 @@ uint32_t lru_count(void)
 void lru_forget(void)
 {
     lru.newest = lru.oldest = lru.unasked = NULL;
-    lru.n_superslabs = lru.n_warm = 0;
+    lru.n_superslabs = lru.n_warm = lru.most_live = 0;
     release_forget();
 }
 
@@ -387,8 +435,21 @@ static struct superslab *take_expired(uint32_t now_ms, int64_t delay_ms, uint32_
     return NULL;
 }
 
+/* What was in use long ago is not what is to be expected: at each tick a 64th of it is forgotten. */
+static void forget_most_live(void)
+{
+    enum { FORGOTTEN_PART = 64 };
+    if (!pool_lock(HAK_LOCK_TRIM))
+        return;
+    uint32_t n_live = live_superslabs();
+    if (lru.most_live > n_live)
+        lru.most_live -= (lru.most_live - n_live + FORGOTTEN_PART - 1) / FORGOTTEN_PART;
+    pool_unlock();
+}
+
 void lru_expire(uint32_t now_ms, int64_t delay_ms)
 {
+    forget_most_live();
     while (delay_ms >= 0 && pool_lock(HAK_LOCK_TRIM)) {
         uint32_t n;
         struct superslab *ss = take_expired(now_ms, delay_ms, &n);

@@ -13,13 +13,17 @@ void lru_push(struct superslab *ss, uint32_t n);
  * another one waits, or none is to wait; this one was not taken. Pool lock. */
 bool lru_push_unasked(struct superslab *ss, uint32_t n);
 
-/* Asks what of the run that waits is in memory, and lets it count: before fresh memory is mapped, before another run waits (last:
- * false, both), or one of but_n SuperSlabs is wanted and that which waits is not as long. Lock held, but given up meanwhile. False:
- * it could not be taken again. */
-bool lru_settle(uint32_t but_n, bool last);
+/* Asks what of the run that waits is in memory, and lets it count: before another run waits, or one of but_n SuperSlabs is wanted and
+ * that which waits is not as long. Lock held, but given up meanwhile. False: it could not be taken again. */
+bool lru_settle(uint32_t but_n);
 
-/* n SuperSlabs in a row for a run from the cache, or one for the pool. State MAPPING; NULL when it has none. Pool lock. */
-struct superslab *lru_take(uint32_t n, size_t alignment);
+/* Before n fresh SuperSlabs are mapped: the same, and what the cache has no room for then, oldest first, must be given back by
+ * release_evicted after unlocking. */
+bool lru_make_way(uint32_t n);
+
+/* n SuperSlabs in a row for a run from the cache, or one for the pool. State MAPPING; NULL when it has none. Pool lock. Those behind the
+ * first n_kept of a run should be purged: late runs were not used so far, and what old ones left would stay in memory. */
+struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept);
 struct superslab *lru_take_for_pool(void);
 
 /* Number of SuperSlabs in the cache. Without the lock: a guess. */

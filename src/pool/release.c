@@ -143,6 +143,13 @@ void release_untouched(struct superslab *ss, uint32_t n)
     }
 }
 
+void superslab_purge(struct superslab *ss, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!superslab_is_clean(ss + i) && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES))
+            superslab_forget_slots(ss + i, true);
+}
+
 void release_superslab(struct superslab *ss)
 {
     EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru_count());
@@ -188,7 +195,7 @@ static bool take_refused(struct superslab *ss)
 {
     if (!pool_lock(HAK_LOCK_TRIM))
         return false;
-    bool taken = ss->state == SUPERSLAB_ABSENT && !superslab_is_clean(ss) && arena_take_behind(ss, 0, 1);
+    bool taken = ss->state == SUPERSLAB_ABSENT && !superslab_is_clean(ss) && arena_take_at(ss->arena, ss->index, 1);
     if (taken)
         ss->state = SUPERSLAB_LEAVING;
     pool_unlock();

@@ -49,6 +49,10 @@ void release_refused(void);
  * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
 
+/* Gives back the pages of n SuperSlabs outside the pool, each as it was but clean. The caller has them in its hands. Not under the
+ * lock. */
+void superslab_purge(struct superslab *ss, uint32_t n);
+
 /* Whether a fresh SuperSlab for slabs, or a block of so many bytes, is to have huge pages. */
 bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);

@@ -180,7 +180,7 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             continue; /* It offers slabs of the class, or slots. */
         }
         ss = lru_take_for_pool(); /* stage 3 */
-        if (ss == NULL && !lru_settle(0, false))
+        if (ss == NULL && !lru_make_way(1))
             return NULL;
         pool_unlock();
         if (ss != NULL) {

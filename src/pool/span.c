@@ -117,7 +117,7 @@ static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab
         if (fresh != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
         } else {
-            if (!lru_settle(0, false))
+            if (!lru_make_way(1))
                 return false;
             pool_unlock();
             release_evicted();
@@ -287,13 +287,17 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
 {
     uint32_t n = superslabs_for(len_bytes);
     alignment = max_size(alignment, SUPERSLAB_BYTES);
-    if (!pool_lock(HAK_LOCK_SPAN) || !lru_settle(!*zeroed && alignment == SUPERSLAB_BYTES ? n : 0, true))
+    if (!pool_lock(HAK_LOCK_SPAN) || !lru_settle(!*zeroed && alignment == SUPERSLAB_BYTES ? n : 0))
         return NULL;
-    struct superslab *ss = lru_take(n, alignment);
+    uint32_t n_kept;
+    struct superslab *ss = lru_take(n, alignment, &n_kept);
+    if (ss == NULL && !lru_make_way(n))
+        return NULL;
     pool_unlock();
     release_evicted();
     if (ss != NULL) {
         stats_add(&stats_counters.stage_lru, 1);
+        superslab_purge(ss + n_kept, n - n_kept); /* of which some may be clean */
     } else {
         ss = superslab_map(n, alignment);
         if (ss == NULL)
@@ -326,7 +330,7 @@ static void put_run_and_unlock(struct superslab *ss, uint32_t n)
     if (n > 1) { /* Whoever asks for much does not always use all of it. */
         for (uint32_t i = 0; i < n; i++)
             ss[i].state = SUPERSLAB_LEAVING; /* ours, also while the lock is given up */
-        if (!lru_settle(0, false))
+        if (!lru_settle(0))
             report_broken(lock_is_gone, ss);
     }
     if (n == 1 || !lru_push_unasked(ss, n)) {
@@ -348,7 +352,7 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
 {
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
-    bool taken = arena_take_behind(ss, n_old, n_new - n_old);
+    bool taken = arena_take_at(ss->arena, ss->index + n_old, n_new - n_old);
     pool_unlock();
     if (!taken)
         return false;
