@@ -606,11 +606,11 @@ static void stress(void)
 
 /* ---- Large blocks, growing blocks, zeroed blocks, aligned blocks ------------------------------------------------------ */
 
-/* Writes to each page, as whoever asks for so much will do, but to no more than 4 MiB of one block. */
-static void touch_pages(unsigned char *block, size_t size_bytes)
+/* Writes to each page, but to no more than so many bytes of one block. */
+static void touch_pages(const struct held *held, size_t most_bytes)
 {
-    for (size_t at = 4096; at < size_bytes - 1 && at < 4 << 20; at += 4096)
-        block[at] = 1;
+    for (size_t at = 4096; at < held->size_bytes - 1 && at < most_bytes; at += 4096)
+        held->block[at] = 1;
 }
 
 static void large(void)
@@ -624,13 +624,42 @@ static void large(void)
         if (slot->block != NULL)
             drop(slot);
         take(slot, random_size(&state, 20, 26));
-        touch_pages(slot->block, slot->size_bytes);
+        touch_pages(slot, 4 << 20);
         check += slot->size_bytes;
     }
     for (unsigned i = 0; i < SLOTS; i++)
         if (held[i].block != NULL)
             drop(&held[i]);
     count(2 * n, check);
+}
+
+/* Buffers, of files, images and messages: a set of them, all written to, of which one is replaced. */
+static void buffers(size_t n_slots, size_t from_bytes, size_t to_bytes, size_t n)
+{
+    struct held *held = held_array(n_slots);
+    uint64_t state = 13, check = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct held *slot = &held[next_random(&state) % n_slots];
+        if (slot->block != NULL)
+            drop(slot);
+        take(slot, from_bytes + next_random(&state) % (to_bytes - from_bytes));
+        touch_pages(slot, slot->size_bytes);
+        check += slot->size_bytes;
+    }
+    for (size_t i = 0; i < n_slots; i++)
+        if (held[i].block != NULL)
+            drop(&held[i]);
+    free(held);
+    count(2 * n, check);
+}
+
+static void buffers_64k(void)
+{
+    buffers(50, 64 << 10, 1 << 20, scaled(40000));
+}
+static void buffers_1m(void)
+{
+    buffers(20, 1 << 20, 8 << 20, scaled(6000));
 }
 
 /* Vectors that double their capacity, several at a time, filled as they grow. */
@@ -904,6 +933,8 @@ static const struct {
     {"logic", logic},
     {"stress", stress},
     {"large", large},
+    {"buffers_64k", buffers_64k},
+    {"buffers_1m", buffers_1m},
     {"realloc_vector", realloc_vector},
     {"realloc_string", realloc_string},
     {"calloc", zeroed},

@@ -23,8 +23,9 @@ static struct {
     _Atomic uint32_t n_superslabs; /* read by anyone, written under the lock */
     uint32_t n_warm;               /* of them, those that may be in memory, but for unasked */
     uint32_t most_live;            /* SuperSlabs mapped, and not in the cache: the most lately */
-    uint32_t pushed, touched;      /* of what came lately, the later the more: all SuperSlabs, and those that were in memory */
-    struct superslab *unasked;     /* the row of which it is not known what is in memory; NULL: none */
+    uint32_t pushed,
+        touched; /* of what came lately, the later the more: all SuperSlabs, and those that were in memory */
+    struct superslab *unasked; /* the row of which it is not known what is in memory; NULL: none */
 } lru;
 
 /* Most clean SuperSlabs in the cache: they cost nothing but the time that it takes to pass them by, under the lock. */
