@@ -91,8 +91,8 @@ def traces():
 WORKLOADS = [
     mixed(256, 10), mixed(4096, 10), mixed(100000, 10), mixed(1000000, 5),
     *classic("patterns", "burst_lifo_25", "burst_lifo_400", "burst_lifo_6400", "burst_fifo_25", "burst_fifo_400",
-             "burst_fifo_6400", "skewed", "bignum", "logic", "large", "buffers_64k", "buffers_1m", "realloc_vector", "realloc_string", "calloc",
-             "aligned"),
+             "burst_fifo_6400", "skewed", "bignum", "logic", "large", "buffers_64k", "buffers_1m", "realloc_vector",
+             "realloc_string", "calloc", "aligned"),
     *classic("threads", "larson", "prodcons_1_1", "prodcons_1_n", "cache_thrash", "cache_scratch", "stress",
              "thread_churn", "threads_100"),
     *traces(),

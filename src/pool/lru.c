@@ -157,6 +157,8 @@ static size_t lru_most(int64_t n_more)
     if (!time_empties())
         return budget_presses() ? 0 : config.lru_superslabs;
     int64_t n_live = live_superslabs() + n_more, n_most = lru.most_live + lru.most_live / ROOM_PART;
+    if (!config.background && n_most > 2 * n_live)
+        n_most = 2 * n_live; /* Who makes no more calls keeps what waits: as much as is in use is enough. */
     return max_size(config.lru_superslabs, n_most > n_live ? touched_part((size_t)(n_most - n_live)) : 0);
 }
 
@@ -212,10 +214,10 @@ void lru_push(struct superslab *ss, uint32_t n)
     size_t most = lru_most(-(int64_t)n);
     if ((counted(n, n_warm) > most || !ss->committed) && !any_pinned(ss, n)) {
         release_later(ss, n); /* It would only drive out the others before it goes itself; or nobody could use it. */
-        return;
+    } else {
+        set_time(ss, n);
+        link_newest(ss, n);
     }
-    set_time(ss, n);
-    link_newest(ss, n);
     evict(most);
 }
 

@@ -370,6 +370,24 @@ static void what_was_in_use_is_kept(void **state)
         hak_free(between[i]);
 }
 
+/* Where no thread gives back what waits, no more waits than is in use. */
+static void without_the_thread_little_waits(void **state)
+{
+    (void)state;
+    char *run[4];
+    config.background = false;
+    for (unsigned i = 0; i < 4; i++) {
+        run[i] = hak_malloc(32 * MIB);
+        memset(run[i], 1, 32 * MIB);
+    }
+    for (unsigned i = 1; i < 4; i++)
+        hak_free(run[i]);
+    assert_in_range(lru_count(), 8, 16 + 4); /* 16 are in use, and a few of the process's own */
+    hak_free(run[0]);
+    assert_in_range(lru_count(), 0, 8);
+    config.background = true;
+}
+
 /* What runs are not used of is not kept from one to the next: of large blocks that are touched at their beginning, little but that part
  * is in memory, whatever lay there before. */
 static void what_is_not_used_is_not_inherited(void **state)
@@ -462,6 +480,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(fresh_memory_takes_its_place, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(what_was_in_use_is_kept, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(without_the_thread_little_waits, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(what_is_not_used_is_not_inherited, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(clean_ones_are_bounded_too, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(where_only_a_trim_gives_back_nothing_is_purged, drain_by_time, drain_at_once),
