@@ -263,6 +263,43 @@ static void a_run_begins_where_memory_is_warm(void **state)
     hak_free(longer);
 }
 
+/* Of three blocks beside each other one waits, warm, and the others have gone: a block of twice the length begins where it should. */
+static void check_beside(unsigned kept, unsigned begin)
+{
+    char *part[3];
+    for (unsigned i = 0; i < 3; i++) {
+        part[i] = hak_malloc(6 * MIB);
+        memset(part[i], 1, 6 * MIB);
+        assert_ptr_equal(part[i], part[0] + i * 6 * MIB);
+    }
+    char *end = hak_malloc(2 * MIB);
+    for (unsigned i = 0; i < 3; i++)
+        if (i != kept)
+            hak_free(part[i]);
+    ask();
+    lru_expire(os_now_ms(), 0);
+    assert_int_equal(lru_count(), 0);
+    hak_free(part[kept]);
+    assert_int_equal(lru_count(), 3);
+    uint64_t mapped_bytes = read_stats().mapped_bytes;
+    char *longer = hak_malloc(12 * MIB);
+    assert_ptr_equal(longer, part[begin]);
+    assert_int_equal(read_stats().mapped_bytes, mapped_bytes + 6 * MIB);
+    assert_in_range(os_resident_bytes(longer, 12 * MIB), 6 * MIB, 7 * MIB);
+    for (size_t at = 0; at < 6 * MIB; at++)
+        assert_int_equal(part[kept][at], 1);
+    hak_free(longer);
+    hak_free(end);
+}
+
+static void what_is_free_beside_a_row_completes_it(void **state)
+{
+    check_beside(0, 0);
+    hak_trim(HAK_TRIM_PAGES);
+    drain_by_time(state);
+    check_beside(2, 1);
+}
+
 /* A block as long as the last one gets it as it is, whatever was touched of it, and nothing is purged meanwhile; before any other one
  * is served it is asked what of it is in memory. */
 static void the_last_run_serves_as_it_is(void **state)
@@ -476,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(a_run_begins_where_memory_is_warm, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(what_is_free_beside_a_row_completes_it, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_last_run_serves_as_it_is, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(fresh_memory_takes_its_place, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
