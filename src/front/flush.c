@@ -335,7 +335,7 @@ static void return_located(const struct place *place, void *block, const char *c
     if (place->class_id == CLASS_SPAN) {
         if (unlikely(profile_has_records()))
             profile_forget(block);
-        if ((thread == NULL || !span_cache_return(thread, block)) && !span_return(block))
+        if ((thread == NULL || !span_cache_return(thread, block, place->slab)) && !span_return(block))
             report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
     } else if (thread != NULL) {
         return_to_magazine(thread, place, block);

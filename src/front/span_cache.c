@@ -125,13 +125,18 @@ static void count_out(struct span_cache *cache, unsigned n, size_t dirty_bytes)
     cache->held_bytes -= dirty_bytes;
 }
 
-/* Out of the cache: the caller uses its slots or puts them back. */
-static struct held_slots take_out(struct thread *thread, unsigned i)
+/* Out of the cache, with its n slots: the caller uses them or puts them back. */
+static ALWAYS_INLINE struct held_slots take_out(struct thread *thread, unsigned i, unsigned n)
 {
     struct held_slots slots = thread->span_places[i];
-    count_out(&thread->span_cache, count_bits(slots.mask), span_dirty_bytes(&slots));
+    count_out(&thread->span_cache, n, span_dirty_bytes(&slots));
     leave_place(thread, i);
     return slots;
+}
+
+static struct held_slots take_out_all(struct thread *thread, unsigned i)
+{
+    return take_out(thread, i, count_bits(thread->span_places[i].mask));
 }
 
 static unsigned place_with_fewest_slots(const struct thread *thread)
@@ -153,7 +158,7 @@ static void shrink(struct thread *thread, unsigned keep, unsigned n)
     join(thread);
     /* Slots that are just being added count already and have no place yet: when there are many, nothing is left to put back. */
     while (cache->n_places > n || (cache->n_places != 0 && cache->held_slabs > keep))
-        put[n_put++] = take_out(thread, place_with_fewest_slots(thread));
+        put[n_put++] = take_out_all(thread, place_with_fewest_slots(thread));
     span_put_held(put, n_put);
 }
 
@@ -176,7 +181,7 @@ static void *claim_whole(struct thread *thread, unsigned n, size_t len_bytes, bo
     struct span_cache *cache = &thread->span_cache;
     for (unsigned i = cache->n_places; i-- > cache->n_joined;)
         if (span_is_row_of(&thread->span_places[i], n)) {
-            struct held_slots slots = take_out(thread, i);
+            struct held_slots slots = take_out(thread, i, n);
             cache->n_uses++;
             return span_again(&slots, len_bytes, zeroed);
         }
@@ -210,13 +215,13 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
     return NULL;
 }
 
-bool span_cache_return(struct thread *thread, void *block)
+bool span_cache_return(struct thread *thread, const void *block, struct slab *slab)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots slots;
-    if (!is_allowed() || !span_hold(block, &slots))
+    unsigned n = slab == NULL || !is_allowed() ? 0 : span_hold(block, slab, &slots);
+    if (n == 0)
         return false;
-    unsigned n = count_bits(slots.mask);
     cache->n_uses++;
     size_t room = cache->crowded ? max_size(cache->room_slabs, LEAST_ROOM) : LEAST_ROOM;
     if (cache->held_slabs + n > room)
@@ -241,7 +246,7 @@ void span_cache_make_way(struct thread *thread, const void *block)
     struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
     if (place == NULL)
         return;
-    struct held_slots slots = take_out(thread, (unsigned)(place - thread->span_places));
+    struct held_slots slots = take_out_all(thread, (unsigned)(place - thread->span_places));
     span_put_held(&slots, 1);
 }
 

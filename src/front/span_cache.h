@@ -39,8 +39,9 @@ struct span_cache {
  * grows. */
 void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed);
 
-/* Takes a block that is being freed. False: there is no room for it, or it is no span. */
-bool span_cache_return(struct thread *thread, void *block);
+/* Takes a block that is being freed, in the slab of this record (NULL: it is no slab's). False: there is no room for it, or it is no
+ * span. */
+bool span_cache_return(struct thread *thread, const void *block, struct slab *slab);
 
 /* Before a block grows where it lies: what the thread holds beside it goes back into the pool, for it may be what the block needs. */
 void span_cache_make_way(struct thread *thread, const void *block);

@@ -474,20 +474,20 @@ unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *sl
     return least_left;
 }
 
-bool span_hold(void *block, struct held_slots *slots)
+unsigned span_hold(const void *block, struct slab *head, struct held_slots *slots)
 {
-    struct slab *head = head_of(block);
     slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
-    if (head == NULL || head->span_slabs == 0 || pool_tier_of(head->superslab) == SS_TIER_DRAINING ||
+    if (((uintptr_t)block & (SLAB_BYTES - 1)) != 0 || slab_ctl_read(head) != ctl || head->span_slabs == 0 ||
+        pool_tier_of(head->superslab) == SS_TIER_DRAINING ||
         !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_HELD, 0, 0)))
-        return false; /* The last: another thread is freeing it too. */
+        return 0; /* The last: another thread is freeing it too. */
     unsigned n = head->span_slabs, n_dirty = dirty_pages_of(head);
     for (unsigned i = 1; i < n; i++) {
         n_dirty += dirty_pages_of(&head[i]);
         set_state(&head[i], SLAB_HELD);
     }
     *slots = (struct held_slots){head->superslab, pool_slot_mask(slot_of(head), n), n_dirty};
-    return true;
+    return n;
 }
 
 /* The last of a held block's states: from now on it is one. */

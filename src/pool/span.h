@@ -20,9 +20,9 @@ bool span_return(void *block);
 
 /* ---- Slots that a thread holds for its spans (front/span_cache.h). No lock but where it is said ---- */
 
-/* Takes a block that is being freed out of the program's hands: its slots are HELD then. False: it is no span (a run, or no
- * block), or its SuperSlab drains, and nothing has changed. Any thread that holds the block. */
-bool span_hold(void *block, struct held_slots *slots);
+/* Takes a block that is being freed, in the slab of this record, out of the program's hands: its slots are HELD then. Returns how many;
+ * 0: it is no span (a run, or no block), or its SuperSlab drains, and nothing has changed. Any thread that holds the block. */
+unsigned span_hold(const void *block, struct slab *head, struct held_slots *slots);
 
 /* Of these slots the shortest row that n fit into: how many are left over of it, and in *slot its first. SUPERSLAB_SLABS: there is
  * none. */
