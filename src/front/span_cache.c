@@ -156,8 +156,7 @@ static void shrink(struct thread *thread, unsigned keep, unsigned n)
     struct held_slots put[SPAN_CACHE_PLACES];
     unsigned n_put = 0;
     join(thread);
-    /* Slots that are just being added count already and have no place yet: when there are many, nothing is left to put back. */
-    while (cache->n_places > n || (cache->n_places != 0 && cache->held_slabs > keep))
+    while (cache->n_places > n || cache->held_slabs > keep)
         put[n_put++] = take_out_all(thread, place_with_fewest_slots(thread));
     span_put_held(put, n_put);
 }
