@@ -1,6 +1,6 @@
 /* span_cache.c - see span_cache.h.
  * Owns     thread.span_cache.     Called by  refill.c (claims), flush.c (returns), thread.c, sleepers.c
- * Calls    span.h, background.h
+ * Calls    span.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.
  * I2  held_slabs and held_bytes are the sums over all places: pages of HELD slots stay as they are.
@@ -16,6 +16,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/budget.h"
 #include "service/config.h"
@@ -149,12 +150,14 @@ static unsigned place_with_fewest_slots(const struct thread *thread)
 }
 
 /* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots with pages and n places
- * are left at most. One lock for all of them. */
+ * are left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
 static void shrink(struct thread *thread, unsigned keep, unsigned n)
 {
     const struct span_cache *cache = &thread->span_cache;
     struct held_slots put[SPAN_CACHE_PLACES];
     unsigned n_put = 0;
+    if (pool_lock_is_mine())
+        return;
     join(thread);
     while (cache->n_places > n || cache->held_slabs > keep)
         put[n_put++] = take_out_all(thread, place_with_fewest_slots(thread));
@@ -218,7 +221,7 @@ bool span_cache_return(struct thread *thread, const void *block, struct slab *sl
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots slots;
-    unsigned n = slab == NULL || !is_allowed() ? 0 : span_hold(block, slab, &slots);
+    unsigned n = slab == NULL || !is_allowed() || pool_lock_is_mine() ? 0 : span_hold(block, slab, &slots);
     if (n == 0)
         return false;
     cache->n_uses++;
@@ -239,7 +242,7 @@ void span_cache_make_way(struct thread *thread, const void *block)
 {
     struct span_cache *cache = &thread->span_cache;
     struct arena *arena = cache->n_places == 0 ? NULL : registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL) /* the latter: pool/emergency.h */
+    if (arena == NULL || arena->class_map == NULL || pool_lock_is_mine()) /* the second: pool/emergency.h */
         return;
     join(thread);
     struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
@@ -252,6 +255,8 @@ void span_cache_make_way(struct thread *thread, const void *block)
 void span_cache_empty(struct thread *thread)
 {
     struct span_cache *cache = &thread->span_cache;
+    if (pool_lock_is_mine())
+        return; /* the next time */
     shrink(thread, 0, 0);
     background_note_cached(-((int64_t)cache->room_slabs << SLAB_SHIFT));
     cache->room_slabs = 0;

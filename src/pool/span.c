@@ -539,8 +539,10 @@ static void put_held(const struct held_slots *slots)
 
 void span_put_held(const struct held_slots *slots, unsigned n)
 {
-    if (n == 0 || !pool_lock(HAK_LOCK_SPAN))
-        return; /* The latter: a handler that interrupted the lock's holder. Its thread is busy, so it holds no slots. */
+    if (n == 0)
+        return;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        report_broken(lock_is_gone, slots->ss);
     for (unsigned i = 0; i < n; i++)
         put_held(&slots[i]);
     pool_unlock();

@@ -43,7 +43,7 @@ void *span_from_held(struct held_slots *slots, unsigned slot, size_t len_bytes, 
 /* Makes a block of all of them, which were held as one and are as many as it takes. Who holds them. */
 void *span_again(const struct held_slots *slots, size_t len_bytes, bool *zeroed);
 
-/* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once. */
+/* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once, which the caller must not have interrupted. */
 void span_put_held(const struct held_slots *slots, unsigned n);
 
 /* What of them may be in memory. */
