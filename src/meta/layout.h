@@ -84,12 +84,11 @@ struct slab {
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
-    struct superslab
-        *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
-    char *memory;           /* the slab's 64 KiB. Likewise */
+    struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
+    char *memory;                 /* the slab's 64 KiB. Likewise */
     union {
         _Atomic uint64_t *bits; /* small_bits or the large map. Set on acquire */
-        uint64_t sample; /* head of a span: what the heap profile knows of the block; 0: nothing. Who holds the block */
+        uint64_t sample;        /* head of a span: what the heap profile knows of the block; 0: nothing. Who holds the block */
     };
     union {
         struct {
@@ -140,7 +139,7 @@ struct superslab {
     uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     struct superslab *row_previous, *row_next; /* POOLED and HOT: among those with as long a row. Pool lock */
-    size_t run_bytes;                          /* RUN: usable bytes. Pool lock */
+    size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
     /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;
