@@ -828,8 +828,8 @@ static void judge_current(struct court *court, size_t number, unsigned class_id)
                slab_state_name(CTL_STATE(ctl)), CTL_CLASS(ctl));
 }
 
-/* The slots of one SuperSlab that a thread keeps. Returns the bytes of their pages. */
-static uint64_t judge_held_slots(struct court *court, size_t number, const struct held_slots *slots)
+/* The slots of one SuperSlab that a thread keeps. */
+static void judge_held_slots(struct court *court, size_t number, const struct held_slots *slots)
 {
     const int32_t thread_id = court->image->threads[number]->record->thread_id;
     struct violation what = of_thread(court, RULE_HELD, number, 0);
@@ -838,7 +838,7 @@ static uint64_t judge_held_slots(struct court *court, size_t number, const struc
     if (!locate_superslab_record(court, target_address(slots->ss), &spot.arena, &spot.superslab)) {
         accuse(court, what, "thread %" PRId32 ": keeps slots of %#" PRIx64 ", which is no SuperSlab's record",
                thread_id, target_address(slots->ss));
-        return 0;
+        return;
     }
     what.arena = spot.arena;
     what.superslab = spot.superslab;
@@ -851,30 +851,28 @@ static uint64_t judge_held_slots(struct court *court, size_t number, const struc
         if (state != SLAB_HELD)
             accuse(court, what, "thread %" PRId32 ": keeps a slot that is %s", thread_id, slab_state_name(state));
     }
-    return n_pages * court->image->slab_page_bytes;
+    if (n_pages == slots->dirty_pages)
+        return;
+    what.everything = true; /* the pages and their count are read one after the other */
+    what.difference = (int64_t)(slots->dirty_pages - n_pages);
+    accuse(court, what, "thread %" PRId32 ": keeps %" PRIu32 " pages by its count, %" PRIu64 " by the slots", thread_id,
+           slots->dirty_pages, n_pages);
 }
 
 static void judge_span_cache(struct court *court, size_t number)
 {
     const struct thread *record = court->image->threads[number]->record;
     const struct span_cache *cache = &record->span_cache;
-    uint64_t n_slots = 0, held_bytes = 0;
+    uint64_t n_slots = 0;
     for (unsigned i = 0; i < cache->n_places && i < SPAN_CACHE_PLACES; i++) {
         n_slots += count_bits(record->span_places[i].mask);
-        held_bytes += judge_held_slots(court, number, &record->span_places[i]);
+        judge_held_slots(court, number, &record->span_places[i]);
     }
     court->n_held += n_slots;
     if (cache->n_places > SPAN_CACHE_PLACES || cache->held_slabs != n_slots)
         accuse(court, of_thread(court, RULE_HELD, number, 0),
                "thread %" PRId32 ": keeps %u slots by its count, %" PRIu64 " in %u places", record->thread_id,
                cache->held_slabs, n_slots, cache->n_places);
-    else if (cache->held_bytes != held_bytes) {
-        struct violation what = of_thread(court, RULE_HELD, number, 0);
-        what.everything = true; /* pages and count are read one after the other */
-        what.difference = (int64_t)(cache->held_bytes - held_bytes);
-        accuse(court, what, "thread %" PRId32 ": keeps %zu bytes by its count, %" PRIu64 " by the slots' pages",
-               record->thread_id, cache->held_bytes, held_bytes);
-    }
 }
 
 /* Of slots that are on their way sums may differ; so this must be found with the same difference again. */

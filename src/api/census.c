@@ -185,7 +185,7 @@ static void add_thread(struct census *c, const struct thread *thread)
         c->classes[i].cached_blocks += cached_blocks(thread, i);
 }
 
-static void read_thread(const struct thread *thread, struct census_thread *out)
+static void read_thread(const struct census_source *source, const struct thread *thread, struct census_thread *out)
 {
     *out =
         (struct census_thread){.thread_id = thread->thread_id, .refills = thread->refills, .flushes = thread->flushes};
@@ -197,7 +197,7 @@ static void read_thread(const struct thread *thread, struct census_thread *out)
         out->owned_slabs += thread->current[i] != NULL;
     }
     out->held_slabs = thread->span_cache.held_slabs;
-    out->held_bytes = thread->span_cache.held_bytes;
+    out->held_bytes = thread_held_pages(thread) * source->slab_page_bytes;
     out->cached_blocks += out->held_slabs;
     out->cached_bytes += out->held_bytes;
 }
@@ -210,7 +210,7 @@ bool census_thread_next(const struct census_source *source, const struct thread 
     if (thread == NULL)
         return false;
     *at = thread;
-    read_thread(thread, out);
+    read_thread(source, thread, out);
     return true;
 }
 
@@ -222,7 +222,7 @@ bool census_thread_at(const struct census_source *source, size_t i, struct censu
             break;
     if (thread == NULL)
         return false;
-    read_thread(thread, out);
+    read_thread(source, thread, out);
     return true;
 }
 

@@ -298,9 +298,8 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
 }
 
 /* A block of a class without a magazine, whose word this thread has open. False: it is none, or not in order. */
-static bool return_to_open_word(void *block)
+static bool return_to_open_word(void *block, size_t class_id)
 {
-    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
     struct thread *thread = thread_enter_open();
     if (unlikely(thread == NULL))
         return false;
@@ -360,9 +359,14 @@ void front_return_block(void *block, const char *call)
 static NOINLINE void return_slow(void *block, const char *call)
 {
     static const struct release plain = {"free", KIND_MALLOC, RELEASE_ANY_SIZE, 1};
-    if (harden_is_on())
+    if (harden_is_on()) {
         harden_return(block, &plain);
-    else if (block != NULL && !return_to_open_word(block))
+        return;
+    }
+    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
+    if (class_id == CLASS_SPAN ? span_cache_keep(block) : return_to_open_word(block, class_id))
+        return;
+    if (block != NULL)
         front_return_block(block, call);
 }
 

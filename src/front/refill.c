@@ -349,7 +349,11 @@ void *front_claim_apart(size_t size_bytes, size_t alignment)
 
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
-    void *block = claim_span_or_more(size_bytes, alignment, zeroed);
+    void *block = NULL;
+    if (likely(alignment <= SLAB_BYTES))
+        block = span_cache_claim_again(size_bytes, zeroed);
+    if (block == NULL)
+        block = claim_span_or_more(size_bytes, alignment, zeroed);
     if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
         profile_consider(block, size_bytes);
     return block;

@@ -1,9 +1,9 @@
 /* span_cache.c - see span_cache.h.
  * Owns     thread.span_cache.     Called by  refill.c (claims), flush.c (returns), thread.c, sleepers.c
- * Calls    span.h, background.h, shared_pool.h (the lock)
+ * Calls    held.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.
- * I2  held_slabs and held_bytes are the sums over all places: pages of HELD slots stay as they are.
+ * I2  held_slabs is the sum over all places.
  * I3  Of the first n_joined places no two are of the same SuperSlab; each further one is a block as it was freed, the youngest last.
  * None is empty.
  * Why: sixteen threads that replace blocks of 40 to 512 KiB did 1.1 million operations a second through the pool lock, and fewer
@@ -16,8 +16,8 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/held.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
@@ -120,24 +120,18 @@ static void leave_place(struct thread *thread, unsigned i)
     thread->span_places[i] = thread->span_places[--cache->n_places];
 }
 
-static void count_out(struct span_cache *cache, unsigned n, size_t dirty_bytes)
+static inline void count_out(struct span_cache *cache, size_t n)
 {
     cache->held_slabs = (uint16_t)(cache->held_slabs - n);
-    cache->held_bytes -= dirty_bytes;
 }
 
-/* Out of the cache, with its n slots: the caller uses them or puts them back. */
-static ALWAYS_INLINE struct held_slots take_out(struct thread *thread, unsigned i, unsigned n)
+/* Out of the cache, with its slots: the caller uses them or puts them back. */
+static struct held_slots take_out(struct thread *thread, unsigned i)
 {
     struct held_slots slots = thread->span_places[i];
-    count_out(&thread->span_cache, n, span_dirty_bytes(&slots));
+    count_out(&thread->span_cache, count_bits(slots.mask));
     leave_place(thread, i);
     return slots;
-}
-
-static struct held_slots take_out_all(struct thread *thread, unsigned i)
-{
-    return take_out(thread, i, count_bits(thread->span_places[i].mask));
 }
 
 static unsigned place_with_fewest_slots(const struct thread *thread)
@@ -160,34 +154,20 @@ static void shrink(struct thread *thread, unsigned keep, unsigned n)
         return;
     join(thread);
     while (cache->n_places > n || cache->held_slabs > keep)
-        put[n_put++] = take_out_all(thread, place_with_fewest_slots(thread));
-    span_put_held(put, n_put);
+        put[n_put++] = take_out(thread, place_with_fewest_slots(thread));
+    held_put(put, n_put);
 }
 
 /* Makes a block of n slots of a place, from `slot` on. */
 static void *claim_at(struct thread *thread, struct held_slots *place, unsigned slot, size_t len_bytes, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
-    size_t before_bytes = span_dirty_bytes(place);
     cache->n_uses++;
-    void *block = span_from_held(place, slot, len_bytes, zeroed);
-    count_out(cache, span_slots_for(len_bytes), before_bytes - span_dirty_bytes(place));
+    void *block = held_make(place, slot, len_bytes, zeroed);
+    count_out(cache, span_slots_for(len_bytes));
     if (place->mask == 0)
         leave_place(thread, (unsigned)(place - thread->span_places));
     return block;
-}
-
-/* The youngest freed block of n slots that has not been joined yet, made a block again. NULL: there is none. */
-static void *claim_whole(struct thread *thread, unsigned n, size_t len_bytes, bool *zeroed)
-{
-    struct span_cache *cache = &thread->span_cache;
-    for (unsigned i = cache->n_places; i-- > cache->n_joined;)
-        if (span_is_row_of(&thread->span_places[i], n)) {
-            struct held_slots slots = take_out(thread, i, n);
-            cache->n_uses++;
-            return span_again(&slots, len_bytes, zeroed);
-        }
-    return NULL;
 }
 
 /* From the smallest gap, so that long rows last (bench_threads large, 16 threads: 0.8 of 100 calls take the lock; 1.5 with the first
@@ -196,13 +176,10 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots *best = NULL;
-    unsigned n = span_slots_for(len_bytes), least_left = SUPERSLAB_SLABS, best_slot = 0;
-    void *whole = claim_whole(thread, n, len_bytes, zeroed);
-    if (whole != NULL)
-        return whole;
+    unsigned n = (unsigned)span_slots_for(len_bytes), least_left = SUPERSLAB_SLABS, best_slot = 0;
     join(thread);
     for (unsigned i = 0; i < cache->n_places && least_left != 0; i++) {
-        unsigned slot, left = span_find_held(&thread->span_places[i], n, &slot);
+        unsigned slot, left = held_find(&thread->span_places[i], n, &slot);
         if (left < least_left) {
             least_left = left;
             best = &thread->span_places[i];
@@ -217,26 +194,78 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
     return NULL;
 }
 
-bool span_cache_return(struct thread *thread, const void *block, struct slab *slab)
+/* Keeps a block that is being freed as it is. False: it is no span, or not in order. */
+static ALWAYS_INLINE bool keep(struct thread *thread, const void *block, struct slab *slab)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots slots;
-    unsigned n = slab == NULL || !is_allowed() || pool_lock_is_mine() ? 0 : span_hold(block, slab, &slots);
-    if (n == 0)
+    unsigned n = held_take(block, slab, &slots);
+    if (unlikely(n == 0))
         return false;
     cache->n_uses++;
+    cache->held_slabs = (uint16_t)(cache->held_slabs + n);
+    thread->span_places[cache->n_places++] = slots;
+    return true;
+}
+
+bool span_cache_return(struct thread *thread, const void *block, struct slab *slab)
+{
+    struct span_cache *cache = &thread->span_cache;
+    if (slab == NULL || !is_allowed() || pool_lock_is_mine())
+        return false;
+    unsigned n = (unsigned)min_size(slab->span_slabs, SPAN_MAX_SLABS); /* if it is a block: `keep` looks */
     size_t room = cache->crowded ? max_size(cache->room_slabs, LEAST_ROOM) : LEAST_ROOM;
     if (cache->held_slabs + n > room)
         shrink(thread, cache->crowded ? (unsigned)min_size(room * 3 / 4, room - n) : 0, SPAN_CACHE_PLACES);
     if (cache->n_places == SPAN_CACHE_PLACES)
         shrink(thread, cache->room_slabs, SPAN_CACHE_PLACES / 2);
-    cache->held_slabs = (uint16_t)(cache->held_slabs + n);
-    cache->held_bytes += span_dirty_bytes(&slots);
-    thread->span_places[cache->n_places++] = slots;
+    if (!keep(thread, block, slab))
+        return false;
     if (cache->held_slabs > cache->room_slabs)
         set_room(cache, cache->held_slabs);
     return true;
 }
+
+/* ---- The doors --------------------------------------------------------------------------------------------------- */
+
+void *span_cache_claim_again(size_t size_bytes, bool *zeroed)
+{
+    struct thread *thread = size_bytes > SPAN_MAX_BYTES ? NULL : thread_enter_open();
+    if (unlikely(thread == NULL))
+        return NULL;
+    struct span_cache *cache = &thread->span_cache;
+    size_t n = span_slots_for(size_bytes);
+    void *block = NULL;
+    for (unsigned i = cache->n_places; i-- > cache->n_joined;)
+        if (held_are_row_of(&thread->span_places[i], n)) {
+            struct held_slots slots = thread->span_places[i];
+            count_out(cache, n);
+            thread->span_places[i] = thread->span_places[--cache->n_places];
+            cache->n_uses++;
+            block = held_make_again(&slots, size_bytes, zeroed);
+            break;
+        }
+    thread_leave_open(thread);
+    return block;
+}
+
+bool span_cache_keep(const void *block)
+{
+    struct thread *thread = thread_enter_open();
+    if (unlikely(thread == NULL))
+        return false;
+    struct span_cache *cache = &thread->span_cache;
+    struct slab *slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
+    unsigned held = cache->held_slabs + slab->span_slabs;
+    bool kept = held <= cache->room_slabs && (held <= LEAST_ROOM || cache->crowded) &&
+                cache->n_places < SPAN_CACHE_PLACES && slab->sample == 0 && !budget_is_set() &&
+                atomic_load_explicit(&cache->stale, memory_order_relaxed) == 0 && /* a hint */
+                keep(thread, block, slab);
+    thread_leave_open(thread);
+    return kept;
+}
+
+/* ---- The rest of its life ---------------------------------------------------------------------------------------- */
 
 void span_cache_make_way(struct thread *thread, const void *block)
 {
@@ -248,8 +277,8 @@ void span_cache_make_way(struct thread *thread, const void *block)
     struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
     if (place == NULL)
         return;
-    struct held_slots slots = take_out_all(thread, (unsigned)(place - thread->span_places));
-    span_put_held(&slots, 1);
+    struct held_slots slots = take_out(thread, (unsigned)(place - thread->span_places));
+    held_put(&slots, 1);
 }
 
 void span_cache_empty(struct thread *thread)
@@ -268,7 +297,6 @@ void span_cache_forget(struct thread *thread)
 {
     thread->span_cache.n_places = thread->span_cache.n_joined = 0;
     thread->span_cache.held_slabs = 0;
-    thread->span_cache.held_bytes = 0;
 }
 
 size_t span_cache_tick(struct thread *thread)
@@ -279,5 +307,5 @@ size_t span_cache_tick(struct thread *thread)
     if (cache->seen_uses == cache->n_uses)
         atomic_store_explicit(&cache->stale, 1, memory_order_relaxed); /* relaxed: a hint */
     cache->seen_uses = cache->n_uses;
-    return cache->held_bytes;
+    return thread_held_pages(thread) * slab_page_bytes();
 }

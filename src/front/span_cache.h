@@ -28,12 +28,21 @@ struct span_cache {
     uint32_t looked_ms;    /* when that was */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */
     uint64_t seen_waits;   /* and until the last miss */
-    size_t held_bytes;     /* their pages that may be in memory */
     uint32_t n_uses;       /* claims and returns; tells a tick whether the cache is in use */
     uint32_t seen_uses;    /* at the last tick. Written by ticks */
 };
 
-/* All functions: between thread_enter and thread_leave, or as for thread_empty. */
+/* ---- The doors: what nearly every call comes to. Outside of slow paths; no record of a thread may be there, and nothing is
+ * changed where they say no ---- */
+
+/* The youngest block that was freed and takes as many slots as size_bytes, as a block again. NULL: there is none. */
+void *span_cache_claim_again(size_t size_bytes, bool *zeroed);
+
+/* Takes a block that is being freed, in a slab of the first arena and of CLASS_SPAN, if there is room for it. False: none, or it needs a
+ * closer look. */
+bool span_cache_keep(const void *block);
+
+/* ---- Behind them. All functions: between thread_enter and thread_leave, or as for thread_empty ---- */
 
 /* A block of len_bytes, a multiple of the page up to SPAN_MAX_BYTES, on a multiple of 64 KiB. NULL: none is held, and the room
  * grows. */

@@ -75,6 +75,15 @@ struct thread {
     struct held_slots span_places[SPAN_CACHE_PLACES]; /* the first span_cache.n_places */
 };
 
+/* Of the slots that it holds for blocks above 32 KiB: how many pages may be in memory. Any thread, or an outside reader; a guess. */
+static inline size_t thread_held_pages(const struct thread *thread)
+{
+    size_t n_pages = 0;
+    for (unsigned i = 0; i < thread->span_cache.n_places && i < SPAN_CACHE_PLACES; i++)
+        n_pages += thread->span_places[i].dirty_pages;
+    return n_pages;
+}
+
 /* A record and, behind it, the space for its magazines' larger arrays; together a piece of metapool.h. */
 #define THREAD_BYTES METAPOOL_PIECE_BYTES
 #define THREAD_RECORD_BYTES ((size_t)12288)

@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 #define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
 
@@ -41,7 +41,7 @@
  *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
  *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
- *   SPAN_* ---span_hold---> HELD ---span_from_held---> SPAN_HEAD, SPAN_BODY        HELD ---span_put_held---> EMPTY
+ *   SPAN_* ---held_take---> HELD ---held_make---> SPAN_HEAD, SPAN_BODY        HELD ---held_put---> EMPTY
  *
  * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange
  * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*; who

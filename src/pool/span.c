@@ -22,11 +22,6 @@
 
 #include <string.h>
 
-static size_t slabs_for(size_t len_bytes)
-{
-    return (len_bytes + SLAB_BYTES - 1) >> SLAB_SHIFT;
-}
-
 static uint32_t superslabs_for(size_t len_bytes)
 {
     return (uint32_t)((len_bytes + SUPERSLAB_BYTES - 1) >> SUPERSLAB_SHIFT);
@@ -51,15 +46,9 @@ static unsigned slot_of(const struct slab *slab)
     return (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
 }
 
-static void set_state(struct slab *slab, enum slab_state state)
-{
-    atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
-}
-
 /* ---- Spans ------------------------------------------------------------------------------------------------------- */
 
-/* Notes that the pages of a span of len_bytes are handed out. Returns whether all of them were clean. */
-static bool hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes)
+bool span_hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes)
 {
     size_t fresh_bytes = 0;
     bool clean = true;
@@ -86,7 +75,7 @@ static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
         slab_place(slab, ss, i);
         slab->last_class = CLASS_SPAN;
         slab->span_slabs = (uint16_t)(i - head);
-        set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
+        span_set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
     }
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
@@ -152,7 +141,7 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
         return NULL;
     }
     mark_span(ss, slot, slot, n);
-    *zeroed = hand_out_pages(ss, slot, len_bytes);
+    *zeroed = span_hand_out_pages(ss, slot, len_bytes);
     struct slab *head = superslab_slab(ss, slot);
     head->span_slabs = (uint16_t)n;
     head->span_bytes = len_bytes;
@@ -163,7 +152,7 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
 
 static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
 {
-    unsigned n = (unsigned)slabs_for(len_bytes), slot;
+    unsigned n = (unsigned)span_slots_for(len_bytes), slot;
     unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
     struct superslab *ss;
     if (!take_slots_locked(n, align_slots, &ss, &slot))
@@ -201,7 +190,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
     unsigned slot = slot_of(head);
-    size_t n_new = slabs_for(len_bytes);
+    size_t n_new = span_slots_for(len_bytes);
     if (n_new == 0 || n_new > SPAN_MAX_SLABS || !pool_lock(HAK_LOCK_SPAN))
         return false;
     unsigned n_old = head->span_slabs;
@@ -219,7 +208,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     }
     head->span_slabs = (uint16_t)n_new;
     head->span_bytes = len_bytes;
-    hand_out_pages(ss, slot, len_bytes);
+    span_hand_out_pages(ss, slot, len_bytes);
     if (n_new < n_old)
         put_slots_and_unlock(ss, slot + (unsigned)n_new, n_old - (unsigned)n_new);
     else
@@ -227,7 +216,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     return true;
 }
 
-static const char lock_is_gone[] = "the pool lock is held by the thread that has just given it back";
+const char span_lock_is_gone[] = "the pool lock is held by the thread that has just given it back";
 
 /* ---- Runs -------------------------------------------------------------------------------------------------------- */
 
@@ -310,7 +299,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     else
         *zeroed = all_clean(ss, n);
     if (!pool_lock(HAK_LOCK_SPAN)) /* It was free for us a moment ago, so it is not ours now. */
-        report_broken(lock_is_gone, ss);
+        report_broken(span_lock_is_gone, ss);
     mark_run(ss, 0, n, len_bytes);
     ss->run_superslabs = n;
     ss->run_bytes = len_bytes;
@@ -318,7 +307,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     slab_place(head, ss, 0);
     head->span_slabs = 0; /* tells a run from a span */
     head->sample = 0;
-    set_state(head, SLAB_SPAN_HEAD);
+    span_set_state(head, SLAB_SPAN_HEAD);
     pool_unlock();
     return superslab_memory(ss);
 }
@@ -331,14 +320,14 @@ static void put_run_and_unlock(struct superslab *ss, uint32_t n)
         for (uint32_t i = 0; i < n; i++)
             ss[i].state = SUPERSLAB_LEAVING; /* ours, also while the lock is given up */
         if (!lru_settle(0))
-            report_broken(lock_is_gone, ss);
+            report_broken(span_lock_is_gone, ss);
     }
     if (n == 1 || !lru_push_unasked(ss, n)) {
         if (n > 1) {
             pool_unlock();
             release_untouched(ss, n);
             if (!pool_lock(HAK_LOCK_SPAN))
-                report_broken(lock_is_gone, ss);
+                report_broken(span_lock_is_gone, ss);
         }
         lru_push(ss, n);
     }
@@ -403,7 +392,7 @@ static void put_block_and_unlock(struct slab *head)
     struct superslab *ss = head->superslab;
     budget_note_freed();
     if (head->span_slabs == 0) {
-        set_state(head, SLAB_UNUSED);
+        span_set_state(head, SLAB_UNUSED);
         put_run_and_unlock(ss, ss->run_superslabs);
     } else {
         put_slots_and_unlock(ss, slot_of(head), head->span_slabs);
@@ -434,120 +423,13 @@ static void put_deferred(void)
     struct slab *head = atomic_exchange(&deferred, NULL);
     while (head != NULL) {
         struct slab *next = head->next_deferred;
-        set_state(head, SLAB_SPAN_HEAD);
+        span_set_state(head, SLAB_SPAN_HEAD);
         if (pool_lock(HAK_LOCK_SPAN))
             put_block_and_unlock(head);
         else
             defer(head);
         head = next;
     }
-}
-
-/* ---- Held by a thread -------------------------------------------------------------------------------------------- */
-
-size_t span_dirty_bytes(const struct held_slots *slots)
-{
-    return (size_t)slots->dirty_pages * slab_page_bytes();
-}
-
-unsigned span_slots_for(size_t len_bytes)
-{
-    return (unsigned)slabs_for(len_bytes);
-}
-
-static unsigned dirty_pages_of(const struct slab *slab)
-{
-    return count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: we hold the slot */
-}
-
-unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot)
-{
-    unsigned least_left = SUPERSLAB_SLABS;
-    for (uint32_t rest = slots->mask; rest != 0;) {
-        unsigned first = (unsigned)__builtin_ctz(rest), len = (unsigned)__builtin_ctzll(~((uint64_t)rest >> first));
-        rest &= ~pool_slot_mask(first, len);
-        if (len >= n && len - n < least_left) {
-            least_left = len - n;
-            *slot = first;
-        }
-    }
-    return least_left;
-}
-
-unsigned span_hold(const void *block, struct slab *head, struct held_slots *slots)
-{
-    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
-    if (((uintptr_t)block & (SLAB_BYTES - 1)) != 0 || slab_ctl_read(head) != ctl || head->span_slabs == 0 ||
-        pool_tier_of(head->superslab) == SS_TIER_DRAINING ||
-        !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_HELD, 0, 0)))
-        return 0; /* The last: another thread is freeing it too. */
-    unsigned n = head->span_slabs, n_dirty = dirty_pages_of(head);
-    for (unsigned i = 1; i < n; i++) {
-        n_dirty += dirty_pages_of(&head[i]);
-        set_state(&head[i], SLAB_HELD);
-    }
-    *slots = (struct held_slots){head->superslab, pool_slot_mask(slot_of(head), n), n_dirty};
-    return n;
-}
-
-/* The last of a held block's states: from now on it is one. */
-static void *give_held(struct slab *head, unsigned slot, size_t len_bytes)
-{
-    head->span_bytes = len_bytes;
-    head->sample = 0;
-    set_state(head, SLAB_SPAN_HEAD);
-    return superslab_memory(head->superslab) + slot * SLAB_BYTES;
-}
-
-void *span_from_held(struct held_slots *slots, unsigned slot, size_t len_bytes, bool *zeroed)
-{
-    struct slab *head = superslab_slab(slots->ss, slot);
-    unsigned n = span_slots_for(len_bytes), n_dirty = dirty_pages_of(head);
-    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
-    for (unsigned i = 1; i < n; i++) {
-        n_dirty += dirty_pages_of(&head[i]);
-        head[i].span_slabs = (uint16_t)i;
-        set_state(&head[i], SLAB_SPAN_BODY);
-    }
-    slots->mask &= ~pool_slot_mask(slot, n);
-    slots->dirty_pages -= n_dirty;
-    *zeroed = hand_out_pages(slots->ss, slot, len_bytes);
-    return give_held(head, slot, len_bytes);
-}
-
-void *span_again(const struct held_slots *slots, size_t len_bytes, bool *zeroed)
-{
-    unsigned slot = (unsigned)__builtin_ctz(slots->mask);
-    struct slab *head = superslab_slab(slots->ss, slot);
-    for (unsigned i = 1; i < head->span_slabs; i++) /* which are numbered still */
-        set_state(&head[i], SLAB_SPAN_BODY);
-    *zeroed = len_bytes > head->span_bytes && hand_out_pages(slots->ss, slot, len_bytes);
-    return give_held(head, slot, len_bytes);
-}
-
-/* The slots of one SuperSlab, row by row. Lock held. */
-static void put_held(const struct held_slots *slots)
-{
-    for (uint32_t rest = slots->mask; rest != 0;) {
-        unsigned slot = (unsigned)__builtin_ctz(rest), n = (unsigned)__builtin_ctzll(~((uint64_t)rest >> slot));
-        struct superslab *freed = pool_put_slots(slots->ss, slot, n);
-        rest &= ~pool_slot_mask(slot, n);
-        if (freed != NULL) /* then this was its last row */
-            lru_push(freed, 1);
-    }
-}
-
-void span_put_held(const struct held_slots *slots, unsigned n)
-{
-    if (n == 0)
-        return;
-    if (!pool_lock(HAK_LOCK_SPAN))
-        report_broken(lock_is_gone, slots->ss);
-    for (unsigned i = 0; i < n; i++)
-        put_held(&slots[i]);
-    pool_unlock();
-    release_evicted();
-    shared_pool_slots_emptied(HAK_LOCK_SPAN);
 }
 
 /* ---- Either ------------------------------------------------------------------------------------------------------ */
@@ -667,7 +549,7 @@ void span_take_pages(void *block, size_t len_bytes)
     struct slab *head = head_of(block);
     struct superslab *ss = head->superslab;
     if (head->span_slabs != 0)
-        hand_out_pages(ss, slot_of(head), len_bytes);
+        span_hand_out_pages(ss, slot_of(head), len_bytes);
     for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
         superslab_extend_dirty(&ss[i], part_of_run(len_bytes, i));
 }

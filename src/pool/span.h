@@ -18,37 +18,6 @@ void *span_claim_apart(size_t size_bytes, size_t alignment, bool *zeroed);
 /* Returns a block. False: there is no such block (nothing has changed). Any thread that holds it. */
 bool span_return(void *block);
 
-/* ---- Slots that a thread holds for its spans (front/span_cache.h). No lock but where it is said ---- */
-
-/* Takes a block that is being freed, in the slab of this record, out of the program's hands: its slots are HELD then. Returns how many;
- * 0: it is no span (a run, or no block), or its SuperSlab drains, and nothing has changed. Any thread that holds the block. */
-unsigned span_hold(const void *block, struct slab *head, struct held_slots *slots);
-
-/* Of these slots the shortest row that n fit into: how many are left over of it, and in *slot its first. SUPERSLAB_SLABS: there is
- * none. */
-unsigned span_find_held(const struct held_slots *slots, unsigned n, unsigned *slot);
-
-/* Whether these slots are n in a row, and no others. */
-static inline bool span_is_row_of(const struct held_slots *slots, unsigned n)
-{
-    return slots->mask == (((uint64_t)1 << n) - 1) << __builtin_ctz(slots->mask);
-}
-
-/* The slots that a block of len_bytes takes. */
-unsigned span_slots_for(size_t len_bytes);
-
-/* Makes a block of some of them, from `slot` on, which are theirs no longer. Who holds them. */
-void *span_from_held(struct held_slots *slots, unsigned slot, size_t len_bytes, bool *zeroed);
-
-/* Makes a block of all of them, which were held as one and are as many as it takes. Who holds them. */
-void *span_again(const struct held_slots *slots, size_t len_bytes, bool *zeroed);
-
-/* Puts held slots back, of n SuperSlabs. Who holds them; takes the lock once, which the caller must not have interrupted. */
-void span_put_held(const struct held_slots *slots, unsigned n);
-
-/* What of them may be in memory. */
-size_t span_dirty_bytes(const struct held_slots *slots);
-
 /* Usable bytes of a block; 0 when there is no such block. */
 size_t span_usable_bytes(const void *block);
 
@@ -75,5 +44,24 @@ void span_take_pages(void *block, size_t len_bytes);
 /* Moves the contents of one block, which were lent, to another one of at least len_bytes, by pages where that pays; the old
  * one's contents are lost. */
 void span_move(void *from, void *to, size_t len_bytes);
+
+/* ---- For span.c and held.c --------------------------------------------------------------------------------------- */
+
+/* The slots that a block of size_bytes takes. */
+static inline size_t span_slots_for(size_t size_bytes)
+{
+    return (size_bytes + SLAB_BYTES - 1) >> SLAB_SHIFT;
+}
+
+static inline void span_set_state(struct slab *slab, enum slab_state state)
+{
+    atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
+}
+
+/* Notes that the pages of a span of len_bytes, from the slot on, are handed out. Returns whether all of them were clean. Who holds the
+ * slots. */
+bool span_hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes);
+
+extern const char span_lock_is_gone[] __attribute__((visibility("hidden")));
 
 #endif

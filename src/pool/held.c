@@ -1,0 +1,69 @@
+/* held.c - see held.h.
+ * Owns     the records of HELD slots.     Called by  front/span_cache.c     Calls  span.h, pool_state.h (slots, lock), lru.h
+ * Threads  each on the slots that it holds; putting them back takes the pool lock.
+ */
+#include "pool/held.h"
+
+#include "pool/lru.h"
+#include "pool/pool_state.h"
+#include "pool/release.h"
+#include "pool/shared_pool.h"
+#include "service/report.h"
+
+unsigned held_find(const struct held_slots *slots, unsigned n, unsigned *slot)
+{
+    unsigned least_left = SUPERSLAB_SLABS;
+    for (uint32_t rest = slots->mask; rest != 0;) {
+        unsigned first = (unsigned)__builtin_ctz(rest), len = (unsigned)__builtin_ctzll(~((uint64_t)rest >> first));
+        rest &= ~pool_slot_mask(first, len);
+        if (len >= n && len - n < least_left) {
+            least_left = len - n;
+            *slot = first;
+        }
+    }
+    return least_left;
+}
+
+void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool *zeroed)
+{
+    struct slab *head = superslab_slab(slots->ss, slot);
+    unsigned n = (unsigned)span_slots_for(len_bytes), n_dirty = held_dirty_pages(head);
+    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
+    for (unsigned i = 1; i < n; i++) {
+        n_dirty += held_dirty_pages(&head[i]);
+        head[i].span_slabs = (uint16_t)i;
+        span_set_state(&head[i], SLAB_SPAN_BODY);
+    }
+    slots->mask &= ~pool_slot_mask(slot, n);
+    slots->dirty_pages -= n_dirty;
+    *zeroed = span_hand_out_pages(slots->ss, slot, len_bytes);
+    head->span_bytes = len_bytes;
+    head->sample = 0;
+    span_set_state(head, SLAB_SPAN_HEAD); /* the last: from now on it is a block */
+    return superslab_memory(slots->ss) + slot * SLAB_BYTES;
+}
+
+/* The slots of one SuperSlab, row by row. Lock held. */
+static void put(const struct held_slots *slots)
+{
+    for (uint32_t rest = slots->mask; rest != 0;) {
+        unsigned slot = (unsigned)__builtin_ctz(rest), n = (unsigned)__builtin_ctzll(~((uint64_t)rest >> slot));
+        struct superslab *freed = pool_put_slots(slots->ss, slot, n);
+        rest &= ~pool_slot_mask(slot, n);
+        if (freed != NULL) /* then this was its last row */
+            lru_push(freed, 1);
+    }
+}
+
+void held_put(const struct held_slots *slots, unsigned n)
+{
+    if (n == 0)
+        return;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        report_broken(span_lock_is_gone, slots->ss);
+    for (unsigned i = 0; i < n; i++)
+        put(&slots[i]);
+    pool_unlock();
+    release_evicted();
+    shared_pool_slots_emptied(HAK_LOCK_SPAN);
+}
