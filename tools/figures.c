@@ -97,6 +97,7 @@ static void list_classes(struct figures *out, const struct snapshot *earlier, co
         row->live_blocks = c->live_blocks;
         row->cached_blocks = c->cached_blocks;
         row->free_blocks = c->free_blocks;
+        row->following_blocks = c->following_blocks;
         row->live_bytes = c->live_bytes;
         row->memory_bytes = c->dirty_bytes;
         row->cached_bytes = c->cached_bytes;
@@ -194,7 +195,6 @@ static int compare(double a, double b, double position_a, double position_b, boo
 
 static double class_value(const struct figures_class *row, enum figures_class_column column)
 {
-    const double blocks = (double)row->live_blocks + (double)row->cached_blocks + (double)row->free_blocks;
     switch (column) {
     case CLASS_COLUMN_SLABS:
         return (double)row->slabs;
@@ -205,7 +205,7 @@ static double class_value(const struct figures_class *row, enum figures_class_co
     case CLASS_COLUMN_FREE:
         return (double)row->free_blocks;
     case CLASS_COLUMN_OCCUPANCY:
-        return blocks > 0 ? (double)row->live_blocks / blocks : 0;
+        return figures_room(row) > 0 ? figures_taken(row) / figures_room(row) : 0;
     case CLASS_COLUMN_MEMORY:
         return (double)row->memory_bytes;
     case CLASS_COLUMN_WASTE:

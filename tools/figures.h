@@ -26,10 +26,22 @@ struct figures_class {
     char label[FIGURES_LABEL_BYTES]; /* its block size in bytes; "span", "run" */
     uint64_t block_bytes;            /* spans and runs: 0, because each has its own */
     uint64_t slabs, live_blocks, cached_blocks, free_blocks, live_bytes, cached_bytes;
-    uint64_t memory_bytes; /* of its pages: may be in memory */
-    uint64_t waste_bytes;  /* of those, what is neither live nor cached */
-    double growth;         /* of live bytes, per second: may be negative; 0 if there is one snapshot */
+    uint64_t following_blocks; /* see struct census_class */
+    uint64_t memory_bytes;     /* of its pages: may be in memory */
+    uint64_t waste_bytes;      /* of those, what is neither live nor cached */
+    double growth;             /* of live bytes, per second: may be negative; 0 if there is one snapshot */
 };
+
+/* The blocks that a class's slabs have room for, and those that live ones take. */
+static inline double figures_room(const struct figures_class *c)
+{
+    return (double)c->live_blocks + (double)c->following_blocks + (double)c->cached_blocks + (double)c->free_blocks;
+}
+
+static inline double figures_taken(const struct figures_class *c)
+{
+    return (double)c->live_blocks + (double)c->following_blocks;
+}
 
 struct figures_thread {
     int32_t thread_id;

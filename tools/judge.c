@@ -61,6 +61,8 @@ static const char *entry_name(unsigned entry, struct entry_text *out)
         snprintf(out->text, sizeof out->text, "blocks of %" PRIu32 " bytes", class_table[class_id].bytes);
     else if (entry == CLASS_SPAN * CLASS_OFFSET_SCALE || entry == CLASS_FOREIGN)
         snprintf(out->text, sizeof out->text, entry == CLASS_FOREIGN ? "no block" : "a span");
+    else if (entry == CLASS_GAPS * CLASS_OFFSET_SCALE)
+        snprintf(out->text, sizeof out->text, "blocks in gaps");
     else
         snprintf(out->text, sizeof out->text, "nothing known (%u)", entry);
     return out->text;
@@ -379,7 +381,8 @@ static void judge_slab(struct court *court, const struct spot *spot)
     if (!describes_itself(court, spot, &class_table[class_id]))
         accuse(court, of_slot(court, RULE_SLAB, spot, class_id),
                "the slab's record does not describe its place and class");
-    if (mapped_class(court, spot) != class_id * CLASS_OFFSET_SCALE)
+    const unsigned expected = slab_has_gaps(slab_of(court, spot)) ? CLASS_GAPS : class_id;
+    if (mapped_class(court, spot) != expected * CLASS_OFFSET_SCALE)
         accuse(court, of_slot(court, RULE_CLASS_MAP, spot, class_id), "in the class map, which free() reads: %s",
                entry_name(mapped_class(court, spot), &(struct entry_text){""}));
     judge_bits(court, spot, ctl);

@@ -142,6 +142,8 @@ static const struct plain_metric plain_metrics[] = {
     {"hakmem_rounding_of_bytes", "bytes", GAUGE, "Usable bytes of the blocks whose rounding is estimated.",
      STAT(rounding_of_bytes)},
     {"hakmem_rounding_samples", NULL, GAUGE, "Blocks that the rounding is estimated from.", STAT(rounding_samples)},
+    {"hakmem_gap_slabs", NULL, GAUGE, "Sparse slabs whose gaps serve larger blocks.", STAT(gap_slabs)},
+    {"hakmem_gap_blocks", NULL, COUNTER, "Blocks that got a place in a gap of a sparse slab.", STAT(gap_blocks_total)},
 };
 
 static uint64_t value_at(const struct census *census, size_t offset)

@@ -79,6 +79,7 @@ static json_t *make_class(const struct figures_class *c)
     set(object, "block_bytes", number(c->block_bytes));
     set(object, "slabs", number(c->slabs));
     set(object, "live_blocks", number(c->live_blocks));
+    set(object, "following_blocks", number(c->following_blocks));
     set(object, "live_bytes", number(c->live_bytes));
     set(object, "cached_blocks", number(c->cached_blocks));
     set(object, "cached_bytes", number(c->cached_bytes));

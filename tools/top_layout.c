@@ -263,11 +263,6 @@ static int draw_headings(struct canvas *canvas, int row, const struct column *co
 
 /* ---- Classes ----------------------------------------------------------------------------------------------------- */
 
-static double blocks_of(const struct figures_class *c)
-{
-    return (double)c->live_blocks + (double)c->cached_blocks + (double)c->free_blocks;
-}
-
 static void write_class_cell(char *text, size_t size_bytes, const struct figures_class *c, int column, bool with_rates)
 {
     char unit[UNITS_BYTES] = "-";
@@ -276,8 +271,8 @@ static void write_class_cell(char *text, size_t size_bytes, const struct figures
         snprintf(text, size_bytes, "%s", c->label);
         return;
     case CLASS_COLUMN_OCCUPANCY:
-        if (c->block_bytes != 0 && blocks_of(c) > 0)
-            snprintf(unit, sizeof unit, "%.0f%%", 100 * (double)c->live_blocks / blocks_of(c));
+        if (c->block_bytes != 0 && figures_room(c) > 0)
+            snprintf(unit, sizeof unit, "%.0f%%", 100 * figures_taken(c) / figures_room(c));
         break;
     case CLASS_COLUMN_SLABS:
         units_count(unit, c->slabs);
@@ -310,8 +305,8 @@ static void draw_bar(struct canvas *canvas, int row, int column, int width, cons
 {
     static const char *const glyphs[2][3] = {{"#", "+", "."}, {"█", "▒", "·"}};
     const unsigned scale = (unsigned)width;
-    const unsigned live = figures_share((double)c->live_blocks, blocks_of(c), scale);
-    unsigned cached = figures_share((double)c->cached_blocks, blocks_of(c), scale);
+    const unsigned live = figures_share(figures_taken(c), figures_room(c), scale);
+    unsigned cached = figures_share((double)c->cached_blocks, figures_room(c), scale);
     if (live + cached > scale)
         cached = scale - live;
     for (unsigned i = 0; i < scale; i++) {

@@ -155,6 +155,8 @@ static void add_superslabs(struct table *t, const struct figures *f)
     add_figure(t, "slots_unused", s->slots_unused);
     add_figure(t, "threads", s->threads);
     add_figure(t, "torn_records", f->snapshot->n_torn);
+    add_figure(t, "gap_slabs", s->gap_slabs);
+    add_figure(t, "gap_blocks_total", s->gap_blocks_total);
 }
 
 static void print_head(FILE *out, const struct figures *f)
@@ -180,9 +182,9 @@ static void print_figures(FILE *out, const struct figures *f)
 /* Blocks out of those that the class's slabs have room for, in per cent; a dash where a class has no room to fill. */
 static void fill_occupancy(table_row *row, unsigned column, const struct figures_class *c)
 {
-    const double room = (double)c->live_blocks + (double)c->cached_blocks + (double)c->free_blocks;
+    const double room = figures_room(c);
     if (room > 0 && c->block_bytes != 0)
-        fill(row, column, "%.1f", 100 * (double)c->live_blocks / room);
+        fill(row, column, "%.1f", 100 * figures_taken(c) / room);
     else
         fill(row, column, "-");
 }

@@ -169,7 +169,7 @@ HAK_API const char *hak_profile_name(void) HAK_NOEXCEPT;
 
 /* ---- Statistics ------------------------------------------------------------------------------------------------ */
 
-#define HAK_STATS_VERSION 2
+#define HAK_STATS_VERSION 3
 
 enum hak_lock_cause {
     HAK_LOCK_ACQUIRE_SLAB, /* a slot for a class, stages 2 and 3 */
@@ -256,6 +256,10 @@ struct hak_stats {
      * allocated in its session, with rounding_of_bytes usable bytes, so many were not asked for. */
     uint64_t rounding_bytes, rounding_of_bytes;
     uint64_t rounding_samples; /* the noted live blocks that it is estimated from; 0: nothing is known */
+
+    /* Since version 3. */
+    uint64_t gap_slabs;        /* sparse slabs whose gaps serve larger blocks now */
+    uint64_t gap_blocks_total; /* blocks that got a place in such a gap */
 };
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.

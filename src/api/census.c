@@ -2,7 +2,7 @@
  * Owns     nothing.     Called by  introspect.c, tools/     Calls  front/, tier.h (records alone)
  * Threads  any; no lock, so that a process whose lock is stuck can still be asked. What changes meanwhile is off by what was
  *          in flight; no difference goes below 0.
- * I1  Of each class: live + cached + free == slabs * blocks per slab.
+ * I1  Of each class: live + following + cached + free == slabs * blocks per slab.
  * I2  Dirty bytes of the classes + empty_bytes == committed_bytes.
  * I3  The tenths of a tier sum up to its SuperSlabs.     (all exact when nobody allocates)
  */
@@ -14,6 +14,7 @@
 #include "front/thread.h"
 #include "pool/tier.h"
 #include "service/stats.h"
+#include "superslab/slab.h"
 
 #include <string.h>
 
@@ -37,10 +38,14 @@ static bool is_class(unsigned class_id)
 }
 
 /* A slab with a class. Until all threads' caches are known, a block in one of them counts as live. */
-static void add_slab(struct census_class *class, slab_ctl ctl, uint64_t dirty_bytes)
+static void add_slab(struct census_class *class, const struct slab *slab, slab_ctl ctl, uint64_t dirty_bytes)
 {
+    uint64_t n_following = 0;
+    if (unlikely(slab_has_gaps(slab)))
+        n_following = min_size(atomic_load_explicit(&slab->n_following, memory_order_relaxed), CTL_USED(ctl));
     class->slabs++;
-    class->live_blocks += CTL_USED(ctl);
+    class->live_blocks += CTL_USED(ctl) - n_following;
+    class->following_blocks += n_following;
     class->free_blocks += beyond(class_table[CTL_CLASS(ctl)].n_blocks, CTL_USED(ctl));
     class->dirty_bytes += dirty_bytes;
 }
@@ -85,7 +90,8 @@ static void add_slot(const struct census_source *source, struct census *c, const
         c->stats.slots_active++;
         if (!is_class(CTL_CLASS(ctl)))
             break; /* of a damaged heap */
-        add_slab(&c->classes[CTL_CLASS(ctl)], ctl, dirty_bytes);
+        add_slab(&c->classes[CTL_CLASS(ctl)], slab, ctl, dirty_bytes);
+        c->stats.gap_slabs += slab_has_gaps(slab);
         tier_use_add(use, ctl);
     }
 }
@@ -247,7 +253,7 @@ static void sum_classes(const struct census_source *source, struct census *c)
         struct census_class *class = &c->classes[i];
         if (i < CLASS_END) {
             class->block_bytes = class_table[i].bytes;
-            class->live_bytes = class->live_blocks * class->block_bytes;
+            class->live_bytes = (class->live_blocks + class->following_blocks) * class->block_bytes;
             class->cached_bytes = class->cached_blocks * class->block_bytes;
         }
         part_live_from_cached(class);
@@ -287,6 +293,7 @@ static void add_counters(const struct stats_counters *c, struct hak_stats *s)
     s->mapped_bytes = stats_read(&c->mapped_bytes);
     s->budget_refusals = stats_read(&c->budget_refusals);
     s->budget_reliefs = stats_read(&c->budget_reliefs);
+    s->gap_blocks_total = stats_read(&c->gap_blocks_total);
     for (unsigned i = 0; i < HAK_LOCK_N_CAUSES; i++)
         s->lock_acquisitions[i] = stats_read(&c->lock_acquisitions[i]);
     s->lock_contended = stats_read(&c->lock_contended);

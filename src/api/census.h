@@ -44,6 +44,7 @@ struct census_class {
     uint64_t live_blocks, cached_blocks, free_blocks; /* free: inside those slabs */
     uint64_t live_bytes, cached_bytes;                /* usable bytes */
     uint64_t dirty_bytes;                             /* of those slabs' pages: may be in memory */
+    uint64_t following_blocks; /* no blocks, but the rest of larger ones, which count as one each (gap.h); 0 in spans and runs */
 };
 #define CENSUS_SPANS CLASS_END
 #define CENSUS_RUNS (CLASS_END + 1)

@@ -97,7 +97,9 @@ HIT_TEXT void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
 
 static size_t usable_bytes(const void *block, unsigned class_id)
 {
-    return class_id == CLASS_SPAN ? span_usable_bytes(block) : class_table[class_id].bytes;
+    return class_id == CLASS_SPAN   ? span_usable_bytes(block)
+           : class_id == CLASS_GAPS ? front_gap_bytes(block)
+                                    : class_table[class_id].bytes;
 }
 
 size_t hak_usable_size(const void *block)

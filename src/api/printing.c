@@ -107,8 +107,10 @@ static void add_classes(struct text *text, const struct census *c)
             continue;
         add(text, "%s{\"kind\":\"%s\",\"block_bytes\":%llu,\"slabs\":%llu", separator, kind_of(i),
             (ull) class->block_bytes, (ull) class->slabs);
-        add(text, ",\"live_blocks\":%llu,\"live_bytes\":%llu,\"cached_blocks\":%llu,\"cached_bytes\":%llu",
-            (ull) class->live_blocks, (ull) class->live_bytes, (ull) class->cached_blocks, (ull) class->cached_bytes);
+        add(text, ",\"live_blocks\":%llu,\"following_blocks\":%llu,\"live_bytes\":%llu", (ull) class->live_blocks,
+            (ull) class->following_blocks, (ull) class->live_bytes);
+        add(text, ",\"cached_blocks\":%llu,\"cached_bytes\":%llu", (ull) class->cached_blocks,
+            (ull) class->cached_bytes);
         add(text, ",\"free_blocks\":%llu,\"dirty_bytes\":%llu}", (ull) class->free_blocks, (ull) class->dirty_bytes);
         separator = ",";
     }
@@ -230,6 +232,8 @@ static void add_events(struct text *text, const struct hak_stats *s)
         (ull)s->runs, kib(s->run_bytes));
     add(text, "  acquired    %10llu from class lists, %llu slots, %llu reopened, %llu cached, %llu from the system\n",
         (ull)s->stage_class_list, (ull)s->stage_slot, (ull)s->stage_reopen, (ull)s->stage_lru, (ull)s->stage_os);
+    add(text, "  gaps        %10llu slabs have some open, %llu larger blocks were placed in them\n", (ull)s->gap_slabs,
+        (ull)s->gap_blocks_total);
     add(text, "  tiers       %10llu to draining, %llu reopened, %llu to free\n", (ull)s->tier_hot_to_draining,
         (ull)s->tier_draining_to_hot, (ull)s->tier_to_free);
     add(text, "  batches     %10llu refills, %llu flushes; lock taken %llu times, %llu after a wait\n", (ull)s->refills,

@@ -24,6 +24,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/gap.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/report.h"
@@ -54,6 +55,7 @@ bool front_locate(const void *block, const char *call, struct place *place)
     if (unlikely(arena->class_map == NULL)) { /* pool/emergency.c */
         place->class_id = CLASS_SPAN;
         place->slab = NULL;
+        place->gaps = false;
         return true;
     }
     size_t slab = arena_slab_index(arena, block);
@@ -64,12 +66,16 @@ bool front_locate(const void *block, const char *call, struct place *place)
         return false;
     }
     place->slab = &arena->slabs[slab];
+    place->gaps = place->class_id == CLASS_GAPS;
     if (place->class_id == CLASS_SPAN)
         return true;
+    if (unlikely(place->gaps))
+        place->class_id = CTL_CLASS(slab_ctl_read(place->slab));
     const struct class_info *class = &class_table[place->class_id];
     size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
     place->index = class_block_index(class, offset);
-    if (unlikely((size_t)place->index * class->bytes != offset || place->index >= class->n_blocks)) {
+    if (unlikely((size_t)place->index * class->bytes != offset || place->index >= class->n_blocks ||
+                 (place->gaps && slab_follows(place->slab, place->index)))) {
         report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
         return false;
     }
@@ -266,7 +272,15 @@ unsigned front_class_of_block(const void *block, const char *call)
         report_misuse(call, "block freed already", block, "class of bytes", class_table[place.class_id].bytes);
         return 0;
     }
-    return place.class_id;
+    return place.gaps ? CLASS_GAPS : place.class_id;
+}
+
+size_t front_gap_bytes(const void *block)
+{
+    struct place place;
+    return front_locate(block, "free", &place)
+               ? slab_gap_blocks(place.slab, place.index) * class_table[place.class_id].bytes
+               : 0;
 }
 
 /* Whether the block is the first of its class that the thread has in its hands, and of another thread's slab: what the thread was given
@@ -322,8 +336,22 @@ static void return_pool_only(const struct place *place, void *block, const char 
         thread_leave_open(thread);
 }
 
+/* A block in a slab with gaps, if it is longer than the slab's own, or free already. False: it is neither. */
+static NOINLINE bool return_to_gaps(const struct place *place, const void *block, const char *call)
+{
+    if (slab_is_free(place->slab, place->index))
+        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
+    else if (slab_gap_blocks(place->slab, place->index) == 1)
+        return false;
+    else if (!gap_return(place->slab, place->index)) /* by two threads at once */
+        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
+    return true;
+}
+
 static void return_located(const struct place *place, void *block, const char *call)
 {
+    if (unlikely(place->gaps) && return_to_gaps(place, block, call))
+        return;
     if (place->class_id != CLASS_SPAN && tiny_route_of(class_table[place->class_id].range) == HAK_ROUTE_POOL_ONLY) {
         return_pool_only(place, block, call);
         return;

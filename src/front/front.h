@@ -70,6 +70,7 @@ void front_return_block(void *block, const char *call);
 struct place {
     struct slab *slab;
     unsigned class_id, index; /* CLASS_SPAN: no index; its slab is NULL for a block of emergency.h */
+    bool gaps;                /* the slab has gaps: the block may be longer than its class */
 };
 
 /* Finds the place of a block of ours. Reports what is no block's address and returns false. */
@@ -78,8 +79,12 @@ bool front_locate(const void *block, const char *call, struct place *place);
 /* What is said of an address inside a span or a run that is not its first. */
 #define NO_BLOCK_BEGINS_HERE "no block begins here (freed already, or into the middle of one)"
 
-/* The class of a block of ours, its first address; 0 and a report when it is none. CLASS_SPAN for spans and runs. */
+/* The class of a block of ours, its first address; 0 and a report when it is none. CLASS_SPAN for spans and runs, CLASS_GAPS in a slab
+ * with gaps. */
 unsigned front_class_of_block(const void *block, const char *call);
+
+/* The length of a block in a slab with gaps. Who holds it. */
+size_t front_gap_bytes(const void *block);
 
 /* Empties this thread's magazines, lets go of its slabs, and gives back what `level` (enum hak_trim_level) names. */
 void front_trim(int level);

@@ -14,6 +14,7 @@
 #include "front/straight.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
+#include "pool/gap.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/budget.h"
@@ -115,7 +116,9 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
         struct slab *slab = choose_slab(thread, class_id, &end, &fresh);
         if (slab == NULL)
             return 0;
-        if (fresh && !exact && config.secure == 0 && (out[0] = borrow(thread, class_id)) != NULL)
+        if (fresh && !exact && config.secure == 0 &&
+            ((out[0] = borrow(thread, class_id)) != NULL ||
+             (class_table[class_id].bytes >= GAP_LEAST_BYTES && (out[0] = gap_claim(class_id)) != NULL)))
             return 1;
         unsigned n_claimed = slab_claim(slab, n, end, out);
         if (n_claimed != 0)

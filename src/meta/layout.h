@@ -70,6 +70,7 @@ typedef uint32_t slab_ctl; /* state << 24 | class << 16 | used */
 
 #define SLAB_SMALL_WORDS 8 /* bit map words inside the record: up to 512 blocks, classes from 128 bytes */
 #define SLAB_MAX_WORDS 128 /* 8192 blocks of 8 bytes */
+#define SLAB_FOLLOW_WORD 64 /* of the large map, from where it tells of a slab with gaps which blocks follow others */
 
 struct superslab;
 
@@ -84,6 +85,8 @@ struct slab {
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
+    _Atomic uint8_t gaps;         /* larger blocks may lie in its gaps; see gap.h. Owner */
+    _Atomic uint16_t n_following; /* blocks' worth of those beyond the first of each. Synchronization: atomic */
     struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
     char *memory;                 /* the slab's 64 KiB. Likewise */
     union {

@@ -8,8 +8,8 @@
  *
  * A class offset is the class id times CLASS_OFFSET_SCALE. The tables of the fast paths hold offsets: scaled by 8,
  * which an x86 address can do for nothing, an offset is the byte distance of the class's magazine in a cache
- * (magazine.h). Two ids are not classes: what does not belong to us, and spans. Their magazines are always empty and
- * full at once.
+ * (magazine.h). Three ids are not classes: what does not belong to us, spans, and slabs with gaps. Their magazines are always
+ * empty and full at once.
  */
 #ifndef HAKMEM_META_SIZECLASS_H
 #define HAKMEM_META_SIZECLASS_H
@@ -28,7 +28,8 @@
 enum {
     CLASS_FOREIGN = 0, /* not a block of ours */
     CLASS_SPAN = 1,    /* inside a span or a run */
-    CLASS_FIRST = 2,
+    CLASS_GAPS = 2,    /* inside a slab in whose gaps there are larger blocks; the slab itself has a class: see gap.h */
+    CLASS_FIRST = 3,
     CLASS_OFFSET_SCALE = 4,
     TINY_MAX_BYTES = 1024,
     SMALL_MAX_BYTES = 4096, /* of requests whose class a table tells at once */

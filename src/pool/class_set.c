@@ -55,7 +55,8 @@ void class_set_drop(struct arena *arena, unsigned class_id, size_t slab)
 {
     class_set_hide(arena, class_id, slab);
     slab_ctl ctl = atomic_load(&arena->slabs[slab].ctl);
-    if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_CLASS(ctl) == class_id)
+    if (CTL_STATE(ctl) == SLAB_PARTIAL &&
+        (CTL_CLASS(ctl) == class_id || (class_id == CLASS_GAPS && slab_has_gaps(&arena->slabs[slab]))))
         class_set_enter(arena, class_id, slab);
 }
 

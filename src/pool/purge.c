@@ -7,6 +7,8 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/class_set.h"
+#include "pool/gap.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/pool_state.h"
@@ -214,7 +216,10 @@ static size_t tick_slabs(struct superslab *ss)
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = slab_ctl_read(slab);
-        if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_USED(ctl) != 0 && slab_is_quiet(slab, ctl, &waiting_bytes)) {
+        if (CTL_STATE(ctl) != SLAB_PARTIAL || CTL_USED(ctl) == 0)
+            continue;
+        gap_tick_slab(slab, ctl);
+        if (slab_is_quiet(slab, ctl, &waiting_bytes)) {
             quiet |= 1u << i;
             quiet_bytes += slab_free_bytes_in_memory(slab, ctl);
         }
@@ -260,6 +265,7 @@ void shared_pool_tick(void)
             tick_slots(ss);
         }
     atomic_store_explicit(&pool.waiting_bytes, waiting_bytes, memory_order_relaxed); /* relaxed: a number */
+    gap_tick();
     lru_expire(now_ms, budget_purge_delay_ms());
 }
 
@@ -269,7 +275,7 @@ OFTEN size_t shared_pool_idle_bytes(void)
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);
     size_t n_sparser = atomic_load_explicit(&pool.n_sparser, memory_order_relaxed);
     return (n_empty + idle_count() + n_sparser / 2 + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES +
-           atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed);
+           atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed) + gap_sparse_bytes();
 }
 
 void shared_pool_purge_pages(void)

@@ -21,6 +21,12 @@ uint64_t pool_count_dirty_bytes(void)
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
+/* What the class map says of a slab with a class. */
+static unsigned class_in_map(const struct slab *slab)
+{
+    return slab_has_gaps(slab) ? CLASS_GAPS : CTL_CLASS(slab_ctl_read(slab));
+}
+
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
@@ -62,6 +68,10 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             break;
         case SLAB_EMPTY:
             ss->empty_slots |= 1u << i;
+            break;
+        case SLAB_OWNED: /* It may have been on its way to have gaps, or no longer. */
+            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1,
+                                (uint8_t)(class_in_map(slab) * CLASS_OFFSET_SCALE));
             break;
         default:
             break;
@@ -118,7 +128,7 @@ static const char *check_superslab(const struct superslab *ss)
         if (state == SLAB_UNUSED && atomic_load(&slab->dirty_pages) != 0)
             return "an unused slot is dirty";
         if (state == SLAB_OWNED || state == SLAB_PARTIAL || state == SLAB_FULL) {
-            if (offset != CTL_CLASS(ctl) * CLASS_OFFSET_SCALE)
+            if (offset != class_in_map(slab) * CLASS_OFFSET_SCALE)
                 return "a slab's class and the class map differ";
             if (!slab_check(slab))
                 return "a slab's bits and count differ";

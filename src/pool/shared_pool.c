@@ -228,10 +228,13 @@ static void consider_risen(struct superslab *ss)
         atomic_store(&ss->rising, 0);
 }
 
-/* The slab is PARTIAL, and may be anybody's by now: what is asked of it must not depend on its record. */
+/* The slab is PARTIAL, and may be anybody's by now: what is asked of it must not depend on its record; should it have gaps since a
+ * moment, whoever opened them lists it, too. */
 static void list_slab(struct slab *slab, unsigned class_id)
 {
     struct superslab *ss = arena_superslab_of(slab);
+    if (unlikely(slab_has_gaps(slab))) /* Draining or not: its pages are in memory anyway. */
+        class_set_enter(ss->arena, CLASS_GAPS, (size_t)(slab - ss->arena->slabs));
     if (pool_tier_of(ss) != SS_TIER_DRAINING)
         class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
     else

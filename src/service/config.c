@@ -22,7 +22,8 @@ struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD,
                         .empty_slabs = EMPTY_SLABS_STANDARD,
                         .purge_delay_ms = PURGE_DELAY_MS_STANDARD,
                         .huge_pages = HUGE_PAGES_AUTO,
-                        .background = true};
+                        .background = true,
+                        .gaps = true};
 
 const char *const profile_names[N_PROFILES] = {"conservative", "hot", "off", "full"};
 
@@ -179,6 +180,16 @@ static bool parse_background(const char *text)
     return true;
 }
 
+static bool parse_gaps(const char *text)
+{
+    static const char *const names[] = {"off", "on"};
+    unsigned i;
+    if (!parse_choice(text, names, 2, &i))
+        return false;
+    config.gaps = i == 1;
+    return true;
+}
+
 /* A list of names with commas between them; their bits. */
 static bool parse_bits(const char *text, const char *const *names, unsigned n, unsigned *bits)
 {
@@ -276,6 +287,9 @@ static const struct {
      parse_purge_delay},
     {{"HAKMEM_BACKGROUND", "auto|off", "auto", "a thread that gives idle memory back when the program makes no calls"},
      parse_background},
+    {{"HAKMEM_GAPS", "on|off", "on",
+      "larger blocks lie between the last ones of smaller sizes, instead of on fresh memory"},
+     parse_gaps},
     {{"HAKMEM_THP", "never|auto|always", "auto", "transparent huge pages: auto for large blocks and in large heaps"},
      parse_huge_pages},
     {{"HAKMEM_BUDGET", "0|SIZE|SOFT:SIZE|1%..100%|auto", "0",

@@ -41,6 +41,7 @@ struct config {
     char profile_path[CONFIG_PATH_MAX_BYTES];    /* where the heap profile goes at exit; "": there is none. profile.h */
     size_t profile_interval_bytes;               /* 0: the default */
     bool profile_report;                         /* on stderr instead */
+    bool gaps;                                   /* see pool/gap.h */
     bool background;                             /* a thread of our own may give idle memory back */
     bool debug;                                  /* event log, in builds that have it */
 };

@@ -9,6 +9,7 @@
 
 struct stats_counters {
     _Atomic uint64_t stage_class_list, stage_slot, stage_reopen, stage_lru, stage_os;
+    _Atomic uint64_t gap_blocks_total;
     _Atomic uint64_t slabs_released, slot_reuses_other_class;
     _Atomic uint64_t tier_hot_to_draining, tier_draining_to_hot, tier_to_free;
     _Atomic uint64_t superslabs_mapped_total, superslabs_released_total, superslabs_evicted_total;

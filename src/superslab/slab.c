@@ -20,6 +20,8 @@
 
 #include "service/stats.h"
 
+#include <limits.h>
+
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 {
     /* relaxed, both: whoever may use the slab learns of it afterwards */
@@ -44,6 +46,9 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     slab->last_class = (uint8_t)class_id;
     atomic_store_explicit(&slab->cursor, 0, memory_order_relaxed); /* relaxed, both: hints */
     atomic_store_explicit(&slab->quiet_ticks, 0, memory_order_relaxed);
+    atomic_store_explicit(&slab->seen_used, 0, memory_order_relaxed);
+    atomic_store_explicit(&slab->gaps, 0, memory_order_relaxed); /* relaxed, both: ctl publishes them */
+    atomic_store_explicit(&slab->n_following, 0, memory_order_relaxed);
     slab->bits = class->n_words <= SLAB_SMALL_WORDS
                      ? slab->small_bits
                      : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
@@ -380,6 +385,110 @@ void slab_unretire(struct slab *slab)
     atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_PARTIAL, CTL_CLASS(ctl), CTL_USED(ctl)), memory_order_release);
 }
 
+/* ---- Gaps -------------------------------------------------------------------------------------------------------- */
+
+/* The map whose bit i is set when block i is part of a larger one that begins before it. Free blocks have none: it is written before
+ * `bits` by who claims, and before them, too, by who returns. */
+static _Atomic uint64_t *following(const struct slab *slab)
+{
+    const struct arena *arena = slab->superslab->arena;
+    return &arena->large_bits[(size_t)(slab - arena->slabs) * SLAB_MAX_WORDS + SLAB_FOLLOW_WORD];
+}
+
+void slab_open_gaps(struct slab *slab)
+{
+    for (unsigned w = 0; w < slab->n_words; w++)
+        atomic_store_explicit(&following(slab)[w], 0, memory_order_relaxed); /* relaxed, all: ctl publishes them */
+    atomic_store_explicit(&slab->superslab->has_large_bits, 1, memory_order_relaxed);
+    atomic_store_explicit(&slab->n_following, 0, memory_order_relaxed);
+    atomic_store(&slab->gaps, 1);
+}
+
+void slab_close_gaps(struct slab *slab)
+{
+    atomic_store(&slab->gaps, 0);
+}
+
+/* Of n blocks from `first` on, those in a word: as its bits. */
+static uint64_t part_of_word(unsigned first, unsigned n, unsigned word)
+{
+    unsigned from = first > word * 64 ? first - word * 64 : 0;
+    unsigned to = first + n - word * 64; /* above `from`: the caller sees to it */
+    return (to >= 64 ? UINT64_MAX : ((uint64_t)1 << to) - 1) & (UINT64_MAX << from);
+}
+
+/* The first of n free blocks side by side on pages that are in memory; UINT_MAX when there are none. Owner. */
+static unsigned find_gap(const struct slab *slab, unsigned n)
+{
+    bool all_dirty = slab_is_all_dirty(slab);
+    unsigned run = 0, first = 0;
+    for (unsigned word = 0; word < slab->n_words; word++) {
+        uint64_t free = free_below(slab, word, all_dirty ? UINT16_MAX : SLAB_RECYCLED);
+        for (unsigned at = 0; at < 64;) {
+            uint64_t rest = free >> at;
+            if ((rest & 1) == 0) {
+                run = 0;
+                at = rest == 0 ? 64 : at + (unsigned)__builtin_ctzll(rest);
+                continue;
+            }
+            unsigned len =
+                rest == UINT64_MAX ? 64 : (unsigned)__builtin_ctzll(~rest); /* above the shift there are zeros */
+            if (run == 0)
+                first = word * 64 + at;
+            run += len;
+            at += len;
+            if (run >= n)
+                return first;
+        }
+    }
+    return UINT_MAX;
+}
+
+void *slab_claim_gap(struct slab *slab, size_t size_bytes)
+{
+    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
+    unsigned n = (unsigned)((size_bytes + block_bytes - 1) / block_bytes), first = find_gap(slab, n);
+    if (first == UINT_MAX)
+        return NULL;
+    for (unsigned word = (first + 1) / 64; n > 1 && word <= (first + n - 1) / 64; word++)
+        atomic_fetch_or_explicit(&following(slab)[word], part_of_word(first + 1, n - 1, word), memory_order_relaxed);
+    for (unsigned word = first / 64; word <= (first + n - 1) / 64; word++)
+        atomic_fetch_and_explicit(&slab->bits[word], ~part_of_word(first, n, word), memory_order_acquire); /* R1 */
+    /* relaxed, both: as in slab_claim */
+    atomic_fetch_add_explicit(&slab->n_following, (uint16_t)(n - 1), memory_order_relaxed);
+    atomic_fetch_add_explicit(&slab->ctl, n, memory_order_relaxed);
+    return slab->memory + first * block_bytes;
+}
+
+bool slab_follows(const struct slab *slab, unsigned index)
+{
+    /* relaxed: the bits of a block that the caller holds cannot change */
+    return (atomic_load_explicit(&following(slab)[index / 64], memory_order_relaxed) >> (index % 64) & 1) != 0;
+}
+
+unsigned slab_gap_blocks(const struct slab *slab, unsigned index)
+{
+    unsigned n = 1;
+    while (index + n < slab->n_words * 64) {
+        unsigned at = (index + n) % 64;
+        uint64_t rest = atomic_load_explicit(&following(slab)[(index + n) / 64], memory_order_relaxed) >> at;
+        unsigned len = rest == UINT64_MAX ? 64 : (unsigned)__builtin_ctzll(~rest);
+        n += len;
+        if (at + len < 64)
+            break;
+    }
+    return n;
+}
+
+void slab_split_gap(struct slab *slab, unsigned index, unsigned n)
+{
+    if (n == 1)
+        return;
+    for (unsigned word = (index + 1) / 64; word <= (index + n - 1) / 64; word++)
+        atomic_fetch_and_explicit(&following(slab)[word], ~part_of_word(index + 1, n - 1, word), memory_order_relaxed);
+    atomic_fetch_sub_explicit(&slab->n_following, (uint16_t)(n - 1), memory_order_relaxed);
+}
+
 /* True when every block that overlaps bytes [from, to) is free. The tail behind the last block belongs to no block. */
 static bool all_free(const struct slab *slab, const struct class_info *class, size_t from, size_t to)
 {
@@ -434,13 +543,26 @@ unsigned slab_count_free(const struct slab *slab)
     return n;
 }
 
+/* Whether the second map tells of blocks in use alone, and of as many as n_following. */
+static bool gaps_are_whole(const struct slab *slab)
+{
+    unsigned n = 0;
+    for (unsigned w = 0; w < slab->n_words; w++) {
+        uint64_t follow = atomic_load_explicit(&following(slab)[w], memory_order_relaxed);
+        if ((follow & atomic_load_explicit(&slab->bits[w], memory_order_relaxed)) != 0)
+            return false;
+        n += count_bits(follow);
+    }
+    return n == atomic_load_explicit(&slab->n_following, memory_order_relaxed);
+}
+
 bool slab_check(const struct slab *slab)
 {
     slab_ctl ctl = slab_ctl_read(slab);
     const struct class_info *class = &class_table[CTL_CLASS(ctl)];
     unsigned rest = class->n_blocks % 64;
     uint64_t last = atomic_load_explicit(&slab->bits[slab->n_words - 1], memory_order_relaxed);
-    if (rest != 0 && last >> rest != 0)
+    if ((rest != 0 && last >> rest != 0) || (slab_has_gaps(slab) && !gaps_are_whole(slab)))
         return false;
     return slab_count_free(slab) + CTL_USED(ctl) == class->n_blocks;
 }

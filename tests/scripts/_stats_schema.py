@@ -62,7 +62,9 @@ def check_sums(stats, path):
     sizes = [entry["block_bytes"] for entry in plain]
     require(sizes == sorted(set(sizes)) and classes[:len(plain)] == plain, f"{path}: the classes' order")
     for entry in plain:
-        blocks = entry["live_blocks"] + entry["cached_blocks"] + entry["free_blocks"]
+        taken = entry["live_blocks"] + entry["following_blocks"]
+        require(entry["live_bytes"] == taken * entry["block_bytes"], f"{path}: bytes of class {entry['block_bytes']}")
+        blocks = taken + entry["cached_blocks"] + entry["free_blocks"]
         require(blocks == entry["slabs"] * (65536 // entry["block_bytes"]), f"{path}: blocks of class {entry['block_bytes']}")
     for name, tier in stats["tiers"].items():
         require(sum(tier["by_fullness"]) == tier["superslabs"] == stats[f"superslabs_{name}"], f"{path}: tier {name}")

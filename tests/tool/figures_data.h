@@ -45,7 +45,7 @@ static inline void fill_data(struct snapshot *s, uint64_t n)
         numbers[i] = n;
     for (unsigned c = CLASS_FIRST; c < CENSUS_CLASSES; c++) {
         const uint64_t block_bytes = s->census.classes[c].block_bytes;
-        s->census.classes[c] = (struct census_class){block_bytes, n, n, n, n, n, n, n};
+        s->census.classes[c] = (struct census_class){block_bytes, n, n, n, n, n, n, n, n};
     }
     for (size_t i = 0; i < s->n_threads; i++) {
         s->threads[i].cached_bytes = s->threads[i].cached_blocks = n;

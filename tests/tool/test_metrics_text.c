@@ -41,6 +41,8 @@ static void test_openmetrics(void **state)
     s.census.stats.live_bytes = 64000;
     s.census.stats.purged_bytes = 4096;
     s.census.stats.stage_lru = 5;
+    s.census.stats.gap_slabs = 8;
+    s.census.stats.gap_blocks_total = 9;
     s.census.stats.lock_acquisitions[HAK_LOCK_TRIM] = 6;
     s.census.stats.superslabs_hot = 7;
     s.census.stats.hot_by_fullness[9] = 7;
@@ -58,6 +60,10 @@ static void test_openmetrics(void **state)
         "hakmem_process_resident_bytes 1048576",
         "hakmem_slabs_acquired_total{stage=\"lru\"} 5",
         "hakmem_lock_acquisitions_total{cause=\"trim\"} 6",
+        "# TYPE hakmem_gap_slabs gauge",
+        "hakmem_gap_slabs 8",
+        "# TYPE hakmem_gap_blocks counter",
+        "hakmem_gap_blocks_total 9",
         "hakmem_superslabs{state=\"hot\"} 7",
         "hakmem_superslabs_by_fullness{tier=\"hot\",up_to=\"1.0\"} 7",
         "hakmem_superslabs_by_fullness{tier=\"draining\",up_to=\"0.1\"} 0",

@@ -59,6 +59,8 @@ static void test_text(void **state)
     before.census.stats.live_bytes = 65000;
     now.census.stats.refills = 12;
     now.census.stats.stage_os = 3;
+    now.census.stats.gap_slabs = 5;
+    now.census.stats.gap_blocks_total = 6;
     now.census.stats.hot_by_fullness[9] = 7;
     now.threads[0].cached_bytes = 1536;
     now.threads[0].refills = 12;
@@ -75,6 +77,8 @@ static void test_text(void **state)
     assert_string_equal(field_of(text, "acquired_os", 2), "3");
     assert_string_equal(field_of(text, "process_resident_bytes", 2), "1048576");
     assert_string_equal(field_of(text, "superslabs_hot_100%_full", 2), "7");
+    assert_string_equal(field_of(text, "gap_slabs", 2), "5");
+    assert_string_equal(field_of(text, "gap_blocks_total", 2), "6");
     assert_string_equal(field_of(text, "64", 2), "3");
     assert_string_equal(field_of(text, "64", 6), "32.6");
     assert_string_equal(field_of(text, "64", 9), "131072");
@@ -198,6 +202,9 @@ static void test_json(void **state)
     (void)state;
     put_class(&now, 64, 3, 1000, 24, 2048);
     now.census.stats.live_bytes = 64000;
+    now.census.classes[class_of(64)].following_blocks = 13;
+    now.census.stats.gap_slabs = 5;
+    now.census.stats.gap_blocks_total = 6;
     now.census.stats.lock_acquisitions[HAK_LOCK_SPAN] = 9;
     now.census.stats.draining_by_fullness[0] = 2;
     now.threads[1].refills = 12; /* thread 1 */
@@ -211,6 +218,8 @@ static void test_json(void **state)
     assert_true(json_real_value(json_object_get(json_object_get(object, "rates"), "live_bytes")) == 64000);
     assert_int_equal(integer_at(heap, "version"), HAK_STATS_VERSION);
     assert_int_equal(integer_at(heap, "live_bytes"), 64000);
+    assert_int_equal(integer_at(heap, "gap_slabs"), 5);
+    assert_int_equal(integer_at(heap, "gap_blocks_total"), 6);
     assert_int_equal(integer_at(json_object_get(heap, "lock_acquisitions"), "span"), 9);
     json_t *draining = json_object_get(json_object_get(heap, "tiers"), "draining");
     assert_int_equal(json_integer_value(json_array_get(json_object_get(draining, "by_fullness"), 0)), 2);
@@ -218,6 +227,7 @@ static void test_json(void **state)
     assert_int_equal(json_array_size(classes), 1);
     assert_int_equal(integer_at(json_array_get(classes, 0), "block_bytes"), 64);
     assert_int_equal(integer_at(json_array_get(classes, 0), "cached_blocks"), 24);
+    assert_int_equal(integer_at(json_array_get(classes, 0), "following_blocks"), 13);
     assert_null(json_object_get(heap, "rounding_bytes"));
     json_t *threads = json_object_get(object, "threads"), *caches = json_object_get(heap, "thread_caches");
     assert_int_equal(json_array_size(threads), 2);

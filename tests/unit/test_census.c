@@ -115,6 +115,8 @@ static void model_add(struct model *m, const void *block)
     }
     size_t index = arena_slab_index(arena, block);
     unsigned class_id = atomic_load(&arena->class_map[index]) / CLASS_OFFSET_SCALE;
+    if (class_id == CLASS_GAPS)
+        class_id = CTL_CLASS(slab_ctl_read(&arena->slabs[index]));
     if (class_id == CLASS_SPAN)
         class_id = superslab_of(block)->state == SUPERSLAB_POOLED ? CENSUS_SPANS : CENSUS_RUNS;
     m->blocks[class_id]++;
@@ -150,9 +152,9 @@ static void compare_classes(const struct census *c, const struct model *m)
             assert_equal(waiting, 0, "blocks too many", i);
         if (i < CLASS_END) {
             assert_equal(class->live_blocks, m->blocks[i], "live blocks", i);
-            assert_equal(class->live_bytes, m->blocks[i] * class_table[i].bytes, "live bytes", i);
+            assert_equal(class->live_bytes, (m->blocks[i] + class->following_blocks) * class_table[i].bytes, "live bytes", i);
             assert_equal(class->cached_bytes, class->cached_blocks * class_table[i].bytes, "cached bytes", i);
-            assert_equal(class->live_blocks + class->cached_blocks + class->free_blocks,
+            assert_equal(class->live_blocks + class->following_blocks + class->cached_blocks + class->free_blocks,
                          class->slabs * class_table[i].n_blocks, "blocks of all kinds", i);
         }
         if (exact_bytes)

@@ -293,6 +293,8 @@ static void check_classes(const char *when)
         struct arena *arena = registry_arena(records[i].block);
         size_t slab = arena_slab_index(arena, records[i].block);
         unsigned class_id = atomic_load(&arena->class_map[slab]) / CLASS_OFFSET_SCALE;
+        if (class_id == CLASS_GAPS)
+            class_id = CTL_CLASS(slab_ctl_read(&arena->slabs[slab]));
         bool run = class_id == CLASS_SPAN && arena->superslabs[slab / SUPERSLAB_SLABS].state != SUPERSLAB_POOLED;
         blocks[run ? CENSUS_RUNS : class_id == CLASS_SPAN ? CENSUS_SPANS : class_id]++;
     }
@@ -305,7 +307,7 @@ static void check_classes(const char *when)
                      " by the records (HAKMEM_TEST_SEED=%" PRIu64 ")",
                      when, class->live_blocks, i, blocks[i], seed);
         if (i < CLASS_END)
-            assert_int_equal(class->live_blocks + class->cached_blocks + class->free_blocks,
+            assert_int_equal(class->live_blocks + class->following_blocks + class->cached_blocks + class->free_blocks,
                              class->slabs * class_table[i].n_blocks);
     }
 }

@@ -46,6 +46,7 @@ static void classes_ascend_and_fill_a_slab(void **state)
     assert_int_equal(class_table[CLASS_END - 1].bytes, CLASS_MAX_BYTES);
     assert_int_equal(class_table[CLASS_FOREIGN].bytes, 0);
     assert_int_equal(class_table[CLASS_SPAN].bytes, 0);
+    assert_int_equal(class_table[CLASS_GAPS].bytes, 0);
 }
 
 static void ranges_end_at_powers_of_two(void **state)

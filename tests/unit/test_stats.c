@@ -78,6 +78,9 @@ struct hak_stats_1 {
 };
 _Static_assert(sizeof(struct hak_stats_1) == offsetof(struct hak_stats, fragmentation_bytes),
                "version 1 is the beginning");
+_Static_assert(sizeof(struct hak_stats_1) + (6 + 2 * 10 + 3) * sizeof(uint64_t) ==
+                   offsetof(struct hak_stats, gap_slabs),
+               "and then comes what version 2 added");
 
 static void callers_of_version_1_get_all_that_they_know(void **state)
 {
@@ -362,6 +365,42 @@ static void reuse_by_another_class_is_counted(void **state)
     hak_free(neighbour);
 }
 
+/* Of small blocks a hundredth lives on; larger ones that are asked for from tick to tick come to lie between them. */
+static void blocks_in_gaps_are_counted(void **state)
+{
+    (void)state;
+    enum { N_SMALL = 100000, N_LARGE = 400, TICKS = 8, KEEP_ONE_OF = 100 };
+    static void *small[N_SMALL], *large[TICKS * N_LARGE];
+    unsigned n_large = 0;
+    struct hak_stats before = read_stats(), s = before;
+    assert_int_equal(before.gap_slabs, 0);
+    for (unsigned i = 0; i < N_SMALL; i++)
+        small[i] = hak_malloc(64);
+    for (unsigned i = 0; i < N_SMALL; i++)
+        if (i % KEEP_ONE_OF != 0)
+            hak_free(small[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    while (n_large < TICKS * N_LARGE && s.gap_blocks_total == before.gap_blocks_total) {
+        for (unsigned i = 0; i < N_LARGE; i++)
+            large[n_large++] = hak_malloc(1000);
+        shared_pool_tick();
+        s = read_stats();
+    }
+    assert_true(s.gap_slabs > 0 && s.gap_blocks_total > before.gap_blocks_total);
+    assert_true(s.gap_blocks_total - before.gap_blocks_total <= n_large);
+    assert_int_equal(s.live_blocks - before.live_blocks, N_SMALL / KEEP_ONE_OF + n_large);
+    uint64_t most_blocks = s.gap_blocks_total;
+    for (unsigned i = 0; i < n_large; i++)
+        hak_free(large[i]);
+    for (unsigned i = 0; i < N_SMALL; i += KEEP_ONE_OF)
+        hak_free(small[i]);
+    hak_trim(HAK_TRIM_PAGES);
+    s = read_stats();
+    assert_int_equal(s.gap_slabs, 0);
+    assert_int_equal(s.gap_blocks_total, most_blocks);
+    assert_int_equal(s.live_blocks, before.live_blocks);
+}
+
 static void *wait_with_a_block(void *barrier)
 {
     void *block = hak_malloc(64);
@@ -405,6 +444,7 @@ int main(void)
         cmocka_unit_test(sums_hold),
         cmocka_unit_test(locks_are_counted_by_cause),
         cmocka_unit_test(reuse_by_another_class_is_counted),
+        cmocka_unit_test(blocks_in_gaps_are_counted),
         cmocka_unit_test(threads_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

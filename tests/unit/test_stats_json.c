@@ -43,9 +43,10 @@
     X(flushes)                                                                                                         \
     X(threads)                                                                                                         \
     X(arenas)                                                                                                          \
-    X(caches_emptied) X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs)   \
-        X(sampled_total) X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes) X(waiting_blocks)    \
-            X(waiting_bytes)
+    X(caches_emptied)                                                                                                  \
+    X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs) X(sampled_total)    \
+        X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes) X(waiting_blocks) X(waiting_bytes)    \
+            X(gap_slabs) X(gap_blocks_total)
 #define ROUNDING(X) X(rounding_bytes) X(rounding_of_bytes) X(rounding_samples)
 #define ONE(name) +1
 enum {
@@ -329,6 +330,7 @@ static void compare_classes(const struct census *c)
 #define COMPARE(name) assert_member("classes", n, #name, class->name);
         COMPARE(slabs)
         COMPARE(live_blocks)
+        COMPARE(following_blocks)
         COMPARE(live_bytes)
         COMPARE(cached_blocks)
         COMPARE(cached_bytes)
@@ -337,7 +339,7 @@ static void compare_classes(const struct census *c)
         n++;
     }
     assert_true(n >= 5);
-    assert_int_equal(count_below(&json, "classes."), n * 9);
+    assert_int_equal(count_below(&json, "classes."), n * 10);
 }
 
 static void compare_threads(void)
