@@ -18,7 +18,6 @@
 #include "hakmem/hakmem.h"
 #include "os/os.h"
 #include "pool/span.h"
-#include "service/report.h"
 
 #include <errno.h>
 #include <string.h>
@@ -95,13 +94,6 @@ HIT_TEXT void *hak_aligned_alloc(size_t alignment_bytes, size_t size_bytes)
     return hit_claim_aligned(size_bytes, alignment_bytes, KIND_MALLOC);
 }
 
-static size_t usable_bytes(const void *block, unsigned class_id)
-{
-    return class_id == CLASS_SPAN   ? span_usable_bytes(block)
-           : class_id == CLASS_GAPS ? front_gap_bytes(block)
-                                    : class_table[class_id].bytes;
-}
-
 size_t hak_usable_size(const void *block)
 {
     size_t class_offset = hit_live_class_offset(block);
@@ -113,11 +105,8 @@ size_t hak_usable_size(const void *block)
         size_t size_bytes = sampled_size_bytes(block, "malloc_usable_size");
         return size_bytes == SIZE_MAX ? 0 : size_bytes;
     }
-    unsigned class_id = block == NULL ? 0 : front_class_of_block(block, "malloc_usable_size");
-    size_t n = class_id == 0 ? 0 : usable_bytes(block, class_id);
-    if (unlikely(class_id == CLASS_SPAN && n == 0))
-        report_misuse("malloc_usable_size", NO_BLOCK_BEGINS_HERE, block, NULL, 0);
-    return n;
+    bool span;
+    return block == NULL ? 0 : front_usable_bytes(block, "malloc_usable_size", &span);
 }
 
 /* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie
@@ -179,15 +168,12 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         return harden_realloc(block, size_bytes);
     if (sampled_has(block))
         return realloc_sampled(block, size_bytes);
-    unsigned class_id = front_class_of_block(block, "realloc");
-    size_t old_bytes = class_id == 0 ? 0 : usable_bytes(block, class_id);
-    if (unlikely(old_bytes == 0)) { /* reported; or no span begins here */
-        if (class_id != 0)
-            report_misuse("realloc", NO_BLOCK_BEGINS_HERE, block, NULL, 0);
+    bool span;
+    size_t old_bytes = front_usable_bytes(block, "realloc", &span);
+    if (unlikely(old_bytes == 0)) { /* reported */
         errno = EINVAL;
         return NULL;
     }
-    bool span = class_id == CLASS_SPAN;
     if (span ? size_bytes > CLASS_MAX_BYTES && front_resize_span(block, size_bytes)
              : worth_keeping(old_bytes, size_bytes))
         return block;

@@ -263,24 +263,25 @@ void flush_look_for_misuse(struct thread *thread)
 
 /* ---- free's slow path -------------------------------------------------------------------------------------------- */
 
-unsigned front_class_of_block(const void *block, const char *call)
+size_t front_usable_bytes(const void *block, const char *call, bool *span)
 {
     struct place place;
+    size_t usable_bytes = 0;
     if (!front_locate(block, call, &place))
         return 0;
-    if (unlikely(place.class_id != CLASS_SPAN && slab_is_free(place.slab, place.index))) {
+    *span = place.class_id == CLASS_SPAN;
+    if (*span) {
+        usable_bytes = span_usable_bytes(block);
+        if (unlikely(usable_bytes == 0))
+            report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
+    } else if (unlikely(slab_is_free(place.slab, place.index))) {
         report_misuse(call, "block freed already", block, "class of bytes", class_table[place.class_id].bytes);
-        return 0;
+    } else {
+        usable_bytes = class_table[place.class_id].bytes;
+        if (unlikely(place.gaps))
+            usable_bytes *= slab_gap_blocks(place.slab, place.index);
     }
-    return place.gaps ? CLASS_GAPS : place.class_id;
-}
-
-size_t front_gap_bytes(const void *block)
-{
-    struct place place;
-    return front_locate(block, "free", &place)
-               ? slab_gap_blocks(place.slab, place.index) * class_table[place.class_id].bytes
-               : 0;
+    return usable_bytes;
 }
 
 /* Whether the block is the first of its class that the thread has in its hands, and of another thread's slab: what the thread was given
@@ -391,10 +392,10 @@ static NOINLINE void return_slow(void *block, const char *call)
         harden_return(block, &plain);
         return;
     }
-    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
-    if (class_id == CLASS_SPAN ? span_cache_keep(block) : return_to_open_word(block, class_id))
+    if (block == NULL)
         return;
-    if (block != NULL)
+    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
+    if (class_id == CLASS_SPAN ? !span_cache_keep(block) : !return_to_open_word(block, class_id))
         front_return_block(block, call);
 }
 

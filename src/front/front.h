@@ -79,12 +79,8 @@ bool front_locate(const void *block, const char *call, struct place *place);
 /* What is said of an address inside a span or a run that is not its first. */
 #define NO_BLOCK_BEGINS_HERE "no block begins here (freed already, or into the middle of one)"
 
-/* The class of a block of ours, its first address; 0 and a report when it is none. CLASS_SPAN for spans and runs, CLASS_GAPS in a slab
- * with gaps. */
-unsigned front_class_of_block(const void *block, const char *call);
-
-/* The length of a block in a slab with gaps. Who holds it. */
-size_t front_gap_bytes(const void *block);
+/* The usable bytes of a block of ours, its first address, and in *span whether it is a span or a run; 0 and a report when it is none. */
+size_t front_usable_bytes(const void *block, const char *call, bool *span);
 
 /* Empties this thread's magazines, lets go of its slabs, and gives back what `level` (enum hak_trim_level) names. */
 void front_trim(int level);

@@ -61,6 +61,13 @@ static void *borrow(struct thread *thread, unsigned class_id)
     return magazine_pop(magazine, &block) ? block : NULL;
 }
 
+/* Before a fresh page is touched: one block that costs none. */
+static void *claim_beside(struct thread *thread, unsigned class_id)
+{
+    void *block = borrow(thread, class_id);
+    return block == NULL && class_table[class_id].bytes >= GAP_LEAST_BYTES ? gap_claim(class_id) : block;
+}
+
 /* The thread's first of the class, or as good as that. A class without a magazine counts no misses. */
 static bool is_first_refill(const struct magazine *magazine)
 {
@@ -116,9 +123,7 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
         struct slab *slab = choose_slab(thread, class_id, &end, &fresh);
         if (slab == NULL)
             return 0;
-        if (fresh && !exact && config.secure == 0 &&
-            ((out[0] = borrow(thread, class_id)) != NULL ||
-             (class_table[class_id].bytes >= GAP_LEAST_BYTES && (out[0] = gap_claim(class_id)) != NULL)))
+        if (fresh && !exact && config.secure == 0 && (out[0] = claim_beside(thread, class_id)) != NULL)
             return 1;
         unsigned n_claimed = slab_claim(slab, n, end, out);
         if (n_claimed != 0)

@@ -11,14 +11,14 @@
  * The class map says CLASS_GAPS of such a slab, so all its blocks are freed by the slow path, which asks the slab how much comes back.
  * In all else the slab stays what it was: its bits say what is free, its count how many blocks' worth are in use.
  *
- *   PARTIAL, sparse, and no block claimed from it for a tick ---gap_tick---> has gaps ---none in use, nobody asks---> as it was
+ *   PARTIAL, sparse, no block claimed since a tick ---gap_tick_slab---> has gaps ---no larger block left, nobody asks---> as it was
  */
 #ifndef HAKMEM_POOL_GAP_H
 #define HAKMEM_POOL_GAP_H
 
 #include "superslab/slab.h"
 
-/* Smaller ones cost less than the search, on fresh pages. */
+/* For a smaller one, the search would take longer than its share of a fresh page. */
 #define GAP_LEAST_BYTES 256
 
 /* A block of the class's bytes in a gap, on a multiple of 16, and no more. NULL: there is none, or none worth a longer search. Any

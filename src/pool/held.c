@@ -37,10 +37,7 @@ void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool 
     slots->mask &= ~pool_slot_mask(slot, n);
     slots->dirty_pages -= n_dirty;
     *zeroed = span_hand_out_pages(slots->ss, slot, len_bytes);
-    head->span_bytes = len_bytes;
-    head->sample = 0;
-    span_set_state(head, SLAB_SPAN_HEAD); /* the last: from now on it is a block */
-    return superslab_memory(slots->ss) + slot * SLAB_BYTES;
+    return held_give(slots->ss, head, slot, len_bytes);
 }
 
 /* The slots of one SuperSlab, row by row. Lock held. */

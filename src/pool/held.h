@@ -12,7 +12,7 @@
 static inline unsigned held_dirty_pages(const struct slab *slab)
 {
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: we hold the slot */
-    return likely(dirty == 0xffff) ? 16 : count_bits(dirty);
+    return likely(dirty == 0xffff) ? 16 : count_bits(dirty); /* all, where pages have 4 KiB: mostly */
 }
 
 /* Takes a block that is being freed, in the slab of this record, out of the program's hands: its slots are HELD then. Returns how many;
@@ -42,7 +42,16 @@ static inline bool held_are_row_of(const struct held_slots *slots, size_t n)
     return slots->mask == (((uint64_t)1 << n) - 1) << __builtin_ctz(slots->mask);
 }
 
-/* Makes a block of all of them, which were held as one and are as many as it takes; it begins at the slab of `head`. Who holds them. */
+/* The last step of making a block of held slots, which begins at `slot`: from now on it is one. */
+static inline void *held_give(struct superslab *ss, struct slab *head, unsigned slot, size_t len_bytes)
+{
+    head->span_bytes = len_bytes;
+    head->sample = 0;
+    span_set_state(head, SLAB_SPAN_HEAD);
+    return superslab_memory(ss) + slot * SLAB_BYTES;
+}
+
+/* Makes a block of all of them, which were held as one and are as many as it takes. Who holds them. */
 static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_t size_bytes, bool *zeroed)
 {
     unsigned slot = (unsigned)__builtin_ctz(slots->mask);
@@ -51,10 +60,7 @@ static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_
     for (unsigned i = 1; i < head->span_slabs; i++) /* which are numbered still */
         span_set_state(&head[i], SLAB_SPAN_BODY);
     *zeroed = unlikely(len_bytes > head->span_bytes) && span_hand_out_pages(slots->ss, slot, len_bytes);
-    head->span_bytes = len_bytes;
-    head->sample = 0;
-    span_set_state(head, SLAB_SPAN_HEAD); /* the last: from now on it is a block */
-    return superslab_memory(slots->ss) + slot * SLAB_BYTES;
+    return held_give(slots->ss, head, slot, len_bytes);
 }
 
 /* Of these slots the shortest row that n fit into: how many are left over of it, and in *slot its first. SUPERSLAB_SLABS: there is

@@ -170,24 +170,25 @@ static bool parse_budget(const char *text)
     return true;
 }
 
-static bool parse_background(const char *text)
+/* "off", or what it is called when it is on. */
+static bool parse_switch(const char *text, const char *on, bool *is_on)
 {
-    static const char *const names[] = {"off", "auto"};
+    const char *const names[] = {"off", on};
     unsigned i;
     if (!parse_choice(text, names, 2, &i))
         return false;
-    config.background = i == 1;
+    *is_on = i == 1;
     return true;
+}
+
+static bool parse_background(const char *text)
+{
+    return parse_switch(text, "auto", &config.background);
 }
 
 static bool parse_gaps(const char *text)
 {
-    static const char *const names[] = {"off", "on"};
-    unsigned i;
-    if (!parse_choice(text, names, 2, &i))
-        return false;
-    config.gaps = i == 1;
-    return true;
+    return parse_switch(text, "on", &config.gaps);
 }
 
 /* A list of names with commas between them; their bits. */
