@@ -21,6 +21,7 @@
 #define RE_READS 3                    /* of what makes no sense */
 #define LIST_READS 16                 /* until nobody is at the lists meanwhile */
 #define SUMS_THREAD_BYTES offsetof(struct thread, first_array)
+_Static_assert(offsetof(struct thread, span_places) < SUMS_THREAD_BYTES, "what a thread holds is summed up");
 
 __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
 {
@@ -281,35 +282,6 @@ static bool read_quarantine(struct image *image, struct image_thread *thread)
     return true;
 }
 
-/* The blocks of portions, which lie in a piece of their own, too. */
-static bool read_portions(struct image *image, struct image_thread *thread)
-{
-    struct thread *record = thread->record;
-    const uint64_t from = target_address(record->sampler);
-    struct target_piece piece[TARGET_MAX_PIECES];
-    size_t n = 0;
-    memset(thread->n_portion, 0, sizeof thread->n_portion);
-    if (from != 0 && thread->portion == NULL)
-        thread->portion = calloc(CLASS_END, sizeof *thread->portion);
-    if (from != 0 && thread->portion == NULL)
-        return false;
-    for (unsigned c = CLASS_FIRST; from != 0 && c < CLASS_END; c++) {
-        const uint64_t base = target_address(record->portion[c].base), top = target_address(record->portion[c].top);
-        const size_t count = (size_t)(top - base) / sizeof(void *);
-        if (top == base)
-            continue;
-        if (base < from || base - from > METAPOOL_PIECE_BYTES || count > PORTION_MAX_SLOTS || top % sizeof(void *) != 0)
-            return false;
-        thread->n_portion[c] = (uint8_t)count;
-        piece[n++] = (struct target_piece){base, thread->portion[c], count * sizeof(void *)};
-    }
-    if (target_read_pieces(image->target, piece, n))
-        return true;
-    memset(thread->n_portion, 0, sizeof thread->n_portion);
-    return false;
-}
-_Static_assert(CLASS_END <= TARGET_MAX_PIECES, "each class's portion is a piece");
-
 static bool read_record(struct image *image, struct image_thread *thread)
 {
     struct thread *record = thread->record, *next = record->next;
@@ -317,16 +289,13 @@ static bool read_record(struct image *image, struct image_thread *thread)
     bool whole;
     if (image->extent == IMAGE_SUMS) {
         whole = target_read(target, thread->address, record, SUMS_THREAD_BYTES);
-        if (whole && record->sampler != NULL)
-            whole = target_read(target, thread->address + offsetof(struct thread, portion), record->portion,
-                                sizeof record->portion);
     } else {
         whole = target_read(target, thread->address, record, sizeof *record);
         size_t n_slots = record->array_slots_used < THREAD_ARRAY_SLOTS ? record->array_slots_used : THREAD_ARRAY_SLOTS;
         whole = whole && target_read(target, thread->address + THREAD_RECORD_BYTES, thread_array_space(record),
                                      n_slots * sizeof(void *));
     }
-    whole = whole && read_quarantine(image, thread) && (image->extent == IMAGE_SUMS || read_portions(image, thread));
+    whole = whole && read_quarantine(image, thread);
     if (!whole) /* half a record would count what it does not have */
         memset((void *)record, 0, thread->record_bytes);
     record->next = next;
@@ -343,7 +312,6 @@ static void free_thread(struct image_thread *thread)
     if (thread != NULL) {
         free(thread->record);
         free(thread->quarantine);
-        free((void *)thread->portion);
         free(thread);
     }
 }

@@ -2,7 +2,7 @@
  *
  *   IMAGE_SUMS     SuperSlab records; slab records of those in the pool; thread records but for the blocks they hold
  *   IMAGE_DETAIL   all of that, and the class map, the arenas' taken bits, the large bit maps of slabs in use, the blocks in
- *                  magazines, portions and quarantines
+ *                  magazines and quarantines
  *
  * What is in a copy is whatever was there: torn, damaged, or made up. Only counts that bound the copies (image_arena.high, the
  * numbers of arenas and threads) were proven. Nothing else may be used as an index or an address without a look.
@@ -21,7 +21,6 @@
 #include "front/harden.h"
 #include "front/profile.h"
 #include "front/sampled.h"
-#include "front/sampler.h"
 #include "front/thread.h"
 #include "meta/layout.h"
 #include "pool/pool_state.h"
@@ -46,14 +45,10 @@ struct image_arena {
 
 struct image_thread {
     uint64_t address; /* of its record, there: a piece of THREAD_BYTES begins with it */
-    /* IMAGE_SUMS: what lies before first_array, and the portions. IMAGE_DETAIL: and the array space. next and quarantine lead to
-     * the copies. */
+    /* IMAGE_SUMS: what lies before first_array. IMAGE_DETAIL: and the array space. next and quarantine lead to the copies. */
     struct thread *record;
     size_t record_bytes; /* that were allocated for it */
     struct quarantine *quarantine;
-    void *(
-        *portion)[PORTION_MAX_SLOTS]; /* per class, of the n_portion[] first blocks. IMAGE_DETAIL; NULL: it has none */
-    uint8_t n_portion[CLASS_END];
 };
 
 struct image {

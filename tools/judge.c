@@ -899,8 +899,6 @@ static void judge_thread(struct court *court, size_t number)
         judge_current(court, number, c);
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             judge_open_word(court, number, c);
-        for (unsigned i = 0; i < thread->n_portion[c]; i++)
-            note_cached(court, number, c, target_address(thread->portion[c][i]));
         for (unsigned i = 0; thread->record->quarantine != NULL && i < QUARANTINE_SLOTS; i++)
             if (thread->quarantine->slot[c][i] != NULL)
                 note_cached(court, number, c, target_address(thread->quarantine->slot[c][i]));

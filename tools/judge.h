@@ -23,7 +23,7 @@ enum rule {
     RULE_SPAN,         /* a span's head, bodies and length do not fit together */
     RULE_RUN,          /* the same of a run, or of a row in the LRU cache */
     RULE_COMMITTED,    /* committed bytes, and pages that were handed out */
-    RULE_MAGAZINE,     /* a thread's magazine, portion or open word lies outside of its bounds */
+    RULE_MAGAZINE,     /* a thread's magazine or open word lies outside of its bounds */
     RULE_CACHED,       /* what a thread caches is no block of the class */
     RULE_CACHED_FREE,  /* ... is a free block of its slab, too */
     RULE_CACHED_TWICE, /* ... is cached a second time */

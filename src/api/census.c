@@ -10,7 +10,6 @@
 
 #include "front/harden.h"
 #include "front/profile.h"
-#include "front/sampler.h"
 #include "front/thread.h"
 #include "pool/tier.h"
 #include "service/stats.h"
@@ -163,7 +162,7 @@ static void add_arena(const struct census_source *source, struct census *c, cons
 
 /* ---- Threads ------------------------------------------------------------------------------------------------------ */
 
-/* Blocks of one class in a thread's hands: in its magazine, its open word, its portion, and its quarantine. */
+/* Blocks of one class in a thread's hands: in its magazine, its open word, and its quarantine. */
 static uint64_t cached_blocks(const struct thread *thread, unsigned class_id)
 {
     const struct magazine *magazine = &thread->cache.magazine[class_id];
@@ -172,7 +171,7 @@ static uint64_t cached_blocks(const struct thread *thread, unsigned class_id)
         n = 0; /* its thread is just exchanging the array */
     if (class_id < CLASS_FIRST + N_TINY_CLASSES)
         n += count_bits(thread->open_word[class_id].free);
-    return n + sampler_count(thread, class_id) + harden_waiting(thread, class_id);
+    return n + harden_waiting(thread, class_id);
 }
 
 static bool is_in_use(const struct thread *thread)

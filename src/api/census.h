@@ -5,7 +5,7 @@
  * the pointers in the records it follows these alone:
  *
  *   arenas     arena.next, arena.superslabs (up to `high`), arena.slabs (32 for each of those)
- *   threads    thread.next, thread.quarantine; thread.sampler and thread.current[] only against NULL
+ *   threads    thread.next, thread.quarantine; thread.current[] only against NULL
  *   profile    profile.records (up to `n_records`)
  *
  * It believes no record: whatever is in them, it ends, and reads nothing outside of them.

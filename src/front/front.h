@@ -30,6 +30,13 @@ NOINLINE void *front_claim_slow(size_t size_bytes);
 /* Either, of any size, for operator new and new[]. */
 NOINLINE void *front_claim_as(size_t size_bytes, enum block_kind kind);
 
+/* What a request with an alignment counts for in a profile: every block of 16 bytes lies on a multiple of them, so it is one
+ * without. */
+static ALWAYS_INLINE size_t front_told_bytes(size_t size_bytes, size_t alignment)
+{
+    return alignment <= 16 ? max_size(size_bytes, alignment) : size_bytes;
+}
+
 /* A block on a multiple of alignment, a power of two, whose magazine, if there is one, was empty or closed. */
 NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind);
 

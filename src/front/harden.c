@@ -330,7 +330,7 @@ static void *claim_sampled(size_t size_bytes, size_t alignment)
     if (thread == NULL)
         return NULL;
     profile_follow_if_due(thread);
-    bool picked = sampler_picks(thread, class_id);
+    bool picked = sampler_picks(thread, size_bytes);
     thread_leave(thread);
     if (!picked)
         return NULL;

@@ -1,6 +1,6 @@
 /* hit.h - malloc and free as they are nearly always: one straight screen each, with one trapdoor.
  *
- * malloc  size -> class offset (a byte of the thread's own table) -> magazine -> pop          else front_claim_slow
+ * malloc  size -> class offset (a byte of the thread's own table) -> magazine -> pop          else sampler_hit, front_claim_slow
  * free    address -> class offset (a byte of the arena's map)     -> magazine -> push         else front_return_slow
  *
  * Everything that is rare looks like an empty or a full magazine: a new thread, one that is exiting, a signal handler
@@ -11,6 +11,7 @@
 #define HAKMEM_FRONT_HIT_H
 
 #include "front/front.h"
+#include "front/sampler.h"
 #include "superslab/slab.h"
 
 /* For every function that a hit path is part of. Whoever takes the cache of a sleeping thread (sleepers.c) or calls a signal
@@ -33,7 +34,8 @@ static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
         return kind == KIND_MALLOC ? front_claim_above_small(size_bytes) : front_claim_as(size_bytes, kind);
     struct cache *cache = cache_behind_door();
     void *block;
-    if (unlikely(!cache_pop(cache, cache->claim_offset[(size_bytes + 7) / 8], &block)))
+    if (unlikely(!cache_pop(cache, cache->claim_offset[(size_bytes + 7) / 8], &block)) &&
+        !sampler_hit(cache, small_class_offset[(size_bytes + 7) / 8], size_bytes, &block))
         return kind == KIND_MALLOC ? front_claim_slow(size_bytes) : front_claim_as(size_bytes, kind);
     return block;
 }
@@ -63,8 +65,10 @@ static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment
     size_t least_bytes = class_aligned_bytes(size_bytes, alignment);
     struct cache *cache = cache_behind_door();
     void *block;
-    if (unlikely(size_bytes > SMALL_MAX_BYTES || least_bytes > SMALL_MAX_BYTES ||
-                 !cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)))
+    if (unlikely(size_bytes > SMALL_MAX_BYTES || least_bytes > SMALL_MAX_BYTES))
+        return front_claim_aligned(size_bytes, alignment, kind);
+    if (unlikely(!cache_pop(cache, cache->claim_offset[(least_bytes + 7) / 8], &block)) &&
+        !sampler_hit(cache, small_class_offset[(least_bytes + 7) / 8], front_told_bytes(size_bytes, alignment), &block))
         return front_claim_aligned(size_bytes, alignment, kind);
     return block;
 }

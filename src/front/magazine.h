@@ -35,13 +35,15 @@ struct magazine {
 };
 _Static_assert(sizeof(struct magazine) == 8 * CLASS_OFFSET_SCALE, "a class offset times 8 is a magazine's distance");
 
-/* What the hit paths see of a thread. The tables are part of it: a register that points here serves all. They say where a
- * claim pops, as a distance from the cache in units of 8 bytes: at the class's magazine, its class offset; or at its
- * portion, in a process that samples (sampler.h). */
+/* What the hit paths see of a thread. The tables are part of it: a register that points here serves all. They say at which
+ * magazine a claim pops: the class's own, by its class offset; or, in a thread that samples (sampler.h), magazine 0, which
+ * is always empty. */
 struct cache {
     struct magazine magazine[CLASS_END];
-    uint16_t claim_offset[SMALL_TABLE_ENTRIES]; /* by the request's size, rounded up, / 8 */
-    uint16_t claim_offset_of_class[CLASS_END];
+    int64_t left;       /* of a thread that samples: what may be allocated before the next pick. Else 0 */
+    uint64_t cost_mask; /* an allocation takes 1 of that, and the bits of its size that are set here */
+    uint8_t claim_offset[SMALL_TABLE_ENTRIES]; /* by the request's size, rounded up, / 8 */
+    uint8_t claim_offset_of_class[CLASS_END];
 };
 
 extern __thread struct cache *tls_cache __attribute__((tls_model("initial-exec"), visibility("hidden")));
@@ -60,12 +62,6 @@ static ALWAYS_INLINE void cache_set_door(struct cache *cache)
 static ALWAYS_INLINE struct magazine *magazine_at(struct cache *cache, size_t class_offset)
 {
     return (struct magazine *)(void *)((char *)cache + class_offset * 8);
-}
-
-/* The distance of a magazine, or what begins like one, that lies in the same record as the cache. */
-static inline uint16_t cache_offset(const struct cache *cache, const void *magazine)
-{
-    return (uint16_t)(((const char *)magazine - (const char *)cache) / 8);
 }
 
 /* Takes the youngest block out; false when the magazine is empty or closed. */

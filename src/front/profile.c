@@ -46,7 +46,7 @@ struct profile_state profile_state = {.version = PROFILE_VERSION,
                                       .closed_cache = &closed_cache};
 
 static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
-#define INSIDE_YIELDS 100 /* then sleeps, of a millisecond */
+#define INSIDE_YIELDS 100                /* then sleeps, of a millisecond */
 #define INSIDE_MAX_WAITS 2000
 
 static _Atomic uint32_t n_inside, next_record, changing;
@@ -55,33 +55,10 @@ static _Atomic uint64_t chance_state; /* of the spans' random numbers */
 
 /* ---- Chances ----------------------------------------------------------------------------------------------------- */
 
-/* 1 - exp(-x), for x > 0, to 9 digits. */
-static double one_minus_exp(double x)
+/* Of a block that is noted: by its bytes, as the sampler picks, or by its pages. */
+static double chance_of(size_t bytes)
 {
-    unsigned halvings = 0;
-    if (x > 40)
-        return 1;
-    for (; x > 0.25; x /= 2)
-        halvings++;
-    /* m = 1 - exp(-x) by its series; exp(-2x) = (1 - m)^2, so m becomes 2m - m^2. */
-    double m = x * (1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5 * (1 - x / 6 * (1 - x / 7))))));
-    for (; halvings != 0; halvings--)
-        m = m * (2 - m);
-    return m;
-}
-
-static double chance_of(size_t block_bytes)
-{
-    return one_minus_exp((double)block_bytes / (double)profile_state.interval_bytes);
-}
-
-/* What a noted block of each class counts for, in this session. Changes with the interval. */
-static double times_of_class[CLASS_END];
-
-static void learn_chances(void)
-{
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        times_of_class[c] = 1 / chance_of(class_table[c].bytes);
+    return sampler_chance(bytes, (size_t)atomic_load_explicit(&profile_state.interval_bytes, memory_order_relaxed));
 }
 
 /* In [0, 1): splitmix64. */
@@ -190,7 +167,7 @@ static struct weight weight_of(uint64_t sample)
         asked_bytes *= os_page_bytes();
     bool is_small = class_id >= CLASS_FIRST;
     size_t block_bytes = is_small ? class_table[class_id].bytes : round_up(asked_bytes, os_page_bytes());
-    double times = is_small ? times_of_class[class_id] : 1 / chance_of(block_bytes);
+    double times = 1 / chance_of(is_small ? asked_bytes : block_bytes);
     return (struct weight){(uint64_t)(times * PROFILE_COUNT_SCALE + 0.5), (uint64_t)(times * (double)asked_bytes + 0.5),
                            (uint64_t)(times * (double)(block_bytes - asked_bytes) + 0.5)};
 }
@@ -353,7 +330,6 @@ static int begin(size_t interval_bytes)
     atomic_store(&profile_state.n_samples, 0);
     atomic_store(&profile_state.n_dropped, 0);
     atomic_store(&profile_state.interval_bytes, interval_bytes);
-    learn_chances();
     atomic_store(&profile_state.from_ms, os_now_ms());
     atomic_store(&chance_state, os_random());
     atomic_store(&profile_state.session, session);
@@ -407,7 +383,7 @@ static void *obey(void *unused)
 
 void profile_follow(struct thread *thread)
 {
-    sampler_follow(thread, false);
+    sampler_follow(thread);
     uint64_t request = atomic_exchange(&profile_state.request, 0);
     if (likely(request == 0))
         return;

@@ -1,10 +1,10 @@
 /* profile.h - the heap profile: which call stacks allocate, and whose blocks are live, by a sample of the allocations.
  *
- * A block of b bytes is noted with the chance p = 1 - exp(-b/interval), b being its class's bytes, or those of its pages: as
- * if each byte had the same small chance to be the one that is looked at. A noted block counts for 1/p blocks of its kind. So
+ * A block is noted with the chance p = 1 - exp(-b/interval), b being one more than the bytes that were asked for, or than those of
+ * its pages: as if each byte had the same small chance to be the one that is looked at. A noted block counts for 1/p blocks of its kind. So
  * the sums are estimates without bias, for every size, and their errors are known: docs/heap-profile.md.
  *
- * Off, it costs nothing: no hit path knows of it. On, hits know as little; their doors open less often (sampler.h).
+ * Off, it costs nothing: no hit path knows of it. On, each malloc misses first (sampler.h).
  *
  *   noted block     a span of its own (span.h), whatever its size, so its free comes to the slow path
  *     its slab      `sample`: session, record, class, bytes asked for (PROFILE_... below)

@@ -213,8 +213,6 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
 static void *pop_at_hand(struct thread *thread, unsigned class_id)
 {
     void *block;
-    if (unlikely(thread->sampler != NULL) && sampler_pop(thread, class_id, &block))
-        return block;
     if (magazine_pop(&thread->cache.magazine[class_id], &block))
         return block;
     return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
@@ -234,16 +232,6 @@ static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exa
     return thread != NULL ? refill(thread, class_id, exact) : claim_from_pool(class_id);
 }
 
-/* For what the next hits of a thread that samples pop: blocks of the very class, for some of them may want its alignment. */
-static void give_portion(struct thread *thread, unsigned class_id)
-{
-    void *more = sampler_give(thread, class_id) ? claim_from_slabs(thread, class_id, true) : NULL;
-    if (more == NULL)
-        return;
-    thread->refills_before++; /* it tells nothing of how much the program allocates: see worth_a_look */
-    sampler_give_more(thread, class_id, more);
-}
-
 static void *claim_class(unsigned class_id, bool exact)
 {
     struct thread *thread = thread_enter();
@@ -254,8 +242,6 @@ static void *claim_class(unsigned class_id, bool exact)
     void *block = pop_at_hand(thread, class_id);
     if (block == NULL)
         block = claim_from_slabs(thread, class_id, exact);
-    if (unlikely(thread->sampler != NULL) && block != NULL)
-        give_portion(thread, class_id);
     thread_leave(thread);
     return block;
 }
@@ -279,21 +265,16 @@ void *front_claim_class(unsigned class_id, bool exact)
 }
 
 /* For the doors: whether *block is the answer, in a process that is hardened, or samples; else the door leads on. */
-static inline bool is_answered(size_t size_bytes, size_t alignment, unsigned class_id, void **block)
+static inline bool is_answered(size_t size_bytes, size_t alignment, void **block)
 {
-    unsigned mode = harden_mode();
-    if (likely(mode == HARDEN_OFF))
-        return false;
-    if (mode >= HARDEN_SAMPLING && class_id != 0 && (*block = sampler_claim(class_id)) != NULL)
-        return true;
-    return harden_answers(size_bytes, alignment, block);
+    return unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, alignment, block);
 }
 
 static NOINLINE void *claim_slow(size_t size_bytes)
 {
     void *block = NULL;
     unsigned class_id = class_of(size_bytes);
-    if (is_answered(size_bytes, 1, class_id, &block))
+    if (is_answered(size_bytes, 1, &block))
         return block;
     struct thread *thread = thread_enter_open();
     if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
@@ -401,7 +382,7 @@ void front_shrink_span(void *block, size_t size_bytes)
 static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
 {
     void *block;
-    return is_answered(size_bytes, 1, class_id, &block) ? block : front_claim_class(class_id, false);
+    return is_answered(size_bytes, 1, &block) ? block : front_claim_class(class_id, false);
 }
 
 HIT_TEXT void *front_claim_above_small(size_t size_bytes)
@@ -410,7 +391,8 @@ HIT_TEXT void *front_claim_above_small(size_t size_bytes)
     if (likely(size_bytes <= CLASS_MAX_BYTES)) {
         unsigned class_id = class_of_medium(size_bytes);
         struct cache *cache = cache_behind_door();
-        if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)))
+        if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)) ||
+            sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block))
             return block;
         return claim_medium_slow(size_bytes, class_id);
     }
@@ -425,18 +407,22 @@ void *front_claim_as(size_t size_bytes, enum block_kind kind)
     return size_bytes <= SMALL_MAX_BYTES ? front_claim_slow(size_bytes) : front_claim_above_small(size_bytes);
 }
 
-void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
+HIT_TEXT void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
     if (harden_is_on())
         return harden_claim(size_bytes, alignment, kind);
     if (alignment <= 16) {
-        size_t least_bytes = max_size(size_bytes, alignment);
+        size_t least_bytes = front_told_bytes(size_bytes, alignment);
         return least_bytes <= SMALL_MAX_BYTES ? front_claim_slow(least_bytes) : front_claim_above_small(least_bytes);
     }
     unsigned class_id = class_of_aligned(size_bytes, alignment);
     bool zeroed = false;
+    struct cache *cache = cache_behind_door();
     void *block;
-    if (is_answered(size_bytes, alignment, class_id, &block))
+    if (class_id != 0 && (cache_pop(cache, cache->claim_offset_of_class[class_id], &block) ||
+                          sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block)))
+        return block;
+    if (is_answered(size_bytes, alignment, &block))
         return block;
     return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
 }

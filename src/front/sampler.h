@@ -1,72 +1,61 @@
 /* sampler.h - picks one of N allocations, each with the same chance, and that without an instruction in malloc().
  *
- * In a process that samples, what a thread's hits claim from is parted from what its frees go to. For each class it has a
- * portion: blocks that are popped until they are gone, and never pushed. A hit pops where its table says
- * (cache.claim_offset), so it does not know the difference. A portion that is used up stands for an exact number of
- * allocations; the slow path then counts them, and gives the next portion, out of the magazine that frees have filled: as many
- * blocks as are left until the next pick, or fewer.
+ * In a thread that samples all claims' tables lead to magazine 0, which is always empty: so each malloc misses, and its miss begins
+ * with sampler_hit, which counts the allocation and pops from the class's own magazine. That costs 15 to 20 instructions for each
+ * malloc while the process samples, and none else; free does not know of it.
  *
- * The number of allocations from one pick to the next is geometrically distributed, for each class by itself. Such counts
- * have no memory: what a thread had left when it ended is no loss, and threads and classes need not know of each other.
+ * What is left until the next pick is geometrically distributed, in allocations or in bytes. Such counts have no memory: what
+ * a thread had left when it ended is no loss, and threads need not know of each other.
+ *
+ * (Another way was tried for long: hits popped from portions of blocks that were counted before and not pushed to, with a slow call for
+ * each. It took half the instructions, and twice the time: blocks took turns where one would have served. docs/heap-profile.md)
  */
 #ifndef HAKMEM_FRONT_SAMPLER_H
 #define HAKMEM_FRONT_SAMPLER_H
 
 #include "front/thread.h"
 
-#define PORTION_MAX_SLOTS 64
-
 /* Counts up when picks begin or end, or should: a thread whose record has another number calls sampler_follow on its next slow
  * path. Written from outside of the process, too: see profile.h. */
 extern _Atomic uint32_t sampler_epoch __attribute__((visibility("hidden")));
 
-/* Begins to pick: one of n allocations; or of each class so many that in the mean one falls on interval_bytes, as if each byte
- * had the same small chance to be the one. Or ends it. Any thread; not two at once. */
+/* Begins to pick: one of n allocations; or, as if each byte had the same small chance to be the one, such that one falls on
+ * interval_bytes in the mean: an allocation of b bytes, with the chance sampler_chance(b, interval_bytes). Or ends it. Any
+ * thread; not two at once. */
 void sampler_start_by_count(uint32_t n);
 void sampler_start_by_bytes(size_t interval_bytes);
 void sampler_stop(void);
 
-/* A thread has got a record, or the epoch has changed: prepares its portions, or dissolves them. Between thread_enter and
- * thread_leave; or, of a record without a thread, under the pool lock. */
-void sampler_follow(struct thread *thread, bool locked);
+/* By the size that was asked for. At an interval of 1 every allocation is picked. */
+double sampler_chance(size_t size_bytes, size_t interval_bytes);
+
+/* A thread has got a record, or the epoch has changed: begins to sample, or ends it. Between thread_enter and thread_leave; or, of
+ * a record without a thread, under the pool lock. */
+void sampler_follow(struct thread *thread);
 
 /* Claims pop where frees push, from now on. Likewise. */
-void sampler_dissolve(struct thread *thread);
-
-/* A block for an allocation that came by a slow path because its portion is used up: counts it, and gives the next portion. NULL:
- * it is picked, or needs more than that, and has not been counted. Not between thread_enter and thread_leave. */
-void *sampler_claim(unsigned class_id);
+void sampler_open_magazines(struct thread *thread);
 
 /* Counts an allocation that comes by a slow path; whether it is picked. Between thread_enter and thread_leave. */
-bool sampler_picks(struct thread *thread, unsigned class_id);
+bool sampler_picks(struct thread *thread, size_t size_bytes);
 
-/* Takes a block of the portion. False: it is used up, or there is none. */
-static inline bool sampler_pop(struct thread *thread, unsigned class_id, void **block)
+static ALWAYS_INLINE int64_t sampler_cost(const struct cache *cache, size_t size_bytes)
 {
-    struct portion *portion = &thread->portion[class_id];
-    if (portion->top == portion->base)
+    return (int64_t)((size_bytes & cache->cost_mask) + 1);
+}
+
+/* The hit of a thread that samples. False, and nothing is counted: the thread does not sample, the door is closed, the allocation
+ * is picked, or the magazine is empty. For HIT_TEXT alone: a signal handler must find it as it finds a hit. */
+static ALWAYS_INLINE bool sampler_hit(struct cache *cache, size_t class_offset, size_t size_bytes, void **block)
+{
+    int64_t left = cache->left;
+    if (likely(left <= 0)) /* most misses, by one instruction and a jump */
         return false;
-    *block = *--portion->top;
+    left -= sampler_cost(cache, size_bytes);
+    if (left < 0 || !cache_pop(cache, class_offset, block))
+        return false;
+    cache->left = left;
     return true;
 }
-
-/* The blocks in a portion. Any thread; a guess. */
-static inline size_t sampler_count(const struct thread *thread, unsigned class_id)
-{
-    size_t n = thread->sampler == NULL ? 0 : (size_t)(thread->portion[class_id].top - thread->portion[class_id].base);
-    return n <= PORTION_MAX_SLOTS ? n : 0; /* read between two changes */
-}
-
-/* Gives the class's next portion, out of its magazine, if the last one is used up. True: it wants another block out of a slab.
- * The thread samples. Between thread_enter and thread_leave. */
-bool sampler_give(struct thread *thread, unsigned class_id);
-
-/* Adds that block, and those that came into the magazine with it. */
-void sampler_give_more(struct thread *thread, unsigned class_id, void *block);
-
-/* What lies in the portions goes back to its slabs; or, after a fork that may have cut a change in half, is lost. The caller
- * has the record as for thread_empty. */
-void sampler_empty(struct thread *thread);
-void sampler_forget(struct thread *thread);
 
 #endif

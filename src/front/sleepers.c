@@ -121,11 +121,10 @@ static bool empty_if_asleep(struct thread *thread)
 /* A number that changes when the thread uses its cache; all of it is read beside the thread, as a guess. */
 static uint64_t trace_of(const struct thread *thread, bool *holds_anything)
 {
-    uint64_t trace = thread->refills + thread->flushes + thread->span_cache.n_uses;
+    uint64_t trace = thread->refills + thread->flushes + thread->span_cache.n_uses + (uint64_t)thread->cache.left;
     *holds_anything = thread->capacity_bytes != 0 || thread->span_cache.room_slabs != 0;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         trace = trace * 31 + (uintptr_t)thread->cache.magazine[c].top;
-        trace = trace * 31 + (thread->sampler == NULL ? 0 : (uintptr_t)thread->portion[c].top);
         *holds_anything |= thread->current[c] != NULL;
     }
     return trace;

@@ -70,7 +70,6 @@ static void flush_all(struct thread *thread)
     }
     span_cache_empty(thread);
     harden_empty(thread);
-    sampler_empty(thread);
     magazine_forget_arrays(thread);
 }
 
@@ -117,7 +116,7 @@ static struct thread *claim_record(void)
         *at = thread->next_free;
         end_keeping(thread);
     } else if ((thread = metapool_claim()) != NULL) {
-        sampler_dissolve(thread);
+        sampler_open_magazines(thread);
         thread->next = atomic_load_explicit(&thread_list, memory_order_relaxed); /* relaxed: written under our lock */
         atomic_store_explicit(&thread_list, thread, memory_order_release);
     }
@@ -130,7 +129,7 @@ static struct thread *claim_record(void)
         if (harden_mode() == HARDEN_ON)
             harden_prepare(thread);
         else
-            sampler_follow(thread, true);
+            sampler_follow(thread);
         thread->handler_frame = 0;
         thread->refills_before = thread->refills;
         thread->thread_id = thread_id;
@@ -176,7 +175,7 @@ static void release_record(struct thread *thread)
  * look for slabs. Not where memory is to go back at once. False: nothing is done. */
 static bool keep_slabs(struct thread *thread)
 {
-    if (budget_purge_delay_ms() == 0 || budget_is_set() || harden_mode() != HARDEN_OFF)
+    if (budget_purge_delay_ms() == 0 || budget_is_set() || harden_mode() == HARDEN_ON)
         return false;
     if (atomic_fetch_add_explicit(&n_kept, 1, memory_order_relaxed) >= KEEPERS_MAX) { /* relaxed: a number, no more */
         atomic_fetch_sub_explicit(&n_kept, 1, memory_order_relaxed);
@@ -277,7 +276,6 @@ static void mend(struct thread *thread)
         thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
     span_cache_forget(thread);
     harden_forget(thread);
-    sampler_forget(thread);
     magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         if (thread->current[c] != NULL)

@@ -31,20 +31,13 @@ size_t thread_count(void);
 #define ARRAY_MIN_SLOTS 16
 #define N_ARRAY_KINDS 6
 
-/* Begins like a magazine; see sampler.h. */
-struct portion {
-    void **top, **base;
-};
-
 struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
     _Atomic(struct cache *) door;     /* what tls_cache points to outside of slow paths: the cache, or the closed one */
-    struct sampler *sampler;          /* NULL: the thread does not sample */
-    struct sampler *sampler_piece;    /* its memory, kept for the next time. NULL: none yet */
     struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
-    uint64_t random;                  /* hardened mode's, of the thread */
+    uint64_t random;                  /* hardened mode's, or the sampler's, of the thread */
     struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. While it
                                        * has none: of the last one */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
@@ -59,7 +52,8 @@ struct thread {
     _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
     _Atomic uint32_t claim;           /* enum thread_claim: another thread is at the record. See sleepers.c */
     uint32_t relief;                  /* the last relief in which it gave up its cache; see pressure.c */
-    _Atomic uint32_t sampler_epoch;   /* that the record's portions are of; see sampler.h */
+    _Atomic uint32_t sampler_epoch;   /* that the record follows; see sampler.h */
+    bool samples;
     uint8_t shrink_cursor;            /* class that next gives up capacity */
     uint8_t crowded;                  /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
@@ -70,9 +64,8 @@ struct thread {
     _Atomic bool array_pages_used;    /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
-    void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with */
-    struct portion portion[CLASS_END]; /* last, these two: on a page of their own, which few threads touch */
     struct held_slots span_places[SPAN_CACHE_PLACES]; /* the first span_cache.n_places */
+    void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with. Last: see IMAGE_SUMS in image.h */
 };
 
 /* Of the slots that it holds for blocks above 32 KiB: how many pages may be in memory. Any thread, or an outside reader; a guess. */

@@ -2,7 +2,7 @@
 # hit_section.sh - every function that a hit path is part of lies in the section by which sleepers.c knows them.
 #
 #   S1  in the objects of src/api, only code in that section looks at a thread's cache
-#   S2  so does the one function of src/front that callers enter with their door open, front_claim_above_small
+#   S2  so do the functions of src/front that callers enter with their door open: front_claim_above_small, front_claim_aligned
 # It reads the static library's relocations, so it sees what the compiler inlined.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
@@ -25,6 +25,8 @@ if grep -vE ' (malloc|override|override_cxx|override_signal|refill|flush|harden|
     fail "another object looks at a thread's cache"
 fi
 
-step "S2: front_claim_above_small"
-objdump -t "$HAKMEM_BUILD_DIR/libhakmem.a" | grep -E "F $section.* front_claim_above_small$" \
-    || fail "front_claim_above_small is not in section $section"
+for function in front_claim_above_small front_claim_aligned; do
+    step "S2: $function"
+    objdump -t "$HAKMEM_BUILD_DIR/libhakmem.a" | grep -E "F $section.* $function$" \
+        || fail "$function is not in section $section"
+done

@@ -124,9 +124,8 @@ static double bound(const struct truth *truth, int value, double t, double n)
 
 static double chance(size_t size_bytes)
 {
-    size_t block_bytes =
-        size_bytes <= CLASS_MAX_BYTES ? class_table[class_of(size_bytes)].bytes : round_up(size_bytes, os_page_bytes());
-    return -expm1(-(double)block_bytes / INTERVAL_BYTES);
+    size_t counted_bytes = size_bytes <= CLASS_MAX_BYTES ? size_bytes : round_up(size_bytes, os_page_bytes());
+    return -expm1(-(double)(counted_bytes + 1) / INTERVAL_BYTES);
 }
 
 static void add_block(struct truth *truth, int value, double amount, double p)
