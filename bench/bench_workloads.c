@@ -323,7 +323,8 @@ static struct held queue_pop(struct queue *queue)
 struct lane {
     struct queue queue[3];
     unsigned n_queues;
-    size_t n_blocks; /* through each queue */
+    size_t n_blocks;   /* through each queue */
+    size_t size_bytes; /* of each; 0: random, to 1 KiB */
     uint64_t seed;
 };
 
@@ -334,7 +335,7 @@ static void *produce(void *argument)
     for (size_t i = 0; i < lane->n_blocks; i++)
         for (unsigned q = 0; q < lane->n_queues; q++) {
             struct held held;
-            take(&held, random_size(&state, 4, 10));
+            take(&held, lane->size_bytes != 0 ? lane->size_bytes : random_size(&state, 4, 10));
             check += held.size_bytes;
             queue_push(&lane->queue[q], held);
         }
@@ -353,7 +354,7 @@ static void *consume(void *argument)
     return NULL;
 }
 
-static void producers_and_consumers(unsigned n_lanes, unsigned n_queues, size_t n_blocks)
+static void producers_and_consumers(unsigned n_lanes, unsigned n_queues, size_t n_blocks, size_t size_bytes)
 {
     static struct lane lanes[2];
     pthread_t producer[2], consumer[2][3];
@@ -361,6 +362,7 @@ static void producers_and_consumers(unsigned n_lanes, unsigned n_queues, size_t 
     for (unsigned k = 0; k < n_lanes; k++) {
         lanes[k].n_queues = n_queues;
         lanes[k].n_blocks = n_blocks;
+        lanes[k].size_bytes = size_bytes;
         lanes[k].seed = k + 1;
         for (unsigned q = 0; q < n_queues; q++)
             start(&consumer[k][q], consume, &lanes[k].queue[q]);
@@ -375,12 +377,22 @@ static void producers_and_consumers(unsigned n_lanes, unsigned n_queues, size_t 
 
 static void prodcons_1_1(void)
 {
-    producers_and_consumers(2, 1, scaled(750000));
+    producers_and_consumers(2, 1, scaled(750000), 0);
 }
 
 static void prodcons_1_n(void)
 {
-    producers_and_consumers(1, 3, scaled(600000));
+    producers_and_consumers(1, 3, scaled(600000), 0);
+}
+
+static void hand_64k(void)
+{
+    producers_and_consumers(1, 1, scaled(300000), 65000);
+}
+
+static void hand_300k(void)
+{
+    producers_and_consumers(1, 1, scaled(100000), 300000);
 }
 
 /* ---- False sharing: threads that write to small blocks of their own ------------------------------------------------- */
@@ -633,8 +645,10 @@ static void large(void)
     count(2 * n, check);
 }
 
-/* Buffers, of files, images and messages: a set of them, all written to, of which one is replaced. */
-static void buffers(size_t n_slots, size_t from_bytes, size_t to_bytes, size_t n)
+/* Buffers, of files, images and messages: a set of them, of which one is replaced; of each every page is written to, or its ends. */
+enum written { ENDS, PAGES };
+
+static void buffers(size_t n_slots, size_t from_bytes, size_t to_bytes, size_t n, enum written written)
 {
     struct held *held = held_array(n_slots);
     uint64_t state = 13, check = 0;
@@ -643,7 +657,8 @@ static void buffers(size_t n_slots, size_t from_bytes, size_t to_bytes, size_t n
         if (slot->block != NULL)
             drop(slot);
         take(slot, from_bytes + next_random(&state) % (to_bytes - from_bytes));
-        touch_pages(slot, slot->size_bytes);
+        if (written == PAGES)
+            touch_pages(slot, slot->size_bytes);
         check += slot->size_bytes;
     }
     for (size_t i = 0; i < n_slots; i++)
@@ -655,11 +670,47 @@ static void buffers(size_t n_slots, size_t from_bytes, size_t to_bytes, size_t n
 
 static void buffers_64k(void)
 {
-    buffers(50, 64 << 10, 1 << 20, scaled(40000));
+    buffers(50, 64 << 10, 1 << 20, scaled(40000), PAGES);
 }
 static void buffers_1m(void)
 {
-    buffers(20, 1 << 20, 8 << 20, scaled(6000));
+    buffers(20, 1 << 20, 8 << 20, scaled(6000), PAGES);
+}
+static void buffers_4k(void)
+{
+    buffers(500, 4 << 10, 32 << 10, scaled(1000000), ENDS);
+}
+static void buffers_33k(void)
+{
+    buffers(100, 33 << 10, 64 << 10, scaled(500000), ENDS);
+}
+
+/* One block, again and again. */
+static void again(size_t size_bytes, size_t n)
+{
+    struct held held;
+    for (size_t i = 0; i < n; i++) {
+        take(&held, size_bytes);
+        drop(&held);
+    }
+    count(2 * n, n * size_bytes);
+}
+
+static void again_40k(void)
+{
+    again(40 << 10, scaled(500000));
+}
+static void again_1000k(void)
+{
+    again(1000 << 10, scaled(300000));
+}
+static void again_3m(void)
+{
+    again(3 << 20, scaled(100000));
+}
+static void again_40m(void)
+{
+    again(40 << 20, scaled(30000));
 }
 
 /* Vectors that double their capacity, several at a time, filled as they grow. */
@@ -943,6 +994,15 @@ static const struct {
     {"threads_100", threads_100},
     {"spawn", spawn},
     {"latency", latency},
+    /* For docs/performance.md; `make bench` does without. */
+    {"again_40k", again_40k},
+    {"again_1000k", again_1000k},
+    {"again_3m", again_3m},
+    {"again_40m", again_40m},
+    {"buffers_4k", buffers_4k},
+    {"buffers_33k", buffers_33k},
+    {"hand_64k", hand_64k},
+    {"hand_300k", hand_300k},
 };
 #define N_WORKLOADS (sizeof workloads / sizeof workloads[0])
 

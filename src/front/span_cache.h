@@ -4,7 +4,7 @@
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
  *
- * There is room for 1 MiB. It grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget,
+ * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB. It grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget,
  * with HAKMEM_PURGE_DELAY_MS=0 and in hardened mode there is none.
  */
 #ifndef HAKMEM_FRONT_SPAN_CACHE_H
@@ -25,6 +25,8 @@ struct span_cache {
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
+    uint8_t missed_slots;  /* what the last claim that missed was to take */
+    uint8_t misses;        /* as many slots missed in a row, and no block freed by this thread meanwhile */
     uint32_t looked_ms;    /* when that was */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */
     uint64_t seen_waits;   /* and until the last miss */

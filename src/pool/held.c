@@ -4,6 +4,7 @@
  */
 #include "pool/held.h"
 
+#include "meta/arena.h"
 #include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
@@ -38,6 +39,38 @@ void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool 
     slots->dirty_pages -= n_dirty;
     *zeroed = span_hand_out_pages(slots->ss, slot, len_bytes);
     return held_give(slots->ss, head, slot, len_bytes);
+}
+
+/* Slots that were taken out of the pool, held as a block of no bytes yet. Lock held. */
+static struct held_slots hold(struct superslab *ss, unsigned slot, unsigned n)
+{
+    struct slab *head = superslab_slab(ss, slot);
+    unsigned n_dirty = 0;
+    for (unsigned i = 0; i < n; i++) {
+        slab_place(&head[i], ss, slot + i);
+        head[i].last_class = CLASS_SPAN;
+        head[i].span_slabs = (uint16_t)(i == 0 ? n : i);
+        n_dirty += held_dirty_pages(&head[i]);
+        span_set_state(&head[i], SLAB_HELD);
+    }
+    head->span_bytes = 0;
+    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + slot, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
+    return (struct held_slots){ss, pool_slot_mask(slot, n), n_dirty};
+}
+
+unsigned held_take_rows(unsigned n, unsigned most, struct held_slots *rows)
+{
+    struct superslab *ss;
+    unsigned slot, n_rows = 0;
+    if (!span_take_slots_locked(n, 1, &ss, &slot))
+        return 0;
+    do
+        n_rows++;
+    while (n_rows < most && pool_take_slots_at(ss, slot + n_rows * n, n));
+    for (unsigned i = 0; i < n_rows; i++)
+        rows[i] = hold(ss, slot + i * n, n);
+    pool_unlock();
+    return n_rows;
 }
 
 /* The slots of one SuperSlab, row by row. Lock held. */

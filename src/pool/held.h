@@ -63,6 +63,11 @@ static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_
     return held_give(slots->ss, head, slot, len_bytes);
 }
 
+/* Takes a row of n slots from the pool, and further ones that lie behind it and are free, up to `most` in all: each is held as if a
+ * block had been freed there. Returns how many; 0: there is no memory, or a signal handler asks that interrupted the lock's
+ * holder. Takes the lock as a span would. Not in hardened mode. */
+unsigned held_take_rows(unsigned n, unsigned most, struct held_slots *rows);
+
 /* Of these slots the shortest row that n fit into: how many are left over of it, and in *slot its first. SUPERSLAB_SLABS: there is
  * none. */
 unsigned held_find(const struct held_slots *slots, unsigned n, unsigned *slot);

@@ -80,8 +80,7 @@ static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
 
-/* n slots from the pool; maps a SuperSlab if there is none. Returns with the lock held, or false without it. */
-static bool take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
+bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
 {
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
@@ -155,7 +154,7 @@ static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
     unsigned n = (unsigned)span_slots_for(len_bytes), slot;
     unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
     struct superslab *ss;
-    if (!take_slots_locked(n, align_slots, &ss, &slot))
+    if (!span_take_slots_locked(n, align_slots, &ss, &slot))
         return NULL;
     return make_span_and_unlock(ss, slot, n, len_bytes, zeroed);
 }

@@ -58,6 +58,10 @@ static inline void span_set_state(struct slab *slab, enum slab_state state)
     atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);
 }
 
+/* n slots in a row, on a multiple of align_slots, from the pool; maps a SuperSlab if there is none. Returns with the lock held, or
+ * false without it: no memory, or it was held by what a signal handler interrupted. */
+bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot);
+
 /* Notes that the pages of a span of len_bytes, from the slot on, are handed out. Returns whether all of them were clean. Who holds the
  * slots. */
 bool span_hand_out_pages(struct superslab *ss, unsigned head, size_t len_bytes);

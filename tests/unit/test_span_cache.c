@@ -38,13 +38,14 @@ static size_t held_bytes(void)
     return (size_t)tls_thread->span_cache.held_slabs * SLAB_BYTES;
 }
 
-/* Sixteen misses, as if threads had waited for the lock so many times before each. */
+/* Sixteen misses, as if threads had waited for the lock so many times before each. Of two lengths in turns: of one, several would be
+ * claimed ahead. */
 static void miss_after_waits(unsigned n_waits)
 {
     void *block[16];
     for (unsigned i = 0; i < 16; i++) {
         stats_add(&stats_counters.lock_contended, n_waits);
-        block[i] = hak_malloc(200 * KIB);
+        block[i] = hak_malloc((i % 2 == 0 ? 200 : 150) * KIB);
     }
     for (unsigned i = 0; i < 16; i++)
         hak_free(block[i]);
@@ -64,6 +65,34 @@ static int start_clean(void **state)
     background_wake();              /* once the first, which is due at once, is over */
     hak_trim(HAK_TRIM_PAGES);
     return 0;
+}
+
+#define MANY 64
+
+/* Blocks of one length which this thread has not freed: other threads do, or nobody. */
+static void claim_many(char *block[MANY], size_t size_bytes)
+{
+    for (unsigned i = 0; i < MANY; i++) {
+        block[i] = hak_malloc(size_bytes);
+        assert_non_null(block[i]);
+        memset(block[i], (int)i, size_bytes);
+    }
+}
+
+static void are_whole(char *const block[MANY], size_t size_bytes)
+{
+    for (unsigned i = 0; i < MANY; i++) {
+        assert_int_equal(block[i][0], (char)i);
+        assert_int_equal(block[i][size_bytes - 1], (char)i);
+        assert_int_equal(hak_usable_size(block[i]), size_bytes);
+    }
+}
+
+static void *free_many(void *block)
+{
+    for (unsigned i = 0; i < MANY; i++)
+        hak_free(((char **)block)[i]);
+    return NULL;
 }
 
 static int end_clean(void **state)
@@ -90,6 +119,67 @@ static void same_sizes_again_take_no_lock(void **state)
     assert_int_equal(read_stats().spans, 0);
     assert_true(read_stats().cached_bytes >= 400 * KIB); /* the two blocks' pages, and not a block of theirs is live */
     assert_null(pool_check());
+}
+
+/* Whoever allocates and does not free takes the lock for several blocks at once, of any length that fits several times, and what is
+ * taken ahead is what it was: clean or not, and the pool's again when nobody wants it. */
+static void what_others_free_is_claimed_ahead(void **state)
+{
+    (void)state;
+    static const size_t sizes_bytes[] = {64 * KIB, 36 * KIB, 300 * KIB};
+    char *block[MANY];
+    for (unsigned s = 0; s < 3; s++)
+        for (unsigned round = 0; round < 3; round++) {
+            hak_free(hak_malloc(64 * KIB)); /* it frees, too: from now on it does not */
+            uint64_t before = span_locks();
+            claim_many(block, sizes_bytes[s]);
+            uint64_t n_locks = span_locks() - before;
+            print_message("%u blocks of %u KiB: %u locks\n", MANY, (unsigned)(sizes_bytes[s] / KIB), (unsigned)n_locks);
+            assert_true(n_locks <= (sizes_bytes[s] > 64 * KIB ? 3 * MANY / 4 : MANY / 3));
+            are_whole(block, sizes_bytes[s]);
+            assert_null(pool_check());
+            pthread_t consumer;
+            assert_int_equal(pthread_create(&consumer, NULL, free_many, block), 0);
+            pthread_join(consumer, NULL);
+            assert_null(pool_check());
+        }
+    assert_true(held_bytes() <= MIB);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(held_bytes(), 0);
+}
+
+static void calloc_clears_what_was_claimed_ahead(void **state)
+{
+    (void)state;
+    char *block[MANY];
+    claim_many(block, 64 * KIB);
+    free_many(block);
+    for (unsigned i = 0; i < MANY; i++) {
+        block[i] = hak_calloc(1, 64 * KIB);
+        for (size_t at = 0; at < 64 * KIB; at++)
+            if (block[i][at] != 0)
+                fail_msg("block %u is not clear", i);
+    }
+    free_many(block);
+}
+
+/* Lengths in turns: nothing to take ahead. And a thread that frees what it allocates has no need. */
+static void nothing_is_claimed_ahead_for_nobody(void **state)
+{
+    (void)state;
+    char *block[MANY];
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < MANY; i++) {
+        block[i] = hak_malloc((i % 2 == 0 ? 40 : 100) * KIB);
+        assert_int_equal(held_bytes(), 0);
+    }
+    free_many(block);
+    for (unsigned i = 0; i < MANY; i++) {
+        void *one = hak_malloc(64 * KIB), *other = hak_malloc(64 * KIB);
+        hak_free(one);
+        hak_free(other);
+    }
+    assert_true(held_bytes() <= 16 * SLAB_BYTES);
 }
 
 /* Blocks that lie beside each other serve for as many slots again as they were, the youngest first; a longer one may have pages that
@@ -302,7 +392,7 @@ static void little_is_held_while_few_wait(void **state)
     miss_after_waits(SPAN_CACHE_CROWD_WAITS / 16);
     miss_after_waits(1);
     assert_in_range(held_bytes(), 4 * SLAB_BYTES, MIB);
-    assert_int_equal(tls_thread->span_cache.room_slabs, MIB / SLAB_BYTES);
+    assert_in_range(tls_thread->span_cache.room_slabs, 12, MIB / SLAB_BYTES);
 }
 
 static void nothing_is_held_where_it_must_not_be(void **state)
@@ -451,6 +541,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(same_sizes_again_take_no_lock),
         TEST(the_youngest_serves_its_like),
+        TEST(what_others_free_is_claimed_ahead),
+        TEST(calloc_clears_what_was_claimed_ahead),
+        TEST(nothing_is_claimed_ahead_for_nobody),
         TEST(a_handler_inside_the_lock_loses_nothing),
         TEST(neighbours_serve_as_one),
         TEST(growth_in_place_takes_what_is_held),
