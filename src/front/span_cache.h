@@ -4,8 +4,9 @@
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
  *
- * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB. It grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget,
- * with HAKMEM_PURGE_DELAY_MS=0 and in hardened mode there is none.
+ * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB. It grows with the thread's
+ * misses, up to a bound, while threads wait for the pool lock often. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in hardened
+ * mode there is none.
  */
 #ifndef HAKMEM_FRONT_SPAN_CACHE_H
 #define HAKMEM_FRONT_SPAN_CACHE_H
