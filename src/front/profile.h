@@ -1,8 +1,8 @@
 /* profile.h - the heap profile: which call stacks allocate, and whose blocks are live, by a sample of the allocations.
  *
  * A block is noted with the chance p = 1 - exp(-b/interval), b being one more than the bytes that were asked for, or than those of
- * its pages: as if each byte had the same small chance to be the one that is looked at. A noted block counts for 1/p blocks of its kind. So
- * the sums are estimates without bias, for every size, and their errors are known: docs/heap-profile.md.
+ * its pages: as if each byte had the same small chance to be the one that is looked at. A noted block counts for 1/p blocks of its
+ * kind. So the sums are estimates without bias, for every size, and their errors are known: docs/heap-profile.md.
  *
  * Off, it costs nothing: no hit path knows of it. On, each malloc misses first (sampler.h).
  *

@@ -1,8 +1,8 @@
 /* sampler.h - picks one of N allocations, each with the same chance, and that without an instruction in malloc().
  *
  * In a thread that samples all claims' tables lead to magazine 0, which is always empty: so each malloc misses, and its miss begins
- * with sampler_hit, which counts the allocation and pops from the class's own magazine. That costs 15 to 20 instructions for each
- * malloc while the process samples, and none else; free does not know of it.
+ * with sampler_hit, which counts the allocation and pops from the class's own magazine. That costs 15 instructions for each malloc
+ * while the process samples, and none else; free does not know of it.
  *
  * What is left until the next pick is geometrically distributed, in allocations or in bytes. Such counts have no memory: what
  * a thread had left when it ended is no loss, and threads need not know of each other.

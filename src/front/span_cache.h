@@ -27,7 +27,7 @@ struct span_cache {
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
     uint8_t missed_slots;  /* what the last claim that missed was to take */
-    uint8_t misses;        /* as many slots missed in a row, and no block freed by this thread meanwhile */
+    uint8_t misses;        /* so many claims of as many slots missed in a row, and this thread freed no block meanwhile */
     uint32_t looked_ms;    /* when that was */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */
     uint64_t seen_waits;   /* and until the last miss */

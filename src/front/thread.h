@@ -53,7 +53,7 @@ struct thread {
     _Atomic uint32_t claim;           /* enum thread_claim: another thread is at the record. See sleepers.c */
     uint32_t relief;                  /* the last relief in which it gave up its cache; see pressure.c */
     _Atomic uint32_t sampler_epoch;   /* that the record follows; see sampler.h */
-    bool samples;
+    bool samples;                     /* its claims pop where magazine 0 is; see sampler.h */
     uint8_t shrink_cursor;            /* class that next gives up capacity */
     uint8_t crowded;                  /* wishes to grow at the bound so far, modulo 256; see magazine.c */
     uint8_t quiet_ticks;              /* ticks in a row that found the same `seen`. Written by ticks */
