@@ -237,7 +237,7 @@ static void leave(void)
 void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
 {
     int saved_errno = errno;
-    void *block = front_claim_apart(max_size(size_bytes, 1), alignment);
+    void *block = front_claim_apart(class_table[class_id].bytes, alignment); /* usable as any other: see hak_good_size */
     if (block != NULL && enter()) {
         note(block, size_bytes, class_id);
         leave();

@@ -191,6 +191,23 @@ static void blocks_of_an_earlier_session_do_not_count(void **state)
     hak_profile_stop();
 }
 
+/* What hak_good_size promises holds for noted blocks, too, which have pages of their own. */
+static void noted_blocks_are_as_usable_as_others(void **state)
+{
+    (void)state;
+    assert_int_equal(hak_profile_start(1), 0);
+    for (size_t size_bytes = 1; size_bytes <= 100000; size_bytes += size_bytes / 8 + 1) {
+        void *block = hak_malloc(size_bytes), *aligned = hak_aligned_alloc(64, size_bytes);
+        assert_true(hak_usable_size(block) >= hak_good_size(size_bytes));
+        assert_true(hak_usable_size(aligned) >= size_bytes);
+        assert_int_equal((uintptr_t)aligned % 64, 0);
+        memset(block, 1, hak_usable_size(block));
+        hak_free(block);
+        hak_free(aligned);
+    }
+    hak_profile_stop();
+}
+
 static void wrong_calls_are_told(void **state)
 {
     (void)state;
@@ -323,6 +340,7 @@ int main(void)
         cmocka_unit_test(estimates_are_within_their_bounds),
         cmocka_unit_test(what_is_live_is_exact),
         cmocka_unit_test(blocks_of_an_earlier_session_do_not_count),
+        cmocka_unit_test(noted_blocks_are_as_usable_as_others),
         cmocka_unit_test(wrong_calls_are_told),
         cmocka_unit_test(samples_that_find_no_memory_do_no_harm),
         cmocka_unit_test(stacks_tell_who_allocates),
