@@ -415,6 +415,14 @@ void front_return_slow(void *block, const char *call, const void *caller)
     background_hold(false);
 }
 
+/* Whether a block with these usable bytes, of a span, may have been asked for with that size. One that the heap profile has noted
+ * has the bytes of its class, whatever its alignment. */
+static bool may_be_size(size_t size_bytes, size_t usable_bytes)
+{
+    return round_up(max_size(size_bytes, 1), os_page_bytes()) == usable_bytes ||
+           (profile_has_records() && size_bytes <= usable_bytes && usable_bytes <= CLASS_MAX_BYTES);
+}
+
 /* What the caller says of a large block: these come here anyway. */
 static void check_release(const void *block, const struct release *release)
 {
@@ -422,7 +430,7 @@ static void check_release(const void *block, const struct release *release)
         return;
     size_t usable_bytes = span_usable_bytes(block); /* 0: no block; that is found next */
     if (unlikely(usable_bytes != 0 && release->size_bytes != RELEASE_ANY_SIZE &&
-                 round_up(max_size(release->size_bytes, 1), os_page_bytes()) != usable_bytes))
+                 !may_be_size(release->size_bytes, usable_bytes)))
         report_misuse(release->call, "the size is not the block's", block, "usable bytes", usable_bytes);
 }
 

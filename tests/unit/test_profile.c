@@ -202,7 +202,7 @@ static void noted_blocks_are_as_usable_as_others(void **state)
         assert_true(hak_usable_size(aligned) >= size_bytes);
         assert_int_equal((uintptr_t)aligned % 64, 0);
         memset(block, 1, hak_usable_size(block));
-        hak_free(block);
+        hak_free_sized(block, size_bytes);
         hak_free(aligned);
     }
     hak_profile_stop();
