@@ -37,7 +37,7 @@ static ALWAYS_INLINE size_t front_told_bytes(size_t size_bytes, size_t alignment
     return alignment <= 16 ? max_size(size_bytes, alignment) : size_bytes;
 }
 
-/* A block on a multiple of alignment, a power of two, whose magazine, if there is one, was empty or closed. */
+/* A block on a multiple of alignment, a power of two, that is above 4 KiB or whose magazine was empty or closed. */
 NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind);
 
 /* A block above 32 KiB. *zeroed asks for one that reads as zero, as span_claim's, and tells whether

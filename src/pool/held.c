@@ -1,6 +1,6 @@
 /* held.c - see held.h.
  * Owns     the records of HELD slots.     Called by  front/span_cache.c     Calls  span.h, pool_state.h (slots, lock), lru.h
- * Threads  each on the slots that it holds; putting them back takes the pool lock.
+ * Threads  each on the slots that it holds; taking them from the pool and putting them back takes the lock.
  */
 #include "pool/held.h"
 

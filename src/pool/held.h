@@ -1,5 +1,5 @@
-/* held.h - slots of a SuperSlab that one thread holds for its next blocks (front/span_cache.h): from a block that is freed to held
- * slots, from these to a block, and back into the pool. Nothing but the last takes the lock.
+/* held.h - slots of a SuperSlab that one thread holds for its next blocks (front/span_cache.h): from a block that is freed, or from
+ * the pool, to held slots; from these to a block, or back into the pool. Only what has to do with the pool takes the lock.
  * What nearly every block above 32 KiB goes through lies here, to be compiled into front/span_cache.c.
  */
 #ifndef HAKMEM_POOL_HELD_H
