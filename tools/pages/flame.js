@@ -166,6 +166,14 @@
             details.textContent = describe(node);
     }
 
+    /* A drawing puts other frames under a pointer that rests, and the browser tells of it later: who has the focus goes first. */
+    let pointer = [-1, -1];
+    function showPointed(event) {
+        const rests = event.clientX === pointer[0] && event.clientY === pointer[1];
+        if (!rests || !graph.contains(document.activeElement))
+            showDetails(event);
+    }
+
     for (let i = 0; i < data.values.length; i++) {
         const option = document.createElementNS("http://www.w3.org/1999/xhtml", "option");
         option.value = i;
@@ -182,7 +190,8 @@
         draw();
     });
     reset.addEventListener("click", () => zoomTo(root));
-    graph.addEventListener("mouseover", showDetails);
+    graph.addEventListener("mouseover", showPointed);
+    graph.addEventListener("mousemove", event => { pointer = [event.clientX, event.clientY]; });
     graph.addEventListener("focusin", showDetails);
     graph.addEventListener("mouseleave", () => { details.textContent = describe(zoomed); });
     graph.addEventListener("click", event => {
