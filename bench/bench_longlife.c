@@ -379,9 +379,11 @@ static void run_cache(void)
     cache.entry = map(N_KEYS * sizeof *cache.entry);
     cache.n_turns = (uint32_t)(run_s * 1000 / TURN_MS);
     start_samples();
+    for (int i = 0; i < 2; i++) /* both before the first thread runs, which posts the other's */
+        if (sem_init(&cache.may_work[i], 0, i == 0) != 0)
+            die("no semaphore");
     for (int i = 0; i < 2; i++)
-        if (sem_init(&cache.may_work[i], 0, i == 0) != 0 ||
-            pthread_create(&thread[i], NULL, take_turns, i == 0 ? NULL : &cache) != 0)
+        if (pthread_create(&thread[i], NULL, take_turns, i == 0 ? NULL : &cache) != 0)
             die("no thread");
     while (!atomic_load(&cache.done)) {
         sleep_until(sampler.next_s);
