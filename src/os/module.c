@@ -11,6 +11,7 @@
 #include <elf.h>
 #include <link.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #if __GLIBC_PREREQ(2, 35)
 /* The library runs with an older glibc than it is built with; and a static program has it if its unwinder needs it. */
@@ -63,21 +64,50 @@ static const unsigned char *build_id_among(const unsigned char *notes, size_t le
     return NULL;
 }
 
-/* The first segment begins with the file's header, in all that is not made by hand; where it does not, nothing is known. */
-const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes)
+struct headers {
+    const ElfW(Phdr) * segment;
+    size_t n;
+};
+
+/* Whether the bytes lie in a segment that is loaded. */
+static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t address, size_t len_bytes)
+{
+    for (size_t i = 0; i < headers->n; i++) {
+        const ElfW(Phdr) *segment = &headers->segment[i];
+        uintptr_t offset = address - (bias + segment->p_vaddr);
+        if (segment->p_type == PT_LOAD && offset < segment->p_filesz && len_bytes <= segment->p_filesz - offset)
+            return true;
+    }
+    return false;
+}
+
+/* A module begins with its file's header, in all that is not made by hand. But that of a static program is said to begin with its code:
+ * there the kernel tells where its headers are. Where neither does, nothing is known. */
+static bool find_headers(const struct os_module *module, struct headers *headers)
 {
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
-    *len_bytes = 0;
-    if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 || header->e_phentsize != sizeof(ElfW(Phdr)) ||
-        header->e_phoff > os_page_bytes() || header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) > os_page_bytes())
-        return NULL;
-    const ElfW(Phdr) *segment = (const ElfW(Phdr) *)(module->start + header->e_phoff);
+    if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
+        *headers = (struct headers){(const ElfW(Phdr) *)(module->start + header->e_phoff), header->e_phnum};
+        return header->e_phentsize == sizeof(ElfW(Phdr)) && header->e_phoff <= os_page_bytes() &&
+               header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) <= os_page_bytes();
+    }
+    *headers =
+        (struct headers){(const ElfW(Phdr) *)getauxval(AT_PHDR), getauxval(AT_PHNUM)}; /* NOLINT: by the kernel */
+    return headers->segment != NULL && is_loaded(headers, module->bias, module->start, 1);
+}
+
+const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes)
+{
+    struct headers headers;
     const unsigned char *id = NULL;
-    for (unsigned i = 0; i < header->e_phnum && id == NULL; i++) {
-        uintptr_t notes = module->bias + segment[i].p_vaddr;
-        if (segment[i].p_type == PT_NOTE && notes >= module->start && notes < module->end &&
-            segment[i].p_filesz <= module->end - notes)
-            id = build_id_among((const unsigned char *)notes, segment[i].p_filesz, len_bytes);
+    *len_bytes = 0;
+    if (!find_headers(module, &headers))
+        return NULL;
+    for (size_t i = 0; i < headers.n && id == NULL; i++) {
+        const ElfW(Phdr) *segment = &headers.segment[i];
+        uintptr_t notes = module->bias + segment->p_vaddr;
+        if (segment->p_type == PT_NOTE && is_loaded(&headers, module->bias, notes, segment->p_filesz))
+            id = build_id_among((const unsigned char *)notes, segment->p_filesz, len_bytes);
     }
     return id;
 }
