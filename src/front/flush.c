@@ -340,11 +340,16 @@ static void return_pool_only(const struct place *place, void *block, const char 
 /* A block in a slab with gaps, if it is longer than the slab's own, or free already. False: it is neither. */
 static NOINLINE bool return_to_gaps(const struct place *place, const void *block, const char *call)
 {
-    if (slab_is_free(place->slab, place->index))
-        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
-    else if (slab_gap_blocks(place->slab, place->index) == 1)
-        return false;
-    else if (!gap_return(place->slab, place->index)) /* by two threads at once */
+    bool free_already = slab_is_free(place->slab, place->index);
+    if (!free_already) {
+        if (slab_gap_blocks(place->slab, place->index) == 1)
+            return false;
+        struct thread *thread = thread_enter(); /* as for all that may take the pool's lock */
+        free_already = !gap_return(place->slab, place->index); /* by two threads at once */
+        if (thread != NULL)
+            thread_leave(thread);
+    }
+    if (unlikely(free_already))
         report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
     return true;
 }

@@ -1,5 +1,5 @@
 /* gap.c - see gap.h.
- * Owns     which slabs have gaps.     Called by  front/, purge.c (ticks)     Calls  slab.h, class_set.h, shared_pool.h, arena.h
+ * Owns     which slabs have gaps.     Called by  front/, shared_pool.c, purge.c (ticks)     Calls  slab.h, class_set.h, shared_pool.h, arena.h
  * Threads  any. Who claims, opens or closes owns the slab meanwhile (slab.h); returns by any thread.
  * I1  While a slab with gaps is not empty, the class map says CLASS_GAPS of it. It is said before the first larger block is claimed,
  *     and until the last one has been returned.
@@ -7,31 +7,32 @@
 #include "pool/gap.h"
 
 #include "meta/arena.h"
-#include "pool/background.h"
 #include "pool/class_set.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 #include "service/stats.h"
 
-/* Slabs looked at for one request, and requests in a row that find nothing, after which those of that size and above have to do
- * without until the next tick. */
+/* Slabs with gaps looked at for one request, and slabs that might be opened; and requests in a row that find nothing, after which those
+ * of that size and above have to do without: until a tick, or until another slab becomes sparse, which lets a few try again. */
 #define LOOKS 16
 #define MISSES 32
+#define TRIES_PER_NOTE 4
 
 /* A slab is opened when so small a part of its blocks is in use, and so much memory lies between them. */
-#define SPARSE_PART 2
+#define SPARSE_PART 4
 #define WORTH_BYTES (SLAB_BYTES / 4)
 
 /* Blocks are so many times as large as the slab's, at least. */
 #define LEAST_TIMES 2
 
+/* The set of slabs that may be worth opening (class_set.h): of an id that no slab has. */
+#define SPARSE_SET CLASS_SPAN
+
 /* All of it hints, changed by any thread. */
-static _Atomic bool wanted;                  /* since the last tick */
+static _Atomic bool asked;                   /* since the last tick */
 static _Atomic size_t none_bytes = SIZE_MAX; /* of so much and more none was found */
-static _Atomic size_t next_look;             /* a slab's number in the first arena */
 static _Atomic unsigned n_misses;
-static _Atomic size_t sparse_bytes;          /* in slabs that might be opened, by the last tick */
-static _Atomic size_t sparse_bytes_so_far;   /* and by the one that is under way */
+static _Atomic size_t next_open, next_sparse; /* where to look in either set: slabs' numbers in the first arena */
 
 static void set_map(struct slab *slab, unsigned class_id)
 {
@@ -39,23 +40,98 @@ static void set_map(struct slab *slab, unsigned class_id)
     arena_set_class_map(arena, (size_t)(slab - arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
 }
 
-/* Owns a slab with gaps that fit, as far as its count tells. False: it has none. */
-static bool own(struct arena *arena, size_t index, size_t size_bytes)
+static bool is_sparse(slab_ctl ctl)
 {
+    return CTL_USED(ctl) * SPARSE_PART <= class_table[CTL_CLASS(ctl)].n_blocks;
+}
+
+/* Whether slabs of a class may have gaps that somebody could ask for. */
+static bool may_have_gaps(unsigned class_id)
+{
+    return slab_may_have_gaps(class_id) && class_table[class_id].bytes * LEAST_TIMES <= CLASS_MAX_BYTES;
+}
+
+/* Whether a slab of the set is one of it still: it may have another class by now. */
+static bool belongs(const struct slab *slab, unsigned set, slab_ctl ctl)
+{
+    if (CTL_STATE(ctl) != SLAB_PARTIAL)
+        return false;
+    if (set == CLASS_GAPS)
+        return slab_has_gaps(slab);
+    return !slab_has_gaps(slab) && may_have_gaps(CTL_CLASS(ctl)) && CTL_USED(ctl) != 0 && is_sparse(ctl) &&
+           slab_free_bytes_in_memory(slab, ctl) >= WORTH_BYTES;
+}
+
+static void open_gaps(struct slab *slab)
+{
+    slab_open_gaps(slab);
+    set_map(slab, CLASS_GAPS);
+}
+
+static void close_gaps(struct slab *slab)
+{
+    slab_close_gaps(slab);
+    set_map(slab, CTL_CLASS(slab_ctl_read(slab)));
+}
+
+/* Whether a block of a class may lie in a slab of another: it is at least LEAST_TIMES as large, and no more than a quarter of the gap
+ * would be waste, whatever size of the class was asked for. */
+static bool fits(unsigned class_id, unsigned slab_class)
+{
+    size_t size_bytes = class_table[class_id].bytes, block_bytes = class_table[slab_class].bytes;
+    size_t gap_bytes = (size_bytes + block_bytes - 1) / block_bytes * block_bytes;
+    return block_bytes * LEAST_TIMES <= size_bytes && gap_bytes - class_table[class_id - 1].bytes <= gap_bytes / 4;
+}
+
+/* A block of the class in a gap of a slab of the set. NULL: there is none that is long enough, or the slab is not to be had. */
+static void *claim_from(struct arena *arena, unsigned set, size_t index, unsigned class_id)
+{
+    size_t size_bytes = class_table[class_id].bytes;
     struct slab *slab = &arena->slabs[index];
     slab_ctl ctl = slab_ctl_read(slab);
-    if (CTL_STATE(ctl) != SLAB_PARTIAL || !slab_has_gaps(slab)) {
-        class_set_drop(arena, CLASS_GAPS, index);
-        return false;
-    }
     const struct class_info *class = &class_table[CTL_CLASS(ctl)];
-    if (class->bytes * LEAST_TIMES > size_bytes || (class->n_blocks - CTL_USED(ctl)) * class->bytes < size_bytes ||
+    if (!belongs(slab, set, ctl)) {
+        class_set_drop(arena, set, index);
+        return NULL;
+    }
+    if (!fits(class_id, CTL_CLASS(ctl)) || (class->n_blocks - CTL_USED(ctl)) * class->bytes < size_bytes ||
         !slab_own(slab, CTL_CLASS(ctl)))
-        return false;
-    if (slab_has_gaps(slab))
-        return true;
+        return NULL;
+    void *block = NULL;
+    if (set == CLASS_GAPS) {
+        block = slab_has_gaps(slab) ? slab_claim_gap(slab, size_bytes) : NULL;
+    } else if (!slab_has_gaps(slab)) {
+        open_gaps(slab);
+        block = slab_claim_gap(slab, size_bytes);
+        if (block == NULL)
+            close_gaps(slab);
+        else
+            class_set_drop(arena, set, index);
+    }
     shared_pool_disown_slab(slab);
-    return false;
+    return block;
+}
+
+/* Likewise, of the first slab from *next on that has one. */
+static void *claim_from_set(struct arena *arena, unsigned set, unsigned class_id, _Atomic size_t *next)
+{
+    size_t from = atomic_load_explicit(next, memory_order_relaxed), i = from; /* relaxed, as below: hints */
+    void *block = NULL;
+    bool round = false;
+    for (unsigned looks = 0; looks < LOOKS && block == NULL; looks++) {
+        size_t found = class_set_find(arena, set, i);
+        if (found == SIZE_MAX && !round) {
+            round = true;
+            found = class_set_find(arena, set, 0);
+        }
+        if (found == SIZE_MAX || (round && found >= from))
+            break;
+        block = claim_from(arena, set, found, class_id);
+        i = block == NULL ? found + 1 : found;
+    }
+    if (i != from)
+        atomic_store_explicit(next, i, memory_order_relaxed);
+    return block;
 }
 
 void *gap_claim(unsigned class_id)
@@ -63,36 +139,34 @@ void *gap_claim(unsigned class_id)
     struct arena *arena = arena_first();
     size_t size_bytes = class_table[class_id].bytes;
     /* relaxed, all: hints */
-    if (!atomic_load_explicit(&wanted, memory_order_relaxed)) {
-        atomic_store_explicit(&wanted, true, memory_order_relaxed);
-        background_wake(); /* If ticks have ended, there may be something to open now. */
-    }
-    if (size_bytes >= atomic_load_explicit(&none_bytes, memory_order_relaxed) || arena == NULL)
+    if (!atomic_load_explicit(&asked, memory_order_relaxed))
+        atomic_store_explicit(&asked, true, memory_order_relaxed);
+    if (!config.gaps || arena == NULL || size_bytes >= atomic_load_explicit(&none_bytes, memory_order_relaxed))
         return NULL;
-    size_t i = atomic_load_explicit(&next_look, memory_order_relaxed);
-    for (unsigned looks = 0; looks < LOOKS; looks++, i++) {
-        i = class_set_find(arena, CLASS_GAPS, i);
-        if (i == SIZE_MAX) {
-            i = 0;
-            break;
-        }
-        if (!own(arena, i, size_bytes))
-            continue;
-        void *block = slab_claim_gap(&arena->slabs[i], size_bytes);
-        shared_pool_disown_slab(&arena->slabs[i]);
-        if (block == NULL)
-            continue;
-        atomic_store_explicit(&next_look, i, memory_order_relaxed);
+    void *block = claim_from_set(arena, CLASS_GAPS, class_id, &next_open);
+    if (block == NULL)
+        block = claim_from_set(arena, SPARSE_SET, class_id, &next_sparse);
+    if (block != NULL) {
         atomic_store_explicit(&n_misses, 0, memory_order_relaxed);
         stats_add(&stats_counters.gap_blocks_total, 1);
-        return block;
-    }
-    atomic_store_explicit(&next_look, i, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&n_misses, 1, memory_order_relaxed) >= MISSES) {
+    } else if (atomic_fetch_add_explicit(&n_misses, 1, memory_order_relaxed) >= MISSES) {
         atomic_store_explicit(&n_misses, 0, memory_order_relaxed);
         atomic_store_explicit(&none_bytes, size_bytes, memory_order_relaxed);
     }
-    return NULL;
+    return block;
+}
+
+void gap_note_sparse(struct slab *slab, unsigned class_id)
+{
+    struct superslab *ss = arena_superslab_of(slab);
+    if (!may_have_gaps(class_id) || !is_sparse(slab_ctl_read(slab)))
+        return;
+    class_set_enter(ss->arena, SPARSE_SET, (size_t)(slab - ss->arena->slabs));
+    /* relaxed, all: hints */
+    if (atomic_load_explicit(&none_bytes, memory_order_relaxed) != SIZE_MAX) {
+        atomic_store_explicit(&n_misses, MISSES - TRIES_PER_NOTE, memory_order_relaxed);
+        atomic_store_explicit(&none_bytes, SIZE_MAX, memory_order_relaxed);
+    }
 }
 
 bool gap_return(struct slab *slab, unsigned index)
@@ -108,59 +182,29 @@ bool gap_return(struct slab *slab, unsigned index)
     return doubly == 0;
 }
 
-static bool is_sparse(slab_ctl ctl)
+void gap_close_unused(struct slab *slab)
 {
-    return CTL_USED(ctl) * SPARSE_PART <= class_table[CTL_CLASS(ctl)].n_blocks;
-}
-
-/* Whether a tick may open it: sparse, and with no more blocks in use than the tick before found. */
-static bool is_worth_opening(const struct slab *slab, slab_ctl ctl)
-{
-    const struct class_info *class = &class_table[CTL_CLASS(ctl)];
-    return config.gaps && is_sparse(ctl) && class->bytes * LEAST_TIMES <= CLASS_MAX_BYTES &&
-           slab_may_have_gaps(CTL_CLASS(ctl)) && slab_free_bytes_in_memory(slab, ctl) >= WORTH_BYTES &&
-           CTL_USED(ctl) <= atomic_load_explicit(&slab->seen_used, memory_order_relaxed); /* relaxed: a hint */
+    if (unlikely(slab_has_gaps(slab)) && atomic_load(&slab->n_following) == 0)
+        close_gaps(slab);
 }
 
 void gap_tick_slab(struct slab *slab, slab_ctl ctl)
 {
-    bool open = slab_has_gaps(slab), asked = atomic_load_explicit(&wanted, memory_order_relaxed); /* relaxed: a hint */
-    if (!open && is_worth_opening(slab, ctl)) {
-        atomic_fetch_add_explicit(&sparse_bytes_so_far, slab_free_bytes_in_memory(slab, ctl), memory_order_relaxed);
-        if (!asked)
-            return;
-    } else if (!open || atomic_load_explicit(&slab->n_following, memory_order_relaxed) != 0 ||
-               (asked && is_sparse(ctl))) {
-        return; /* relaxed, both: a number; we look again */
-    }
-    struct arena *arena = slab->superslab->arena;
-    size_t index = (size_t)(slab - arena->slabs);
+    /* relaxed, both: hints; we look again */
+    if (!slab_has_gaps(slab) || atomic_load_explicit(&slab->n_following, memory_order_relaxed) != 0 ||
+        (is_sparse(ctl) && atomic_load_explicit(&asked, memory_order_relaxed)))
+        return;
     if (!slab_own(slab, CTL_CLASS(ctl)))
         return;
-    class_set_drop(arena, CTL_CLASS(ctl), index);
-    if (!slab_has_gaps(slab)) {
-        slab_open_gaps(slab);
-        set_map(slab, CLASS_GAPS);
-    } else if (atomic_load(&slab->n_following) == 0) {
-        slab_close_gaps(slab);
-        set_map(slab, CTL_CLASS(ctl));
-    }
+    gap_close_unused(slab);
     shared_pool_disown_slab(slab);
-}
-
-size_t gap_sparse_bytes(void)
-{
-    /* relaxed, both: hints */
-    return atomic_load_explicit(&wanted, memory_order_relaxed)
-               ? atomic_load_explicit(&sparse_bytes, memory_order_relaxed)
-               : 0;
+    if (is_sparse(ctl))
+        gap_note_sparse(slab, CTL_CLASS(ctl));
 }
 
 void gap_tick(void)
 {
-    /* relaxed, all: hints */
-    atomic_store_explicit(&sparse_bytes, atomic_exchange_explicit(&sparse_bytes_so_far, 0, memory_order_relaxed),
-                          memory_order_relaxed);
-    atomic_store_explicit(&wanted, false, memory_order_relaxed);
+    /* relaxed, both: hints */
+    atomic_store_explicit(&asked, false, memory_order_relaxed);
     atomic_store_explicit(&none_bytes, SIZE_MAX, memory_order_relaxed);
 }

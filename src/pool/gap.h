@@ -2,8 +2,8 @@
  *
  * Where many blocks of one size have gone and other sizes are wanted now, a few that live on keep all pages of their slabs in memory:
  * blocks of 64 bytes, of which one in a hundred is left, lie on nearly as many pages as all of them did. A slab per size cannot use
- * what is free between them, and giving pages back does not help. So a tick opens such slabs, and a thread that would have to touch a
- * fresh page for a block of GAP_LEAST_BYTES or more looks there first: a larger block lies in place of several free ones side by side.
+ * what is free between them, and giving pages back does not help. So a thread that would have to touch a fresh page for a block of
+ * GAP_LEAST_BYTES or more looks there first: a larger block lies in place of several free ones side by side.
  *
  *   slab of 64-byte blocks   |x| | | | | | | | | |x| | | | |x| | |      x: in use
  *   with a block of 448      |x|7 > > > > > >| | |x| | | | |x| | |      >: its bit in a second map says that it follows
@@ -11,7 +11,7 @@
  * The class map says CLASS_GAPS of such a slab, so all its blocks are freed by the slow path, which asks the slab how much comes back.
  * In all else the slab stays what it was: its bits say what is free, its count how many blocks' worth are in use.
  *
- *   PARTIAL, sparse, no block claimed since a tick ---gap_tick_slab---> has gaps ---no larger block left, nobody asks---> as it was
+ *   PARTIAL, sparse ---somebody asks---> has gaps ---no larger block left, and its own class claims, or nobody asks---> as it was
  */
 #ifndef HAKMEM_POOL_GAP_H
 #define HAKMEM_POOL_GAP_H
@@ -25,11 +25,14 @@
  * thread, no lock. */
 void *gap_claim(unsigned class_id);
 
-/* Opens the gaps of a PARTIAL slab, or closes them, if it is time. By ticks. */
-void gap_tick_slab(struct slab *slab, slab_ctl ctl);
+/* A slab has become sparser: it is looked at when somebody asks. It was PARTIAL, and may be anybody's by now. Any thread, no lock. */
+void gap_note_sparse(struct slab *slab, unsigned class_id);
 
-/* How much a tick might open, while somebody asks for it. Any thread; a guess. */
-size_t gap_sparse_bytes(void);
+/* Closes the gaps of a slab if no larger block is left in them. Caller owns the slab. */
+void gap_close_unused(struct slab *slab);
+
+/* The same for a PARTIAL slab, if nobody has asked for gaps since the last tick, or it is sparse no longer. By ticks. */
+void gap_tick_slab(struct slab *slab, slab_ctl ctl);
 
 /* Ends a tick: from now on requests are served again that found nothing. */
 void gap_tick(void);

@@ -275,7 +275,7 @@ OFTEN size_t shared_pool_idle_bytes(void)
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);
     size_t n_sparser = atomic_load_explicit(&pool.n_sparser, memory_order_relaxed);
     return (n_empty + idle_count() + n_sparser / 2 + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES +
-           atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed) + gap_sparse_bytes();
+           atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed);
 }
 
 void shared_pool_purge_pages(void)

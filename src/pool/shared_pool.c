@@ -11,6 +11,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/gap.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/pool_state.h"
@@ -34,6 +35,8 @@ static bool own_listed(struct arena *arena, unsigned class_id, size_t index)
         shared_pool_disown_slab(slab); /* Its SuperSlab began to drain after its bit was found. */
         return false;
     }
+    if (owned)
+        gap_close_unused(slab);
     return owned;
 }
 
@@ -393,6 +396,7 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
             consider_draining(arena_superslab_of(slab));
         break;
     case SLAB_RETURN_SPARSER:
+        gap_note_sparse(slab, class_id);
         consider_draining(arena_superslab_of(slab));
         if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY ==
             0) /* relaxed: a number */

@@ -1,6 +1,6 @@
 /* gap.pml - a slab with gaps: its bits, the second map, the flag, the class map, and who asks which of them when.
  * Stands for
- *   src/pool/gap.c: gap_claim gap_return gap_tick_slab own set_map
+ *   src/pool/gap.c: gap_claim claim_from open_gaps close_gaps gap_close_unused gap_tick_slab gap_return set_map
  *   src/superslab/slab.c: slab_open_gaps slab_close_gaps slab_claim_gap slab_follows slab_gap_blocks slab_split_gap
  *   src/superslab/slab.c: slab_open slab_claim slab_own slab_disown slab_return_blocks
  *   src/pool/shared_pool.c: open_slot shared_pool_return_blocks shared_pool_disown_slab
@@ -17,8 +17,11 @@
  *   One slab of four places; a larger block is two of them, anywhere. Others would add places, but no word that more
  *   threads share. A larger block may lie across two words of the bit map, so its places go back one by one; one claim
  *   may clear them together, because only the owner claims.
- *   How a slab is found, whether a tick has reason to open or close it, states FULL and idle (class_set.pml, slab.pml):
- *   a slab that lives is found, a tick may come at any time, a full slab is PARTIAL and whoever owns it finds nothing.
+ *   How a slab is found, and states FULL and idle (class_set.pml, slab.pml): a slab that lives is found, a full slab is
+ *   PARTIAL and whoever owns it finds nothing.
+ *   Who opens or closes: a claim of either kind, or a tick. Each owns the slab, so one process, which may come at any
+ *   time and do either, stands for all; that a claim then goes on without letting the slab go leaves out interleavings,
+ *   and adds none.
  *   An empty slab is let wait, as PARTIAL, or its slot is free. When that is opened again, another class may have had
  *   it between: the second map may say anything.
  *   Magazines: a block of one place that went into one comes back as one place, whatever the class map says by then.
@@ -30,11 +33,11 @@
  * Broken variants
  *   BROKEN_bits_first         a return sets the bits before it clears the second map
  *   BROKEN_number_last        a return lowers n_following when its places are free
- *   BROKEN_map_after_disown   a tick sets the class map when it has let go of the slab
- *   BROKEN_map_before_clear   a tick sets the class map before it clears the second map
- *   BROKEN_not_cleared        a tick opens the slab with the second map as it finds it
- *   BROKEN_close_unlooked     a tick closes the slab without a look whether larger blocks are left
- *   BROKEN_close_looked_early it looks before it owns the slab, but not after
+ *   BROKEN_map_after_disown   who opens or closes sets the class map after letting go of the slab
+ *   BROKEN_map_before_clear   who opens sets the class map before it clears the second map
+ *   BROKEN_not_cleared        who opens leaves the second map as it was
+ *   BROKEN_close_unlooked     who closes does not look whether larger blocks are left
+ *   BROKEN_close_looked_early looks before owning the slab, but not after
  *   BROKEN_flag_kept          a slot that is opened again keeps the flag
  */
 #define ALL 15
@@ -309,8 +312,8 @@ end:
     od
 }
 
-/* gap_tick_slab */
-proctype tick()
+/* open_gaps, gap_close_unused */
+proctype open_or_close()
 {
     bool mine;
     byte mask, first, whole;
@@ -365,6 +368,6 @@ init {
     atomic {
         run thread();
         run thread();
-        run tick()
+        run open_or_close()
     }
 }

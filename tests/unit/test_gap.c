@@ -177,26 +177,46 @@ static bool in_gap(const void *block)
     return atomic_load(&arena->class_map[arena_slab_index(arena, block)]) == CLASS_GAPS * CLASS_OFFSET_SCALE;
 }
 
-/* Blocks of which one in KEEP_ONE_OF is left, and two ticks, between which somebody asks for larger ones. */
-static void make_gaps(void)
+static unsigned n_large_in_gaps(void)
 {
-    static void *asked[600];
+    unsigned n = 0;
+    for (unsigned i = 0; i < N_LARGE; i++)
+        n += in_gap(large[i]);
+    return n;
+}
+
+static void make_sparse(void)
+{
     for (unsigned i = 0; i < N_SMALL; i++)
         memset(small[i] = hak_malloc(SMALL_BYTES), (int)(i & 0xff), SMALL_BYTES);
     for (unsigned i = 0; i < N_SMALL; i++)
         if (i % KEEP_ONE_OF != 0)
             hak_free(small[i]);
     hak_trim(HAK_TRIM_CACHE);
-    for (unsigned tick = 0; tick < 3; tick++) {
-        for (unsigned i = tick * 200; i < tick * 200 + 200; i++)
-            asked[i] = hak_malloc(LARGE_BYTES);
-        shared_pool_tick();
-    }
-    assert_true(read_stats().gap_slabs > 0);
+}
+
+static void claim_large(void)
+{
     for (unsigned i = 0; i < N_LARGE; i++)
         memset(large[i] = hak_malloc(LARGE_BYTES), (int)(i & 0xff), LARGE_BYTES);
-    for (unsigned i = 0; i < 600; i++)
-        hak_free(asked[i]);
+}
+
+/* Blocks of which one in KEEP_ONE_OF is left, and larger ones, which need no tick to find what is free between them. */
+static void make_gaps(void)
+{
+    make_sparse();
+    assert_int_equal(read_stats().gap_slabs, 0); /* nobody has asked */
+    claim_large();
+    assert_true(read_stats().gap_slabs > 0);
+}
+
+static void free_large(void)
+{
+    for (unsigned i = 0; i < N_LARGE; i++) {
+        hak_free(large[i]);
+        large[i] = NULL;
+    }
+    hak_trim(HAK_TRIM_CACHE);
 }
 
 static bool is_filled(const unsigned char *block, unsigned char with, size_t n)
@@ -225,13 +245,11 @@ static void they_cost_no_memory(void **state)
 {
     (void)state;
     make_gaps();
-    unsigned n_in_gaps = 0;
-    for (unsigned i = 0; i < N_LARGE; i++)
-        n_in_gaps += in_gap(large[i]);
+    unsigned n_in_gaps = n_large_in_gaps();
     assert_true(n_in_gaps > N_LARGE / 2);
     struct hak_stats s = read_stats();
     /* Two million bytes on those pages, of which all were needed for a hundredth of the small ones. */
-    assert_true(s.committed_bytes < N_SMALL * SMALL_BYTES + (N_LARGE - n_in_gaps + 700) * 1024 + MIB);
+    assert_true(s.committed_bytes < N_SMALL * SMALL_BYTES + (N_LARGE - n_in_gaps + 100) * 1024 + MIB);
     end_gaps();
     hak_trim(HAK_TRIM_PAGES);
     assert_int_equal(read_stats().live_blocks, 0);
@@ -277,21 +295,74 @@ static void they_are_blocks_as_others(void **state)
     end_gaps();
 }
 
-/* When no larger block is left, the slab is as any other: its blocks are freed on the hit path again. */
+/* When no larger block is left, the slab is as any other, after a tick: its blocks are freed on the hit path again. */
 static void gaps_are_closed_again(void **state)
 {
     (void)state;
     make_gaps();
-    for (unsigned i = 0; i < N_LARGE; i++) {
-        hak_free(large[i]);
-        large[i] = NULL;
-    }
-    hak_trim(HAK_TRIM_CACHE);
+    free_large();
     shared_pool_tick(); /* somebody had asked before it */
     shared_pool_tick();
     assert_int_equal(read_stats().gap_slabs, 0);
     for (unsigned i = 0; i < N_SMALL; i += KEEP_ONE_OF)
         assert_false(in_gap(small[i]));
+    claim_large(); /* and may be opened again */
+    assert_true(n_large_in_gaps() > N_LARGE / 2);
+    end_gaps();
+}
+
+/* Without a tick: by whoever claims blocks of the slab's own size. */
+static void its_own_class_closes_them(void **state)
+{
+    (void)state;
+    make_gaps();
+    free_large();
+    unsigned n_before = read_stats().gap_slabs;
+    void **more = hak_malloc(N_SMALL * sizeof *more);
+    for (unsigned i = 0; i < N_SMALL; i++)
+        more[i] = hak_malloc(SMALL_BYTES);
+    assert_true(n_before > 1);
+    assert_int_equal(read_stats().gap_slabs, 0);
+    for (unsigned i = 0; i < N_SMALL; i++)
+        hak_free(more[i]);
+    hak_free(more);
+    end_gaps();
+}
+
+/* A slab that was sparse and then became one of a class that has no room for a second map. */
+static void other_classes_keep_their_bits(void **state)
+{
+    (void)state;
+    enum { N_TINY = 400000 };
+    static uint64_t *tiny[N_TINY];
+    make_sparse();
+    for (unsigned i = 0; i < N_SMALL; i += KEEP_ONE_OF)
+        hak_free(small[i]);
+    hak_trim(HAK_TRIM_SLABS);
+    for (uint64_t i = 0; i < N_TINY; i++)
+        *(tiny[i] = hak_malloc(sizeof i)) = i;
+    for (unsigned i = 0; i < N_TINY; i++)
+        if (i % KEEP_ONE_OF != 0)
+            hak_free(tiny[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    claim_large();
+    assert_int_equal(n_large_in_gaps(), 0);
+    assert_null(pool_check());
+    for (uint64_t i = 0; i < N_TINY; i += KEEP_ONE_OF) {
+        assert_int_equal(*tiny[i], i);
+        hak_free(tiny[i]);
+    }
+    free_large();
+}
+
+static void none_where_that_is_said(void **state)
+{
+    (void)state;
+    config.gaps = false;
+    make_sparse();
+    claim_large();
+    assert_int_equal(read_stats().gap_slabs, 0);
+    config.gaps = true;
     end_gaps();
 }
 
@@ -440,6 +511,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(they_cost_no_memory, start_clean, end_clean),
         cmocka_unit_test_setup_teardown(they_are_blocks_as_others, start_clean, end_clean),
         cmocka_unit_test_setup_teardown(gaps_are_closed_again, start_clean, end_clean),
+        cmocka_unit_test_setup_teardown(its_own_class_closes_them, start_clean, end_clean),
+        cmocka_unit_test_setup_teardown(other_classes_keep_their_bits, start_clean, end_clean),
+        cmocka_unit_test_setup_teardown(none_where_that_is_said, start_clean, end_clean),
         cmocka_unit_test_setup_teardown(mistakes_are_told, start_clean, end_clean),
         cmocka_unit_test_setup_teardown(threads_share_them, start_clean, end_clean),
     };
