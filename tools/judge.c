@@ -23,6 +23,7 @@ const char *const rule_names[N_RULES] = {
     [RULE_SLAB] = "slab",
     [RULE_CLASS_MAP] = "class-map",
     [RULE_BITS] = "bits",
+    [RULE_GAPS] = "gaps",
     [RULE_FULL] = "full",
     [RULE_CLEAN_PAGE] = "clean-page",
     [RULE_SPAN] = "span",
@@ -104,6 +105,7 @@ static bool can_be_left_by_fork(const struct violation *what)
         return what->lost_blocks;
     case RULE_TAKEN:
     case RULE_POOL_COUNTS:
+    case RULE_GAPS:
     case RULE_CLEAN_PAGE:
     case RULE_SPAN:
     case RULE_RUN:
@@ -295,12 +297,17 @@ static unsigned dirty_of(const struct slab *slab)
 
 /* ---- Slabs --------------------------------------------------------------------------------------------------------- */
 
+static const uint64_t *large_bits_of(const struct court *court, const struct spot *spot)
+{
+    return &arena_of(court, spot)->large_bits[slab_number(spot) * SLAB_MAX_WORDS];
+}
+
 /* The copy of the words that tell which blocks of a slab with a class are free. */
 static const uint64_t *bits_of(const struct court *court, const struct spot *spot, const struct class_info *class)
 {
     if (class->n_words <= SLAB_SMALL_WORDS)
         return (const uint64_t *)(const void *)slab_of(court, spot)->small_bits;
-    return &arena_of(court, spot)->large_bits[slab_number(spot) * SLAB_MAX_WORDS];
+    return large_bits_of(court, spot);
 }
 
 static bool is_free(const uint64_t *bits, unsigned index)
@@ -362,6 +369,27 @@ static void judge_bits(struct court *court, const struct spot *spot, slab_ctl ct
     }
 }
 
+/* The second map of a slab with gaps tells which blocks are a larger one's rest: of those in use alone. */
+static void judge_gaps(struct court *court, const struct spot *spot, unsigned class_id)
+{
+    const struct class_info *class = &class_table[class_id];
+    const uint64_t *bits = bits_of(court, spot, class), *following = large_bits_of(court, spot) + SLAB_FOLLOW_WORD;
+    const unsigned by_count = slab_of(court, spot)->n_following;
+    unsigned n = 0;
+    bool any_free = false;
+    for (unsigned i = 0; i < class->n_words && class->n_words <= SLAB_FOLLOW_WORD; i++) {
+        n += count_bits(following[i]);
+        any_free |= (following[i] & bits[i]) != 0;
+    }
+    if (class->n_words > SLAB_FOLLOW_WORD)
+        accuse(court, of_slot(court, RULE_GAPS, spot, class_id), "has gaps, though its class has no second map");
+    else if (any_free)
+        accuse(court, of_slot(court, RULE_GAPS, spot, class_id), "a free block is the rest of a larger one");
+    else if (n != by_count)
+        accuse(court, of_slot(court, RULE_GAPS, spot, class_id), "rests of larger blocks: %u by its count, %u by its map",
+               by_count, n);
+}
+
 /* `used` + a 32nd of the blocks reach the slab's end: see slab_counts_as_full. */
 static bool counts_as_full(const struct class_info *class, unsigned used)
 {
@@ -386,6 +414,8 @@ static void judge_slab(struct court *court, const struct spot *spot)
         accuse(court, of_slot(court, RULE_CLASS_MAP, spot, class_id), "in the class map, which free() reads: %s",
                entry_name(mapped_class(court, spot), &(struct entry_text){""}));
     judge_bits(court, spot, ctl);
+    if (slab_has_gaps(slab_of(court, spot)))
+        judge_gaps(court, spot, class_id);
     if (CTL_STATE(ctl) == SLAB_FULL && !counts_as_full(&class_table[class_id], CTL_USED(ctl)))
         accuse(court, of_slot(court, RULE_FULL, spot, class_id), "counts as full with %u of %u blocks in use",
                CTL_USED(ctl), class_table[class_id].n_blocks);

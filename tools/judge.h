@@ -18,6 +18,7 @@ enum rule {
     RULE_SLAB,         /* a slab's record does not describe its place and its class */
     RULE_CLASS_MAP,    /* the class map, which free() reads, says otherwise than the slot */
     RULE_BITS,         /* blocks in use by a slab's count, and by its bits */
+    RULE_GAPS,         /* larger blocks in a slab's gaps, by its second map, and by its count and its bits */
     RULE_FULL,         /* a slab counts as full and is not */
     RULE_CLEAN_PAGE,   /* a block in use lies on a page that counts as given back; an unused slot has pages */
     RULE_SPAN,         /* a span's head, bodies and length do not fit together */

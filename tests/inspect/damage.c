@@ -75,6 +75,16 @@ static size_t find_slab(unsigned state, unsigned n_blocks, unsigned n_free)
     exit(2);
 }
 
+static size_t find_slab_with_gaps(void)
+{
+    const struct image_arena *arena = &image.arenas[0];
+    for (size_t i = 0; i < (size_t)arena->high * SUPERSLAB_SLABS; i++)
+        if (CTL_STATE(arena->slabs[i].ctl) == SLAB_PARTIAL && slab_has_gaps(&arena->slabs[i]))
+            return i;
+    fprintf(stderr, "inspect_damage: no slab with gaps\n");
+    exit(2);
+}
+
 static uint32_t find_superslab(unsigned state)
 {
     for (uint32_t i = 0; i < image.arenas[0].high; i++)
@@ -132,12 +142,16 @@ static struct change flip_bit(size_t slab, unsigned block, uint64_t named)
 static struct change damage_slab(const char *kind)
 {
     const struct image_arena *arena = &image.arenas[0];
-    const bool large = strcmp(kind, "bits-large") == 0, span = strcmp(kind, "span") == 0;
-    const size_t slab = find_slab(span ? SLAB_SPAN_HEAD : SLAB_PARTIAL, large ? 513 : 8, large ? 1 : 4);
+    const bool large = strcmp(kind, "bits-large") == 0, span = strcmp(kind, "span") == 0,
+               gaps = strcmp(kind, "gaps") == 0;
+    const size_t slab =
+        gaps ? find_slab_with_gaps() : find_slab(span ? SLAB_SPAN_HEAD : SLAB_PARTIAL, large ? 513 : 8, large ? 1 : 4);
     const uint64_t record = slab_record(arena, slab), memory = memory_of(arena, slab);
     const slab_ctl ctl = arena->slabs[slab].ctl;
     if (span)
         return change_part(record + offsetof(struct slab, span_slabs), 2, arena->slabs[slab].span_slabs + 17u, memory);
+    if (gaps)
+        return change_part(record + offsetof(struct slab, n_following), 2, arena->slabs[slab].n_following + 1u, memory);
     if (strcmp(kind, "slab") == 0)
         return change_part(record + offsetof(struct slab, memory), 8, memory + SLAB_BYTES, memory);
     if (strcmp(kind, "class-map") == 0)
@@ -223,8 +237,8 @@ static bool is_one_of(const char *kind, const char *const *kinds)
 
 static struct change plan(const char *kind)
 {
-    static const char *const of_slabs[] = {"bits", "bits-large", "slab", "class-map",
-                                           "full", "clean-page", "span", NULL};
+    static const char *const of_slabs[] = {"bits",       "bits-large", "slab", "class-map", "full",
+                                           "clean-page", "span",       "gaps", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
     static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
                                              "held",     NULL};

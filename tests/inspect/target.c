@@ -13,9 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { N_KEPT = 20000, N_SLOTS = 2000, LIFE_S = 300 };
+enum { N_KEPT = 20000, N_SLOTS = 2000, N_SPARSE = 40000, N_BETWEEN = 100, LIFE_S = 300 };
 
-static void *kept[N_KEPT];
+static void *kept[N_KEPT], *sparse[N_SPARSE], *between[N_BETWEEN];
 
 static uint32_t next(uint32_t *state)
 {
@@ -58,6 +58,18 @@ static void build(void)
     }
 }
 
+/* Small blocks of which few are left, and larger ones that lie between them. */
+static void build_gaps(void)
+{
+    for (int i = 0; i < N_SPARSE; i++)
+        sparse[i] = malloc(100);
+    for (int i = 0; i < N_SPARSE; i++)
+        if (i % 50 != 0)
+            free(sparse[i]);
+    for (int i = 0; i < N_BETWEEN; i++)
+        between[i] = malloc(3000);
+}
+
 static void *work(void *number)
 {
     uint32_t state = (uint32_t)(uintptr_t)number + 7;
@@ -96,6 +108,7 @@ int main(int argc, char **argv)
         return keep_zombie();
     const int n_threads = argc > 1 ? atoi(argv[1]) : 0;
     build();
+    build_gaps();
     for (int i = 0; i < n_threads; i++) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, work, (void *)(uintptr_t)i) != 0)

@@ -71,7 +71,7 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
     .bytes_read > 100000' <<< "$said" > /dev/null || fail "the JSON is not as it should be: $said"
 
 step "each damage is found where it is (K2)"
-for kind in bits bits-large slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
+for kind in bits bits-large gaps slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
             current held committed pool-counts unreadable; do
     read -r address where value <<< "$("$tests/inspect_damage" "$pid" "$kind")"
     [[ -n $value ]] || fail "no damage of kind $kind"
