@@ -1,6 +1,6 @@
 #!/bin/bash
 # fuzz_short.sh - every input of the fuzzer's corpus and every finding of the past is run once more, in default mode and in
-# hardened modes, and with sampled blocks.
+# hardened modes, with sampled blocks, and under a heap profile.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
 
@@ -16,3 +16,7 @@ for mode in canary canary,zero,guard 1; do
 done
 step "HAKMEM_GUARD_SAMPLE=3"
 HAKMEM_GUARD_SAMPLE=3 "$replay" "$inputs"/regressions/* "$inputs"/corpus/*
+for interval in 1 4K; do
+    step "HAKMEM_PROFILE, $interval"
+    HAKMEM_PROFILE=/dev/null HAKMEM_PROFILE_INTERVAL=$interval "$replay" "$inputs"/regressions/* "$inputs"/corpus/*
+done
