@@ -371,8 +371,7 @@ static struct superslab *take_beside(uint32_t n)
     uint32_t len = best->run_superslabs;
     if (!arena_take_at(best->arena, free_first, n - len))
         return NULL;
-    stats_add(&stats_counters.superslabs_mapped_total, n - len);
-    stats_add(&stats_counters.mapped_bytes, (uint64_t)(n - len) << SUPERSLAB_SHIFT);
+    superslab_count_mapped(n - len);
     take_out(best, 0, len, SUPERSLAB_MAPPING);
     evict(lru_most(0));
     return free_first > best->index ? best : best - (n - len);

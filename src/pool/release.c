@@ -296,6 +296,12 @@ static struct superslab *take_from_arena(uint32_t n, size_t alignment)
     return ss;
 }
 
+void superslab_count_mapped(uint32_t n)
+{
+    stats_add(&stats_counters.superslabs_mapped_total, n);
+    stats_add(&stats_counters.mapped_bytes, (uint64_t)n << SUPERSLAB_SHIFT);
+}
+
 struct superslab *superslab_map(uint32_t n, size_t alignment)
 {
     struct superslab *ss = take_from_arena(n, alignment);
@@ -304,9 +310,7 @@ struct superslab *superslab_map(uint32_t n, size_t alignment)
         lru_drain();
         ss = take_from_arena(n, alignment);
     }
-    if (ss != NULL) {
-        stats_add(&stats_counters.superslabs_mapped_total, n);
-        stats_add(&stats_counters.mapped_bytes, (uint64_t)n << SUPERSLAB_SHIFT);
-    }
+    if (ss != NULL)
+        superslab_count_mapped(n);
     return ss;
 }

@@ -65,4 +65,7 @@ void superslab_use_small_pages(struct superslab *ss);
  * is this thread's already. */
 struct superslab *superslab_map(uint32_t n, size_t alignment);
 
+/* Notes that n SuperSlabs more are mapped: by whoever takes fresh ones of an arena. */
+void superslab_count_mapped(uint32_t n);
+
 #endif

@@ -345,8 +345,7 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
     if (!taken)
         return false;
     uint32_t n_huge = huge_superslabs(len_bytes);
-    stats_add(&stats_counters.mapped_bytes, (uint64_t)(n_new - n_old) << SUPERSLAB_SHIFT);
-    stats_add(&stats_counters.superslabs_mapped_total, n_new - n_old);
+    superslab_count_mapped(n_new - n_old);
     superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
     return true;
 }
