@@ -1,5 +1,5 @@
 /* class_set.c - see class_set.h.
- * Owns     the arenas' set0, set1, set2.     Called by  slots.c, shared_pool.c     Calls  slab.h (to look at ctl)
+ * Owns     the arenas' set0, set1, set2.     Called by  slots.c, shared_pool.c, gap.c, purge.c     Calls  slab.h (to look at ctl)
  * Threads  any, no lock.
  * I1  A bit above is set while the word below it is not 0, except for a moment in class_set_enter.
  * The race that matters: A empties a word and clears the bit above, while B sets a bit in that word and finds the one
@@ -31,6 +31,12 @@ void class_set_enter(struct arena *arena, unsigned class_id, size_t slab)
 {
     if (set_bit(&arena->set0[slab / 64].word[class_id], slab))
         enter_above(arena, class_id, slab / 64);
+}
+
+bool class_set_has(const struct arena *arena, unsigned class_id, size_t slab)
+{
+    /* relaxed: a guess */
+    return (atomic_load_explicit(&arena->set0[slab / 64].word[class_id], memory_order_relaxed) >> slab % 64 & 1) != 0;
 }
 
 static void drop_above(struct arena *arena, unsigned class_id, size_t row0)

@@ -18,6 +18,9 @@
 /* Enters a slab that the caller has just made PARTIAL. */
 void class_set_enter(struct arena *arena, unsigned class_id, size_t slab);
 
+/* Whether a slab is in it. A guess. */
+bool class_set_has(const struct arena *arena, unsigned class_id, size_t slab);
+
 /* Takes a slab out. If it is PARTIAL of the class all the same (the caller was late), it stays in. */
 void class_set_drop(struct arena *arena, unsigned class_id, size_t slab);
 

@@ -12,8 +12,8 @@
 #include "service/config.h"
 #include "service/stats.h"
 
-/* Slabs with gaps looked at for one request, and slabs that might be opened; and requests in a row that find nothing, after which those
- * of that size and above have to do without: until a tick, or until another slab becomes sparse, which lets a few try again. */
+/* Slabs with gaps looked at for one request, and slabs that might be opened; and requests of a class in a row that find nothing, after
+ * which it has to do without: until a tick, or until another slab becomes sparse, which lets it try so often. */
 #define LOOKS 16
 #define MISSES 32
 #define TRIES_PER_NOTE 4
@@ -29,9 +29,11 @@
 #define SPARSE_SET CLASS_SPAN
 
 /* All of it hints, changed by any thread. */
-static _Atomic bool asked;                   /* since the last tick */
-static _Atomic size_t none_bytes = SIZE_MAX; /* of so much and more none was found */
-static _Atomic unsigned n_misses;
+static _Atomic bool asked; /* since the last tick */
+static _Atomic unsigned n_notes;
+static struct {
+    _Atomic unsigned misses, n_notes; /* in a row; and at the last of them that were noted */
+} of_class[CLASS_END];
 static _Atomic size_t next_open, next_sparse; /* where to look in either set: slabs' numbers in the first arena */
 
 static void set_map(struct slab *slab, unsigned class_id)
@@ -90,6 +92,8 @@ static void *claim_from(struct arena *arena, unsigned set, size_t index, unsigne
     struct slab *slab = &arena->slabs[index];
     slab_ctl ctl = slab_ctl_read(slab);
     const struct class_info *class = &class_table[CTL_CLASS(ctl)];
+    if (CTL_STATE(ctl) == SLAB_OWNED)
+        return NULL; /* It may be what it was when it is let go of. */
     if (!belongs(slab, set, ctl)) {
         class_set_drop(arena, set, index);
         return NULL;
@@ -98,15 +102,13 @@ static void *claim_from(struct arena *arena, unsigned set, size_t index, unsigne
         !slab_own(slab, CTL_CLASS(ctl)))
         return NULL;
     void *block = NULL;
-    if (set == CLASS_GAPS) {
-        block = slab_has_gaps(slab) ? slab_claim_gap(slab, size_bytes) : NULL;
-    } else if (!slab_has_gaps(slab)) {
-        open_gaps(slab);
-        block = slab_claim_gap(slab, size_bytes);
-        if (block == NULL)
-            close_gaps(slab);
-        else
+    unsigned first = slab_has_gaps(slab) == (set == CLASS_GAPS) ? slab_find_gap(slab, size_bytes) : SLAB_NO_GAP;
+    if (first != SLAB_NO_GAP) {
+        if (set == SPARSE_SET) {
+            open_gaps(slab);
             class_set_drop(arena, set, index);
+        }
+        block = slab_claim_gap(slab, first, size_bytes);
     }
     shared_pool_disown_slab(slab);
     return block;
@@ -134,39 +136,54 @@ static void *claim_from_set(struct arena *arena, unsigned set, unsigned class_id
     return block;
 }
 
+/* Whether the class has not asked in vain too often. */
+static bool may_ask(unsigned class_id)
+{
+    /* relaxed, all: hints */
+    unsigned notes = atomic_load_explicit(&n_notes, memory_order_relaxed);
+    if (atomic_load_explicit(&of_class[class_id].misses, memory_order_relaxed) < MISSES)
+        return true;
+    if (atomic_load_explicit(&of_class[class_id].n_notes, memory_order_relaxed) == notes)
+        return false;
+    atomic_store_explicit(&of_class[class_id].n_notes, notes, memory_order_relaxed);
+    atomic_store_explicit(&of_class[class_id].misses, MISSES - TRIES_PER_NOTE, memory_order_relaxed);
+    return true;
+}
+
+static void set_misses(unsigned class_id, unsigned n)
+{
+    if (atomic_load_explicit(&of_class[class_id].misses, memory_order_relaxed) != n)
+        atomic_store_explicit(&of_class[class_id].misses, n, memory_order_relaxed); /* relaxed, both: as above */
+}
+
 void *gap_claim(unsigned class_id)
 {
     struct arena *arena = arena_first();
-    size_t size_bytes = class_table[class_id].bytes;
-    /* relaxed, all: hints */
-    if (!atomic_load_explicit(&asked, memory_order_relaxed))
+    if (!atomic_load_explicit(&asked, memory_order_relaxed)) /* relaxed, both: as above */
         atomic_store_explicit(&asked, true, memory_order_relaxed);
-    if (!config.gaps || arena == NULL || size_bytes >= atomic_load_explicit(&none_bytes, memory_order_relaxed))
+    if (!config.gaps || arena == NULL || !may_ask(class_id))
         return NULL;
     void *block = claim_from_set(arena, CLASS_GAPS, class_id, &next_open);
     if (block == NULL)
         block = claim_from_set(arena, SPARSE_SET, class_id, &next_sparse);
     if (block != NULL) {
-        atomic_store_explicit(&n_misses, 0, memory_order_relaxed);
+        set_misses(class_id, 0);
         stats_add(&stats_counters.gap_blocks_total, 1);
-    } else if (atomic_fetch_add_explicit(&n_misses, 1, memory_order_relaxed) >= MISSES) {
-        atomic_store_explicit(&n_misses, 0, memory_order_relaxed);
-        atomic_store_explicit(&none_bytes, size_bytes, memory_order_relaxed);
+    } else {
+        set_misses(class_id, atomic_load_explicit(&of_class[class_id].misses, memory_order_relaxed) + 1);
     }
     return block;
 }
 
 void gap_note_sparse(struct slab *slab, unsigned class_id)
 {
-    struct superslab *ss = arena_superslab_of(slab);
-    if (!may_have_gaps(class_id) || !is_sparse(slab_ctl_read(slab)))
+    struct arena *arena = arena_superslab_of(slab)->arena;
+    size_t index = (size_t)(slab - arena->slabs);
+    if (arena != arena_first() || !may_have_gaps(class_id) || !is_sparse(slab_ctl_read(slab)) ||
+        class_set_has(arena, SPARSE_SET, index))
         return;
-    class_set_enter(ss->arena, SPARSE_SET, (size_t)(slab - ss->arena->slabs));
-    /* relaxed, all: hints */
-    if (atomic_load_explicit(&none_bytes, memory_order_relaxed) != SIZE_MAX) {
-        atomic_store_explicit(&n_misses, MISSES - TRIES_PER_NOTE, memory_order_relaxed);
-        atomic_store_explicit(&none_bytes, SIZE_MAX, memory_order_relaxed);
-    }
+    class_set_enter(arena, SPARSE_SET, index);
+    atomic_fetch_add_explicit(&n_notes, 1, memory_order_relaxed); /* relaxed: a hint */
 }
 
 bool gap_return(struct slab *slab, unsigned index)
@@ -198,13 +215,11 @@ void gap_tick_slab(struct slab *slab, slab_ctl ctl)
         return;
     gap_close_unused(slab);
     shared_pool_disown_slab(slab);
-    if (is_sparse(ctl))
-        gap_note_sparse(slab, CTL_CLASS(ctl));
 }
 
 void gap_tick(void)
 {
-    /* relaxed, both: hints */
-    atomic_store_explicit(&asked, false, memory_order_relaxed);
-    atomic_store_explicit(&none_bytes, SIZE_MAX, memory_order_relaxed);
+    atomic_store_explicit(&asked, false, memory_order_relaxed); /* relaxed: a hint */
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        set_misses(c, 0);
 }

@@ -22,10 +22,11 @@
 #define GAP_LEAST_BYTES 256
 
 /* A block of the class's bytes in a gap, on a multiple of 16, and no more. NULL: there is none, or none worth a longer search. Any
- * thread, no lock. */
+ * thread; takes the pool's lock when it lets go of a slab that has become empty, and without a purge delay. */
 void *gap_claim(unsigned class_id);
 
-/* A slab has become sparser: it is looked at when somebody asks. It was PARTIAL, and may be anybody's by now. Any thread, no lock. */
+/* A slab is PARTIAL, and few of its blocks are in use, if it is not somebody else's by now: somebody who asks may look at it. Any thread,
+ * no lock. */
 void gap_note_sparse(struct slab *slab, unsigned class_id);
 
 /* Closes the gaps of a slab if no larger block is left in them. Caller owns the slab. */

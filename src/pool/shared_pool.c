@@ -1,6 +1,6 @@
 /* shared_pool.c - slabs to threads and back: see shared_pool.h.
  * Owns     nothing: the lists are slots.c's.
- * Called by  front/, span.c, api/introspect.c     Calls  pool_state.h, class_set.h, idle.h, release.h, slab.h, arena.h
+ * Called by  front/, span.c, api/introspect.c     Calls  pool_state.h, class_set.h, gap.h, idle.h, release.h, slab.h, arena.h
  * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
  * I1  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
  *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
@@ -238,6 +238,8 @@ static void list_slab(struct slab *slab, unsigned class_id)
     struct superslab *ss = arena_superslab_of(slab);
     if (unlikely(slab_has_gaps(slab))) /* Draining or not: its pages are in memory anyway. */
         class_set_enter(ss->arena, CLASS_GAPS, (size_t)(slab - ss->arena->slabs));
+    else
+        gap_note_sparse(slab, class_id);
     if (pool_tier_of(ss) != SS_TIER_DRAINING)
         class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
     else

@@ -20,8 +20,6 @@
 
 #include "service/stats.h"
 
-#include <limits.h>
-
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 {
     /* relaxed, both: whoever may use the slab learns of it afterwards */
@@ -417,9 +415,16 @@ static uint64_t part_of_word(unsigned first, unsigned n, unsigned word)
     return (to >= 64 ? UINT64_MAX : ((uint64_t)1 << to) - 1) & (UINT64_MAX << from);
 }
 
-/* The first of n free blocks side by side on pages that are in memory; UINT_MAX when there are none. Owner. */
-static unsigned find_gap(const struct slab *slab, unsigned n)
+/* In place of how many of its blocks one of size_bytes lies. */
+static unsigned blocks_for(const struct slab *slab, size_t size_bytes)
 {
+    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
+    return (unsigned)((size_bytes + block_bytes - 1) / block_bytes);
+}
+
+unsigned slab_find_gap(const struct slab *slab, size_t size_bytes)
+{
+    unsigned n = blocks_for(slab, size_bytes);
     bool all_dirty = slab_is_all_dirty(slab);
     unsigned run = 0, first = 0;
     for (unsigned word = 0; word < slab->n_words; word++) {
@@ -441,15 +446,12 @@ static unsigned find_gap(const struct slab *slab, unsigned n)
                 return first;
         }
     }
-    return UINT_MAX;
+    return SLAB_NO_GAP;
 }
 
-void *slab_claim_gap(struct slab *slab, size_t size_bytes)
+void *slab_claim_gap(struct slab *slab, unsigned first, size_t size_bytes)
 {
-    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
-    unsigned n = (unsigned)((size_bytes + block_bytes - 1) / block_bytes), first = find_gap(slab, n);
-    if (first == UINT_MAX)
-        return NULL;
+    unsigned n = blocks_for(slab, size_bytes);
     for (unsigned word = (first + 1) / 64; n > 1 && word <= (first + n - 1) / 64; word++)
         atomic_fetch_or_explicit(&following(slab)[word], part_of_word(first + 1, n - 1, word), memory_order_relaxed);
     for (unsigned word = first / 64; word <= (first + n - 1) / 64; word++)
@@ -457,7 +459,7 @@ void *slab_claim_gap(struct slab *slab, size_t size_bytes)
     /* relaxed, both: as in slab_claim */
     atomic_fetch_add_explicit(&slab->n_following, (uint16_t)(n - 1), memory_order_relaxed);
     atomic_fetch_add_explicit(&slab->ctl, n, memory_order_relaxed);
-    return slab->memory + first * block_bytes;
+    return slab->memory + first * class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
 }
 
 bool slab_follows(const struct slab *slab, unsigned index)

@@ -9,6 +9,8 @@
 #include "meta/sizeclass.h"
 #include "os/os.h"
 
+#include <limits.h>
+
 /* Pages as dirty_pages counts them: the system's, but at least 4 KiB. */
 static inline size_t slab_page_bytes(void)
 {
@@ -110,9 +112,14 @@ static inline bool slab_has_gaps(const struct slab *slab)
     return atomic_load(&slab->gaps) != 0;
 }
 
-/* A block of at least size_bytes, on a multiple of 16, in place of several free ones that lie side by side on pages that are in memory;
- * NULL: there are none. Caller owns the slab, which has gaps. */
-void *slab_claim_gap(struct slab *slab, size_t size_bytes);
+#define SLAB_NO_GAP UINT_MAX
+
+/* The first of several free blocks side by side, on pages that are in memory, in whose place there is room for size_bytes; or
+ * SLAB_NO_GAP. Caller owns the slab. */
+unsigned slab_find_gap(const struct slab *slab, size_t size_bytes);
+
+/* A block of at least size_bytes there, on a multiple of 16. Caller owns the slab, which has gaps. */
+void *slab_claim_gap(struct slab *slab, unsigned first, size_t size_bytes);
 
 /* Whether a block lies in the place of a larger one that begins before it. Who holds a block of the slab, which has gaps. */
 bool slab_follows(const struct slab *slab, unsigned index);

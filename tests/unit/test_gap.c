@@ -66,10 +66,16 @@ struct larger {
     unsigned first, n; /* n = 0: none */
 };
 
+static char *claim_gap(struct slab *slab, size_t size_bytes)
+{
+    unsigned first = slab_find_gap(slab, size_bytes);
+    return first == SLAB_NO_GAP ? NULL : slab_claim_gap(slab, first, size_bytes);
+}
+
 static void claim_larger(struct slab *slab, struct larger *larger, unsigned number, size_t size_bytes)
 {
     size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
-    char *block = slab_claim_gap(slab, size_bytes);
+    char *block = claim_gap(slab, size_bytes);
     if (block == NULL)
         return;
     size_t offset = (size_t)(block - slab->memory);
@@ -155,10 +161,10 @@ static void only_pages_in_memory_serve(void **state)
     if (slab_is_all_dirty(slab))
         skip();
     slab_open_gaps(slab);
-    assert_null(slab_claim_gap(slab, 256));
+    assert_null(claim_gap(slab, 256));
     assert_int_equal(shared_pool_return_blocks(slab, 0, 0xf0), 0);
-    assert_null(slab_claim_gap(slab, 257));
-    char *block = slab_claim_gap(slab, 256);
+    assert_null(claim_gap(slab, 257));
+    char *block = claim_gap(slab, 256);
     assert_ptr_equal(block, slab->memory + 256);
     assert_true(gap_return(slab, 4));
     slab_close_gaps(slab);
