@@ -177,10 +177,11 @@ void *gap_claim(unsigned class_id)
 
 void gap_note_sparse(struct slab *slab, unsigned class_id)
 {
+    if (!is_sparse(slab_ctl_read(slab)) || !may_have_gaps(class_id))
+        return;
     struct arena *arena = arena_superslab_of(slab)->arena;
     size_t index = (size_t)(slab - arena->slabs);
-    if (arena != arena_first() || !may_have_gaps(class_id) || !is_sparse(slab_ctl_read(slab)) ||
-        class_set_has(arena, SPARSE_SET, index))
+    if (arena != arena_first() || class_set_has(arena, SPARSE_SET, index))
         return;
     class_set_enter(arena, SPARSE_SET, index);
     atomic_fetch_add_explicit(&n_notes, 1, memory_order_relaxed); /* relaxed: a hint */
