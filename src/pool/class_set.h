@@ -8,7 +8,7 @@
  *
  * A bit is a hint: the slab's ctl word says what is true, and slab_own decides. A set bit for a slab that is not
  * PARTIAL of the class is dropped by whoever meets it; a PARTIAL slab whose bit is missing for a moment is merely not
- * found.
+ * found. Two sets are of ids that no slab has: of slabs with gaps, and of those that may be worth opening (gap.c).
  */
 #ifndef HAKMEM_POOL_CLASS_SET_H
 #define HAKMEM_POOL_CLASS_SET_H
@@ -21,7 +21,8 @@ void class_set_enter(struct arena *arena, unsigned class_id, size_t slab);
 /* Whether a slab is in it. A guess. */
 bool class_set_has(const struct arena *arena, unsigned class_id, size_t slab);
 
-/* Takes a slab out. If it is PARTIAL of the class all the same (the caller was late), it stays in. */
+/* Takes a slab out. If it is PARTIAL of the class all the same (the caller was late), it stays in; likewise if it has gaps, in the set
+ * of those. */
 void class_set_drop(struct arena *arena, unsigned class_id, size_t slab);
 
 /* Takes a slab out though it stays PARTIAL: its SuperSlab is DRAINING. */
