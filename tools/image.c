@@ -100,13 +100,13 @@ static bool has_slabs_to_read(const struct image *image, const struct superslab 
            (state == SUPERSLAB_RUN && image->extent == IMAGE_DETAIL); /* its head */
 }
 
-/* Whether a slab's bits are in its large bit map. */
+/* Whether a slab's bits are in its large bit map, or its second map is. */
 static bool has_large_map(const struct slab *slab)
 {
     const slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
     const unsigned class_id = CTL_CLASS(ctl);
     return slab_state_has_class(CTL_STATE(ctl)) && class_id >= CLASS_FIRST && class_id < CLASS_END &&
-           class_table[class_id].n_words > SLAB_SMALL_WORDS;
+           (class_table[class_id].n_words > SLAB_SMALL_WORDS || slab_has_gaps(slab));
 }
 
 static uint64_t slabs_address(const struct image_arena *arena, uint32_t superslab)

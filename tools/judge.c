@@ -160,6 +160,15 @@ static struct violation of_superslabs(const struct court *court, enum rule rule,
                               .other_thread = NO_THREAD};
 }
 
+/* Runs, and rows in the LRU cache, grow, shrink and merge: where one begins now, and how long it is, may be told by records that were
+ * none of it before. */
+static struct violation of_row(const struct court *court, enum rule rule, uint32_t arena, uint32_t i, uint32_t n)
+{
+    struct violation what = of_superslabs(court, rule, arena, i, n);
+    what.everything = true;
+    return what;
+}
+
 static struct violation of_slot(const struct court *court, enum rule rule, const struct spot *spot, unsigned class_id)
 {
     struct violation what = of_superslabs(court, rule, spot->arena, spot->superslab, 1);
@@ -386,8 +395,8 @@ static void judge_gaps(struct court *court, const struct spot *spot, unsigned cl
     else if (any_free)
         accuse(court, of_slot(court, RULE_GAPS, spot, class_id), "a free block is the rest of a larger one");
     else if (n != by_count)
-        accuse(court, of_slot(court, RULE_GAPS, spot, class_id), "rests of larger blocks: %u by its count, %u by its map",
-               by_count, n);
+        accuse(court, of_slot(court, RULE_GAPS, spot, class_id),
+               "rests of larger blocks: %u by its count, %u by its map", by_count, n);
 }
 
 /* `used` + a 32nd of the blocks reach the slab's end: see slab_counts_as_full. */
@@ -548,17 +557,17 @@ static uint32_t judge_run(struct court *court, uint32_t a, uint32_t i)
     court->judged->runs++;
     if (n == 0 || n > arena->high - i || ss->run_bytes > (size_t)n << SUPERSLAB_SHIFT ||
         ss->run_bytes <= (size_t)(n - 1) << SUPERSLAB_SHIFT) {
-        accuse(court, of_superslabs(court, RULE_RUN, a, i, 1), "a run of %" PRIu32 " SuperSlabs for %zu bytes", n,
+        accuse(court, of_row(court, RULE_RUN, a, i, 1), "a run of %" PRIu32 " SuperSlabs for %zu bytes", n,
                ss->run_bytes);
         return 1;
     }
     if (!all_have_state(arena, i + 1, n - 1, SUPERSLAB_RUN_BODY))
-        accuse(court, of_superslabs(court, RULE_RUN, a, i, n),
-               "not all of this run's %" PRIu32 " SuperSlabs are part of it", n);
+        accuse(court, of_row(court, RULE_RUN, a, i, n), "not all of this run's %" PRIu32 " SuperSlabs are part of it",
+               n);
     if (!is_head(ctl_of(image_slab(arena, i, 0))))
-        accuse(court, of_superslabs(court, RULE_RUN, a, i, 1), "the first slab of a run is not its head");
+        accuse(court, of_row(court, RULE_RUN, a, i, 1), "the first slab of a run is not its head");
     if (!all_have_class(arena, i, n, CLASS_SPAN * CLASS_OFFSET_SCALE))
-        accuse(court, of_superslabs(court, RULE_CLASS_MAP, a, i, n), "not all of a run is one in the class map");
+        accuse(court, of_row(court, RULE_CLASS_MAP, a, i, n), "not all of a run is one in the class map");
     return n;
 }
 
@@ -570,12 +579,12 @@ static uint32_t judge_row(struct court *court, uint32_t a, uint32_t i)
     if (n == 0 || n > arena->high - i || !all_have_state(arena, i, n, SUPERSLAB_CACHED) ||
         arena->superslabs[i + n - 1].run_superslabs != n) {
         const uint32_t n_looked_at = n == 0 || n > arena->high - i ? 1 : n;
-        accuse(court, of_superslabs(court, RULE_RUN, a, i, n_looked_at),
+        accuse(court, of_row(court, RULE_RUN, a, i, n_looked_at),
                "a row of %" PRIu32 " SuperSlabs in the LRU cache whose ends do not agree", n);
         return 1;
     }
     if (!all_have_class(arena, i, n, CLASS_FOREIGN))
-        accuse(court, of_superslabs(court, RULE_CLASS_MAP, a, i, n), "a cached SuperSlab is in the class map");
+        accuse(court, of_row(court, RULE_CLASS_MAP, a, i, n), "a cached SuperSlab is in the class map");
     return n;
 }
 

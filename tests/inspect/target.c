@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { N_KEPT = 20000, N_SLOTS = 2000, N_SPARSE = 40000, N_BETWEEN = 100, LIFE_S = 300 };
+enum { N_KEPT = 20000, N_SLOTS = 2000, N_SPARSE = 20000, N_BETWEEN = 100, LIFE_S = 300 };
 
 static void *kept[N_KEPT], *sparse[N_SPARSE], *between[N_BETWEEN];
 
@@ -62,7 +62,7 @@ static void build(void)
 static void build_gaps(void)
 {
     for (int i = 0; i < N_SPARSE; i++)
-        sparse[i] = malloc(100);
+        sparse[i] = malloc(640);
     for (int i = 0; i < N_SPARSE; i++)
         if (i % 50 != 0)
             free(sparse[i]);
