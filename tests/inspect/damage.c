@@ -142,12 +142,14 @@ static struct change flip_bit(size_t slab, unsigned block, uint64_t named)
 static struct change damage_slab(const char *kind)
 {
     const struct image_arena *arena = &image.arenas[0];
-    const bool large = strcmp(kind, "bits-large") == 0, span = strcmp(kind, "span") == 0,
-               gaps = strcmp(kind, "gaps") == 0;
+    const bool large = strcmp(kind, "bits-large") == 0, slot = strcmp(kind, "held-slot") == 0,
+               span = slot || strcmp(kind, "span") == 0, gaps = strcmp(kind, "gaps") == 0;
     const size_t slab =
         gaps ? find_slab_with_gaps() : find_slab(span ? SLAB_SPAN_HEAD : SLAB_PARTIAL, large ? 513 : 8, large ? 1 : 4);
     const uint64_t record = slab_record(arena, slab), memory = memory_of(arena, slab);
     const slab_ctl ctl = arena->slabs[slab].ctl;
+    if (slot)
+        return change_part(record, 4, SLAB_CTL(SLAB_HELD, 0, 0), memory);
     if (span)
         return change_part(record + offsetof(struct slab, span_slabs), 2, arena->slabs[slab].span_slabs + 17u, memory);
     if (gaps)
@@ -238,7 +240,7 @@ static bool is_one_of(const char *kind, const char *const *kinds)
 static struct change plan(const char *kind)
 {
     static const char *const of_slabs[] = {"bits",       "bits-large", "slab", "class-map", "full",
-                                           "clean-page", "span",       "gaps", NULL};
+                                           "clean-page", "span",       "gaps", "held-slot", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
     static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
                                              "held",     NULL};

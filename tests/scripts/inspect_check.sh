@@ -72,12 +72,14 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
 
 step "each damage is found where it is (K2)"
 for kind in bits bits-large gaps slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
-            current held committed pool-counts unreadable; do
+            current held held-slot committed pool-counts unreadable; do
     read -r address where value <<< "$("$tests/inspect_damage" "$pid" "$kind")"
     [[ -n $value ]] || fail "no damage of kind $kind"
     check 1 "$pid"
-    grep -q "^$address: ${kind%-large}: " <<< "$said" || fail "$kind at $address is not found: $said"
-    grep "^$address: ${kind%-large}: " <<< "$said" | head -n 1 | sed 's/^/   /'
+    rule=${kind%-large}
+    rule=${rule%-slot}
+    grep -q "^$address: $rule: " <<< "$said" || fail "$kind at $address is not found: $said"
+    grep "^$address: $rule: " <<< "$said" | head -n 1 | sed 's/^/   /'
     if [[ $kind == bits ]]; then
         check 1 --json "$pid"
         jq -e --arg address "$address" '(.clean | not) and (.violations | length == 1) and .violations[0].rule == "bits" and
