@@ -101,8 +101,6 @@ struct court {
 static bool can_be_left_by_fork(const struct violation *what)
 {
     switch (what->rule) {
-    case RULE_BITS:
-        return what->lost_blocks;
     case RULE_TAKEN:
     case RULE_POOL_COUNTS:
     case RULE_GAPS:

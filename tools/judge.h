@@ -44,7 +44,7 @@ struct violation {
     uint64_t address;     /* there: a block, a slab, a SuperSlab, a thread's record; 0: the whole heap */
     uint32_t class_bytes; /* of blocks; 0: no class */
     int64_t
-        difference; /* RULE_COMMITTED, RULE_POOL_COUNTS, RULE_HELD of all: it must be found again with the same one */
+        difference; /* RULE_COMMITTED, RULE_POOL_COUNTS, the pages of RULE_HELD: it must be found again with the same one */
     bool
         excused; /* it may be what a fork has left: a call of a thread that the child does not have was cut off there */
     char text[VIOLATION_TEXT_BYTES];
@@ -52,7 +52,6 @@ struct violation {
     uint32_t arena, superslab, n_superslabs; /* superslab NO_SUPERSLAB: none */
     size_t thread, other_thread;             /* NO_THREAD: none */
     bool lists;                              /* the pool's lists and counts */
-    bool lost_blocks;                        /* RULE_BITS: fewer are free than could be */
     bool everything;
 };
 

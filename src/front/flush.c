@@ -82,37 +82,89 @@ bool front_locate(const void *block, const char *call, struct place *place)
     return true;
 }
 
-/* Blocks of one bit map word on their way back. */
+/* Blocks on their way back: those of one bit map word; and the counts of slabs of which some words' bits were returned already. One
+ * count for several words is one atomic operation less for each, and the other half of what a word costs. */
+#define COUNTS 8
 struct batch {
     struct slab *slab;
     unsigned class_id, word;
     uint64_t mask;
     const char *memory; /* where the word's 64 blocks begin, */
     size_t len_bytes;   /* and their length; 0: no word yet */
+    unsigned counted;   /* bit i: count[i] is in use */
+    struct count {
+        struct slab *slab;
+        unsigned n, word; /* blocks; and the last word */
+        uint64_t mask;
+    } count[COUNTS];
 };
 
-static void send(const struct batch *batch)
+/* Of slabs in a row none share an entry. */
+static unsigned count_of(const struct slab *slab)
 {
-    if (batch->mask == 0)
-        return;
-    uint64_t doubly = shared_pool_return_blocks(batch->slab, batch->word, batch->mask);
-    if (unlikely(doubly != 0))
-        report_double_free(batch->slab, batch->class_id, batch->word, doubly);
+    return (unsigned)((uintptr_t)slab / sizeof *slab % COUNTS);
 }
 
-/* Adds a block that lies in the batch's word; false when it does not, or is not in order. A class's blocks that were
- * claimed together come back together, mostly: then this is all there is to do for each. */
-static ALWAYS_INLINE bool collect_in_word(struct batch *batch, const struct class_info *class, const void *block)
+static void send_count(const struct count *count, unsigned class_id)
 {
-    size_t offset_bytes = (size_t)((const char *)block - batch->memory);
-    if (offset_bytes >= batch->len_bytes)
-        return false;
-    unsigned index = class_block_index(class, offset_bytes);
-    uint64_t bit = (uint64_t)1 << (index % 64);
-    if (unlikely((size_t)index * class->bytes != offset_bytes || (batch->mask & bit) != 0))
-        return false;
-    batch->mask |= bit;
-    return true;
+    if (unlikely(!shared_pool_return_count(count->slab, count->n)))
+        report_double_free(count->slab, class_id, count->word, count->mask);
+}
+
+static void send_word(struct batch *batch)
+{
+    uint64_t doubly;
+    if (batch->mask == 0)
+        return;
+    unsigned n = slab_return_bits(batch->slab, batch->word, batch->mask, &doubly), i = count_of(batch->slab);
+    if (unlikely(doubly != 0))
+        report_double_free(batch->slab, batch->class_id, batch->word, doubly);
+    if (unlikely(n == 0))
+        return;
+    struct count *count = &batch->count[i];
+    if ((batch->counted >> i & 1) == 0) {
+        batch->counted |= 1u << i;
+        count->slab = NULL;
+    }
+    if (count->slab != batch->slab) {
+        if (count->slab != NULL)
+            send_count(count, batch->class_id);
+        count->slab = batch->slab;
+        count->n = 0;
+    }
+    count->n += n;
+    count->word = batch->word;
+    count->mask = batch->mask;
+}
+
+static void send_all(struct batch *batch)
+{
+    send_word(batch);
+    for (; batch->counted != 0; batch->counted &= batch->counted - 1)
+        send_count(&batch->count[__builtin_ctz(batch->counted)], batch->class_id);
+}
+
+/* Adds the first of n blocks, as many as lie in the batch's word and are in order. Returns how many. A class's blocks that were claimed
+ * together come back together, mostly: then this is all there is to do for each, and nothing of it is in memory. */
+static ALWAYS_INLINE unsigned collect_in_word(struct batch *batch, void *const *block, unsigned n)
+{
+    const struct class_info class = class_table[batch->class_id];
+    const char *memory = batch->memory;
+    size_t len_bytes = batch->len_bytes;
+    uint64_t mask = batch->mask;
+    unsigned i = 0;
+    for (; i < n; i++) {
+        size_t offset_bytes = (size_t)((const char *)block[i] - memory);
+        if (offset_bytes >= len_bytes)
+            break;
+        unsigned index = class_block_index(&class, offset_bytes);
+        uint64_t bit = (uint64_t)1 << (index % 64);
+        if (unlikely((size_t)index * class.bytes != offset_bytes || (mask & bit) != 0))
+            break;
+        mask |= bit;
+    }
+    batch->mask = mask;
+    return i;
 }
 
 /* Adds a block of another word; what was collected is sent first. */
@@ -120,13 +172,12 @@ static void collect_new_word(struct batch *batch, const struct place *place)
 {
     const struct class_info *class = &class_table[place->class_id];
     unsigned word = place->index / 64;
-    send(batch);
-    *batch = (struct batch){place->slab,
-                            place->class_id,
-                            word,
-                            (uint64_t)1 << (place->index % 64),
-                            place->slab->memory + (size_t)word * 64 * class->bytes,
-                            min_size(64, class->n_blocks - word * 64) * class->bytes};
+    send_word(batch);
+    batch->slab = place->slab;
+    batch->word = word;
+    batch->mask = (uint64_t)1 << (place->index % 64);
+    batch->memory = place->slab->memory + (size_t)word * 64 * class->bytes;
+    batch->len_bytes = min_size(64, class->n_blocks - word * 64) * class->bytes;
 }
 
 /* What locate finds, for the usual case alone: a block in order, of the class that is expected, in the first arena. */
@@ -142,32 +193,38 @@ static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, 
     return likely((size_t)place->index * class->bytes == offset && place->index < class->n_blocks);
 }
 
+static void return_word(struct slab *slab, unsigned class_id, unsigned word, uint64_t mask)
+{
+    uint64_t doubly = shared_pool_return_blocks(slab, word, mask);
+    if (unlikely(doubly != 0))
+        report_double_free(slab, class_id, word, doubly);
+}
+
 static void return_one(const struct place *place)
 {
-    struct batch batch = {.slab = place->slab,
-                          .class_id = place->class_id,
-                          .word = place->index / 64,
-                          .mask = (uint64_t)1 << (place->index % 64)};
-    send(&batch);
+    return_word(place->slab, place->class_id, place->index / 64, (uint64_t)1 << (place->index % 64));
 }
 
 void flush_blocks(void *const *block, unsigned n, unsigned class_id)
 {
-    struct batch batch = {0};
+    struct batch batch; /* not all of it is set to zero: this is called for single blocks, too */
     struct place place;
-    for (unsigned i = 0; i < n; i++) {
-        if (likely(collect_in_word(&batch, &class_table[class_id], block[i])))
-            continue;
-        if (likely(locate_expected(block[i], class_id, &place)))
+    batch.class_id = class_id;
+    batch.memory = NULL;
+    batch.mask = batch.len_bytes = 0;
+    batch.counted = 0;
+    for (void *const *end = block + n; block < end; block++) {
+        if (likely(locate_expected(*block, class_id, &place)))
             collect_new_word(&batch, &place);
-        else if (!front_locate(block[i], "free", &place))
+        else if (!front_locate(*block, "free", &place))
             continue;
         else if (unlikely(place.class_id != class_id))
-            report_misuse("free", "block freed twice: its slab holds other blocks by now", block[i], NULL, 0);
+            report_misuse("free", "block freed twice: its slab holds other blocks by now", *block, NULL, 0);
         else
             collect_new_word(&batch, &place);
+        block += collect_in_word(&batch, block + 1, (unsigned)(end - block) - 1);
     }
-    send(&batch);
+    send_all(&batch);
 }
 
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
@@ -204,11 +261,11 @@ void flush_block(void *block)
 
 void flush_open_word(struct open_word *open, unsigned class_id)
 {
-    struct batch batch = {
-        .slab = open->slab, .class_id = class_id, .word = open->word, .mask = open->len_bytes == 0 ? 0 : open->free};
+    uint64_t mask = open->len_bytes == 0 ? 0 : open->free;
     open->len_bytes = 0;
     open->free = 0;
-    send(&batch);
+    if (mask != 0)
+        return_word(open->slab, class_id, open->word, mask);
 }
 
 /* ---- A look at what is cached ------------------------------------------------------------------------------------ */
@@ -344,7 +401,7 @@ static NOINLINE bool return_to_gaps(const struct place *place, const void *block
     if (!free_already) {
         if (slab_gap_blocks(place->slab, place->index) == 1)
             return false;
-        struct thread *thread = thread_enter(); /* as for all that may take the pool's lock */
+        struct thread *thread = thread_enter();                /* as for all that may take the pool's lock */
         free_already = !gap_return(place->slab, place->index); /* by two threads at once */
         if (thread != NULL)
             thread_leave(thread);
@@ -415,7 +472,8 @@ void front_return_slow(void *block, const char *call, const void *caller)
         return_any(block, call);
         return;
     }
-    background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
+    background_hold(
+        true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
     return_any(block, call);
     background_hold(false);
 }

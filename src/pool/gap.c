@@ -190,14 +190,16 @@ void gap_note_sparse(struct slab *slab, unsigned class_id)
 bool gap_return(struct slab *slab, unsigned index)
 {
     unsigned n = slab_gap_blocks(slab, index), end = index + n;
+    unsigned n_returned = 0;
     uint64_t doubly = 0;
     slab_split_gap(slab, index, n);
     while (index < end && doubly == 0) {
         unsigned at = index % 64, len = end - index < 64 - at ? end - index : 64 - at;
-        doubly = shared_pool_return_blocks(slab, index / 64, (len == 64 ? UINT64_MAX : ((uint64_t)1 << len) - 1) << at);
+        uint64_t mask = (len == 64 ? UINT64_MAX : ((uint64_t)1 << len) - 1) << at;
+        n_returned += slab_return_bits(slab, index / 64, mask, &doubly);
         index += len;
     }
-    return doubly == 0;
+    return (n_returned == 0 || shared_pool_return_count(slab, n_returned)) && doubly == 0;
 }
 
 void gap_close_unused(struct slab *slab)

@@ -386,15 +386,13 @@ void shared_pool_disown_slabs(struct slab **slabs, unsigned n)
     }
 }
 
-uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask)
+/* What n returned blocks brought about. */
+static void follow(struct slab *slab, unsigned class_id, unsigned n, enum slab_return result)
 {
-    uint64_t doubly;
-    budget_note_freed();
-    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* we hold a block of it: the class cannot change */
-    switch (slab_return_blocks(slab, word, mask, &doubly)) {
+    switch (result) {
     case SLAB_RETURN_LISTABLE:
         list_slab(slab, class_id);
-        if (count_bits(mask) * 4 >= class_table[class_id].n_blocks * 3u) /* from full to a quarter in one step */
+        if (n * 4 >= class_table[class_id].n_blocks * 3u) /* from full to a quarter in one step */
             consider_draining(arena_superslab_of(slab));
         break;
     case SLAB_RETURN_SPARSER:
@@ -408,9 +406,25 @@ uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t ma
         let_wait(slab);
         break;
     case SLAB_RETURN_NOTHING:
+    case SLAB_RETURN_TOO_MANY:
         break;
     }
-    return doubly;
+}
+
+bool shared_pool_return_count(struct slab *slab, unsigned n)
+{
+    budget_note_freed();
+    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* these blocks count as ours still: the class cannot change */
+    enum slab_return result = slab_return_count(slab, n);
+    follow(slab, class_id, n, result);
+    return result != SLAB_RETURN_TOO_MANY;
+}
+
+uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask)
+{
+    uint64_t doubly;
+    unsigned n = slab_return_bits(slab, word, mask, &doubly);
+    return n == 0 || shared_pool_return_count(slab, n) ? doubly : mask;
 }
 
 /* Why a release is refused, lock held. */

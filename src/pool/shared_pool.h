@@ -57,8 +57,11 @@ void shared_pool_disown_slab(struct slab *slab);
 /* The same for all slabs of an array, whose entries become NULL; NULL ones are left out. Takes the lock once, if at all. */
 void shared_pool_disown_slabs(struct slab **slabs, unsigned n);
 
-/* Returns blocks of one bit map word and does what follows. Any thread that holds them.
- * Returns the bits of blocks that were free already (see slab_return_blocks). */
+/* The second step of a return (slab.h), of n blocks, 1 or more, and what follows from it. False: of these blocks, or of others, some were
+ * freed twice. Any thread. */
+bool shared_pool_return_count(struct slab *slab, unsigned n);
+
+/* Returns blocks of one bit map word, both steps. Any thread that holds them. Returns the bits of blocks that were freed twice. */
 uint64_t shared_pool_return_blocks(struct slab *slab, unsigned word, uint64_t mask);
 
 enum release_result {

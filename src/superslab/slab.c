@@ -10,8 +10,8 @@
  * exactly one thread, without a re-check.
  *
  *  edge  release                            acquire                          what becomes visible
- *  R1    slab_return_blocks fetch_or     -> slab_claim(_word) fetch_and     the last holder's use of the block
- *  R2    slab_return_blocks CAS on ctl   -> slab_own, slab_disown CAS,
+ *  R1    slab_return_bits fetch_or       -> slab_claim(_word) fetch_and     the last holder's use of the block
+ *  R2    slab_return_count CAS on ctl    -> slab_own, slab_disown CAS,
  *                                           release's re-check               all bits of the returned blocks
  *  R3    slab_disown CAS                 -> slab_own CAS                     cursor, dirty_pages
  *  R4    slab_open store of ctl          -> slab_own, slab_ctl_read          the slab's description
@@ -176,15 +176,16 @@ unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
         uint64_t free = free_below(slab, word, end) & ~skipped, rest = free;
         if (free == 0)
             continue;
-        size_t word_offset = (size_t)word * 64 * block_bytes, last_offset = 0;
-        size_t first_offset = word_offset + (size_t)__builtin_ctzll(free) * block_bytes;
+        size_t word_offset = (size_t)word * 64 * block_bytes, last = 0;
+        char *memory = slab->memory + word_offset;
         for (; rest != 0 && at > 0; rest &= rest - 1) {
-            last_offset = word_offset + (size_t)__builtin_ctzll(rest) * block_bytes;
-            out[--at] = slab->memory + last_offset;
+            last = (size_t)__builtin_ctzll(rest);
+            out[--at] = memory + last * block_bytes;
         }
         atomic_fetch_and_explicit(&slab->bits[word], ~(free & ~rest), memory_order_acquire); /* R1 */
         if (!recycled)
-            mark_dirty(slab, first_offset, last_offset + block_bytes);
+            mark_dirty(slab, word_offset + (size_t)__builtin_ctzll(free) * block_bytes,
+                       word_offset + (last + 1) * block_bytes);
         if (at == 0)
             break;
     }
@@ -288,7 +289,7 @@ bool slab_counts_as_full(unsigned class_id, unsigned used)
     return used + n_blocks / 32 >= n_blocks; /* `used` may be above n_blocks, see slab_ctl */
 }
 
-enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
+unsigned slab_return_bits(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
 {
     uint64_t before = atomic_fetch_or_explicit(&slab->bits[word], mask, memory_order_release); /* R1 */
     *doubly = before & mask;
@@ -296,18 +297,17 @@ enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t m
     if (word < atomic_load_explicit(&slab->cursor, memory_order_relaxed)) /* relaxed: a hint */
         atomic_store_explicit(&slab->cursor, (uint16_t)word, memory_order_relaxed);
     mask &= ~before;
-    if (unlikely(mask == 0))
-        return SLAB_RETURN_NOTHING;
-    unsigned n = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
+    return (mask & (mask - 1)) == 0 ? mask != 0 : count_bits(mask);
+}
 
+enum slab_return slab_return_count(struct slab *slab, unsigned n)
+{
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed), next; /* relaxed: the CAS decides */
     enum slab_return result;
     do {
         enum slab_state state = CTL_STATE(ctl);
-        if (unlikely(CTL_USED(ctl) < n)) { /* More comes back than went out: freed twice, and handed out in between. */
-            *doubly = mask;
-            return SLAB_RETURN_NOTHING;
-        }
+        if (unlikely(CTL_USED(ctl) < n))
+            return SLAB_RETURN_TOO_MANY;
         unsigned used = CTL_USED(ctl) - n;
         unsigned n_blocks = class_table[CTL_CLASS(ctl)].n_blocks;
         next = ctl - n;

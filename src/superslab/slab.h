@@ -49,7 +49,8 @@ enum slab_return {
     SLAB_RETURN_NOTHING,
     SLAB_RETURN_LISTABLE, /* was FULL, now PARTIAL: the caller sets its bit in the class set */
     SLAB_RETURN_RETIRING, /* was nobody's and is now empty: the caller alone may and must release it */
-    SLAB_RETURN_SPARSER   /* its use fell to a half, a quarter or an eighth: the SuperSlab's tier may change */
+    SLAB_RETURN_SPARSER,  /* its use fell to a half, a quarter or an eighth: the SuperSlab's tier may change */
+    SLAB_RETURN_TOO_MANY /* nothing: more came back than had gone out, so some were freed twice and handed out in between */
 };
 
 /* Notes where a slot's slab lies. Caller holds the slot. */
@@ -90,10 +91,12 @@ unsigned slab_lowest_free(const struct slab *slab);
 /* Whether a listed slab of the class seems to have free blocks on pages that are in memory. A guess; any thread. */
 bool slab_maybe_recycled(const struct slab *slab, unsigned class_id);
 
-/* Returns blocks of one bit map word.
- * *doubly gets the bits that were set already: blocks that were free. They are not counted.
- * Any thread that holds the blocks, no lock. */
-enum slab_return slab_return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly);
+/* Blocks come back in two steps, each by any thread that holds them, without a lock. First the bits of those of one word. *doubly gets the
+ * bits that were set already: blocks that were free. Returns how many were not. */
+unsigned slab_return_bits(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly);
+
+/* Then the count: of one word, or of several. n is at least 1. */
+enum slab_return slab_return_count(struct slab *slab, unsigned n);
 
 /* ---- Gaps: between the blocks of a sparse slab there are larger ones, each in place of several (gap.h) ---- */
 

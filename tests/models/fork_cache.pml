@@ -6,7 +6,7 @@
  *   src/front/flush.c: flush_oldest
  *   src/front/magazine.c: magazine_grow exchange_array
  *   src/pool/repair.c: shared_pool_fork_child rebuild_superslab
- *   src/superslab/slab.c: slab_recount slab_open slab_claim slab_return_blocks slab_disown slab_own slab_unretire
+ *   src/superslab/slab.c: slab_recount slab_open slab_claim slab_return_bits slab_return_count slab_disown slab_own slab_unretire
  *   src/pool/shared_pool.c: own_listed let_wait shared_pool_release_slab shared_pool_retire
  *   src/pool/idle.c: idle_push idle_pop idle_forget
  * Proves, of the child, when its fork handler is done and then when the program has returned every block that it had

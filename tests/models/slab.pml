@@ -1,13 +1,15 @@
 /* slab.pml - one slab: its bits, its ctl word, its place in the class's list, in the list of idle slabs and in its
  * slot.
  * Stands for
- *   src/superslab/slab.c: slab_open slab_claim slab_return_blocks slab_counts_as_full slab_disown slab_own
- *     slab_unretire slab_unfill
+ *   src/superslab/slab.c: slab_open slab_claim slab_return_bits slab_return_count slab_counts_as_full
+ *     slab_disown slab_own slab_unretire slab_unfill
  *   src/pool/shared_pool.c: own_listed shared_pool_acquire_slab open_slot list_slab let_wait shared_pool_retire
  *     let_wait_locked disown shared_pool_disown_slabs shared_pool_list_spare
- *   src/pool/shared_pool.c: shared_pool_disown_slab shared_pool_return_blocks check_release shared_pool_release_slab
+ *   src/pool/shared_pool.c: shared_pool_disown_slab shared_pool_return_blocks shared_pool_return_count
+ *     check_release shared_pool_release_slab
  *   src/pool/slots.c: pool_evaluate_tier pool_reopen_superslab list_slabs pool_take_slots_out pool_put_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove
+ *   src/front/flush.c: send_word send_count
  * Proves
  *   P1  no block has two holders, and none is held while its slab is released
  *   P2  no free is lost: when no call is in progress, the bits and `used` agree with the blocks that are held
@@ -235,13 +237,22 @@ inline claim()
 #endif
 }
 
-inline set_bits()
+inline set_bits(part)
 {
     d_step {
-        assert((bits & mask) == 0 && (held & mask) == mask);
-        bits = bits | mask;
-        held = held & ~mask
+        assert((bits & (part)) == 0 && (held & (part)) == (part));
+        bits = bits | (part);
+        held = held & ~(part)
     }
+}
+
+/* Of one word, or of two: both before the count that serves them. */
+inline return_bits()
+{
+    if
+    :: set_bits(mask)
+    :: count(mask) > 1 -> set_bits(mask & 1); set_bits(mask & ~1)
+    fi
 }
 
 /* Inside a step of the caller's. */
@@ -268,13 +279,13 @@ inline return_blocks()
         look_at_tier();
 #if defined(BROKEN_count_before_bits)
         d_step { assert(used >= count(mask)); lower_used() };
-        set_bits();
+        return_bits();
 #elif defined(BROKEN_state_by_stale_ctl)
-        set_bits();
+        return_bits();
         d_step { seen_used = used; seen_state = state };
         d_step { used = seen_used; state = seen_state; lower_used() };
 #else
-        set_bits();
+        return_bits();
         d_step { assert(used >= count(mask)); lower_used() };
 #endif
         if

@@ -7,6 +7,7 @@
 #include "hakmem/hakmem.h"
 #include "meta/arena.h"
 #include "meta/registry.h"
+#include "superslab/slab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,16 @@ static inline struct hak_stats read_stats(void)
         abort();
     }
     return s;
+}
+
+/* Both steps of a return of blocks of one word. *doubly gets the bits of those that were free already; of too many all. */
+static inline enum slab_return return_blocks(struct slab *slab, unsigned word, uint64_t mask, uint64_t *doubly)
+{
+    unsigned n = slab_return_bits(slab, word, mask, doubly);
+    enum slab_return result = n == 0 ? SLAB_RETURN_NOTHING : slab_return_count(slab, n);
+    if (result == SLAB_RETURN_TOO_MANY)
+        *doubly = mask;
+    return result;
 }
 
 /* The record of the SuperSlab that a block of ours lies in. */

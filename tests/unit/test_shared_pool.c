@@ -1,6 +1,7 @@
 /* test_shared_pool.c - the acquisition stages, each refusal of shared_pool_release_slab, pins, and one owner per slab.
  * ctest: timeout 300
  */
+#include "front/flush.h"
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "pool/lru.h"
@@ -277,6 +278,39 @@ static void full_slabs_hold_all_blocks_once(void **state)
     assert_null(pool_check());
 }
 
+/* Blocks of more slabs than a flush counts for at a time, and of several words of each, in no order. */
+static void a_flush_takes_blocks_of_many_slabs(void **state)
+{
+    (void)state;
+    enum { N_SLABS = 30, N_BLOCKS = SLAB_BYTES / 256, N = N_SLABS * N_BLOCKS, BATCH = 200 };
+    static void *block[N];
+    struct slab *slab[N_SLABS];
+    unsigned class_id = class_of(256), seed = 1;
+    for (unsigned s = 0; s < N_SLABS; s++) {
+        slab[s] = shared_pool_acquire_first_slab(class_id);
+        assert_int_equal(claim_all(slab[s], block + s * N_BLOCKS, N_BLOCKS), N_BLOCKS);
+        if (s % 2 == 0)
+            shared_pool_disown_slab(slab[s]); /* some are nobody's */
+    }
+    for (unsigned i = N - 1; i > 0; i--) {
+        seed = seed * 1103515245 + 12345;
+        unsigned k = (seed >> 8) % (i + 1);
+        void *other = block[i];
+        block[i] = block[k];
+        block[k] = other;
+    }
+    for (unsigned i = 0; i < N; i += BATCH) {
+        flush_blocks(block + i, i + BATCH < N ? BATCH : N - i, class_id);
+        assert_null(pool_check()); /* whatever was counted for several words: bits and count agree */
+    }
+    for (unsigned s = 0; s < N_SLABS; s++) {
+        assert_int_equal(CTL_USED(slab_ctl_read(slab[s])), 0);
+        if (s % 2 != 0)
+            shared_pool_disown_slab(slab[s]);
+    }
+    assert_null(pool_check());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +319,7 @@ int main(void)
         cmocka_unit_test(stage_lru),
         cmocka_unit_test(refusals),
         cmocka_unit_test(full_slabs_hold_all_blocks_once),
+        cmocka_unit_test(a_flush_takes_blocks_of_many_slabs),
         cmocka_unit_test(a_pinned_superslab_stays_while_threads_churn),
         cmocka_unit_test(a_slab_has_one_owner),
     };

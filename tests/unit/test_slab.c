@@ -1,7 +1,7 @@
 /* test_slab.c - one slab at a time: what is claimed is distinct and ascending, what is returned is counted once, and the slab's
  * state changes at the right moment and is reported to exactly one caller.
  * Checked: slab_check after every step; a plain array of booleans as the model of the bit map.
- * Slabs come from the shared pool, as in life, and go back to it. Single return steps are made by slab_return_blocks itself; a
+ * Slabs come from the shared pool, as in life, and go back to it. Single return steps are made by hand; a
  * slab that became PARTIAL that way is owned again by slab_own, one that became RETIRING is released by hand.
  * Threads  one.
  */
@@ -16,6 +16,7 @@
 #include "hakmem/hakmem.h"
 #include "pool/shared_pool.h"
 #include "superslab/slab.h"
+#include "look.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -109,7 +110,7 @@ static void assert_ascending(unsigned n_claimed)
 static enum slab_return give(struct slab *slab, unsigned word, uint64_t mask)
 {
     uint64_t doubly = UINT64_MAX;
-    enum slab_return result = slab_return_blocks(slab, word, mask, &doubly);
+    enum slab_return result = return_blocks(slab, word, mask, &doubly);
     assert_int_equal(doubly, 0);
     for (unsigned i = 0; i < 64; i++)
         if (mask >> i & 1) {
@@ -475,16 +476,16 @@ static void a_double_return_is_told_and_not_counted(void **state)
     uint64_t doubly = 0;
     assert_int_equal(claim(slab, 20, 20), 20);
     assert_int_equal(give(slab, 0, 0xf0), SLAB_RETURN_NOTHING);
-    assert_int_equal(slab_return_blocks(slab, 0, 0x30, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(return_blocks(slab, 0, 0x30, &doubly), SLAB_RETURN_NOTHING);
     assert_int_equal(doubly, 0x30);
     assert_int_equal(used_of(slab), 16);
     assert_true(slab_check(slab));
-    assert_int_equal(slab_return_blocks(slab, 0, 0x3f, &doubly), SLAB_RETURN_NOTHING); /* four good ones, two not */
+    assert_int_equal(return_blocks(slab, 0, 0x3f, &doubly), SLAB_RETURN_NOTHING); /* four good ones, two not */
     assert_int_equal(doubly, 0x30);
     assert_int_equal(used_of(slab), 12);
     assert_true(slab_check(slab));
     out[0] = out[1] = out[2] = out[3] = false;
-    assert_int_equal(slab_return_blocks(slab, 3, 1, &doubly), SLAB_RETURN_NOTHING); /* never handed out */
+    assert_int_equal(return_blocks(slab, 3, 1, &doubly), SLAB_RETURN_NOTHING); /* never handed out */
     assert_int_equal(doubly, 1);
     give_all(slab);
     /* Nobody's: a double return lists or retires nothing. */
@@ -493,15 +494,54 @@ static void a_double_return_is_told_and_not_counted(void **state)
     unsigned few = n_blocks / 32;
     assert_int_equal(few, 16);
     assert_int_equal(give(slab, 1, 0xffff), SLAB_RETURN_NOTHING);
-    assert_int_equal(slab_return_blocks(slab, 1, 1, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(return_blocks(slab, 1, 1, &doubly), SLAB_RETURN_NOTHING);
     assert_int_equal(doubly, 1);
     assert_int_equal(give_one(slab, 9), SLAB_RETURN_LISTABLE);
-    assert_int_equal(slab_return_blocks(slab, 0, 1 << 9, &doubly), SLAB_RETURN_NOTHING);
+    assert_int_equal(return_blocks(slab, 0, 1 << 9, &doubly), SLAB_RETURN_NOTHING);
     assert_int_equal(doubly, 1 << 9);
     assert_int_equal(used_of(slab), n_blocks - few - 1);
     assert_true(slab_own(slab, id));
     give_all(slab);
     finish(slab);
+}
+
+/* Bits first, of several words, and one count for all of them. Until then the slab stays what it is, and who owns it may claim them. */
+static void one_count_serves_several_words(void **state)
+{
+    (void)state;
+    unsigned id = class_of(128), n_blocks = class_table[id].n_blocks;
+    struct slab *slab = acquire(id);
+    uint64_t doubly = 1;
+    assert_int_equal(n_blocks, 512);
+    assert_int_equal(claim(slab, n_blocks, UINT16_MAX), n_blocks);
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING);
+    for (unsigned word = 0; word < 4; word++) {
+        assert_int_equal(slab_return_bits(slab, word, UINT64_MAX, &doubly), 64);
+        assert_int_equal(doubly, 0);
+        assert_int_equal(state_of(slab), SLAB_FULL);
+        assert_int_equal(used_of(slab), 512);
+    }
+    assert_false(slab_own(slab, id));
+    assert_int_equal(slab_return_count(slab, 256), SLAB_RETURN_LISTABLE);
+    assert_int_equal(used_of(slab), 256);
+    assert_true(slab_check(slab));
+    assert_int_equal(slab_return_bits(slab, 4, UINT64_MAX, &doubly), 64);
+    assert_int_equal(slab_return_bits(slab, 5, 3, &doubly), 2);
+    assert_int_equal(slab_return_bits(slab, 5, 7, &doubly), 1);
+    assert_int_equal(doubly, 3);
+    assert_true(slab_own(slab, id));
+    assert_int_equal(slab_claim(slab, n_blocks, UINT16_MAX, claimed), 256 + 67);
+    assert_int_equal(used_of(slab), 512 + 67); /* see slab_ctl */
+    assert_int_equal(slab_return_count(slab, 67), SLAB_RETURN_NOTHING);
+    assert_int_equal(used_of(slab), 512);
+    assert_true(slab_check(slab));
+    assert_int_equal(slab_disown(slab), SLAB_RETURN_NOTHING);
+    for (unsigned word = 0; word < 8; word++)
+        assert_int_equal(slab_return_bits(slab, word, UINT64_MAX, &doubly), 64);
+    assert_int_equal(slab_return_count(slab, 513), SLAB_RETURN_TOO_MANY);
+    assert_int_equal(used_of(slab), 512);
+    assert_int_equal(slab_return_count(slab, 512), SLAB_RETURN_RETIRING);
+    release_by_hand(slab);
 }
 
 /* ---- Owning ---- */
@@ -633,6 +673,7 @@ int main(void)
         cmocka_unit_test(nobodys_slab_tells_each_change_once),
         cmocka_unit_test(a_large_return_tells_the_most_important_change),
         cmocka_unit_test(a_double_return_is_told_and_not_counted),
+        cmocka_unit_test(one_count_serves_several_words),
         cmocka_unit_test(disown_tells_what_the_slab_has),
         cmocka_unit_test(a_guess_about_recycled_blocks),
         cmocka_unit_test(random_steps_keep_the_counts),
