@@ -437,13 +437,23 @@ static unsigned blocks_for(const struct slab *slab, size_t size_bytes)
     return (unsigned)((size_bytes + block_bytes - 1) / block_bytes);
 }
 
-unsigned slab_find_gap(const struct slab *slab, size_t size_bytes)
+/* The first of n blocks side by side whose row begins in the first of two words; 64: there is none. n is at most 64. */
+static unsigned find_row(uint64_t free, uint64_t next, unsigned n)
 {
-    unsigned n = blocks_for(slab, size_bytes);
-    bool all_dirty = slab_is_all_dirty(slab);
+    unsigned __int128 rows = (unsigned __int128)next << 64 | free; /* bit i: a row of `len` begins there */
+    unsigned len = 1;
+    for (; len * 2 <= n; len *= 2)
+        rows &= rows >> len;
+    rows &= rows >> (n - len);
+    return (uint64_t)rows == 0 ? 64 : (unsigned)__builtin_ctzll((uint64_t)rows);
+}
+
+/* The same of a whole slab, of more than 64. */
+static unsigned find_long_row(const struct slab *slab, unsigned n, unsigned end)
+{
     unsigned run = 0, first = 0;
     for (unsigned word = 0; word < slab->n_words; word++) {
-        uint64_t free = free_below(slab, word, all_dirty ? UINT16_MAX : SLAB_RECYCLED);
+        uint64_t free = free_below(slab, word, end);
         for (unsigned at = 0; at < 64;) {
             uint64_t rest = free >> at;
             if ((rest & 1) == 0) {
@@ -460,6 +470,21 @@ unsigned slab_find_gap(const struct slab *slab, size_t size_bytes)
             if (run >= n)
                 return first;
         }
+    }
+    return SLAB_NO_GAP;
+}
+
+unsigned slab_find_gap(const struct slab *slab, size_t size_bytes)
+{
+    unsigned n = blocks_for(slab, size_bytes), end = slab_is_all_dirty(slab) ? UINT16_MAX : SLAB_RECYCLED;
+    if (n > 64)
+        return find_long_row(slab, n, end);
+    uint64_t free = free_below(slab, 0, end), next;
+    for (unsigned word = 0; word < slab->n_words; word++, free = next) {
+        next = word + 1 < slab->n_words ? free_below(slab, word + 1, end) : 0;
+        unsigned at = find_row(free, next, n);
+        if (at < 64)
+            return word * 64 + at;
     }
     return SLAB_NO_GAP;
 }

@@ -72,16 +72,28 @@ static char *claim_gap(struct slab *slab, size_t size_bytes)
     return first == SLAB_NO_GAP ? NULL : slab_claim_gap(slab, first, size_bytes);
 }
 
+/* The first of n free places side by side, by the model; n_blocks if there are none. */
+static unsigned first_row(unsigned n, unsigned n_blocks)
+{
+    for (unsigned i = 0, run = 0; i < n_blocks; i++) {
+        run = owner[i] == 0 ? run + 1 : 0;
+        if (run == n)
+            return i + 1 - n;
+    }
+    return n_blocks;
+}
+
 static void claim_larger(struct slab *slab, struct larger *larger, unsigned number, size_t size_bytes)
 {
-    size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
+    const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
+    unsigned n = (unsigned)((size_bytes + class->bytes - 1) / class->bytes), first = first_row(n, class->n_blocks);
     char *block = claim_gap(slab, size_bytes);
-    if (block == NULL)
+    if (block == NULL) {
+        assert_int_equal(first, class->n_blocks);
         return;
-    size_t offset = (size_t)(block - slab->memory);
-    assert_int_equal(offset % block_bytes, 0);
-    *larger =
-        (struct larger){(unsigned)(offset / block_bytes), (unsigned)((size_bytes + block_bytes - 1) / block_bytes)};
+    }
+    assert_ptr_equal(block, slab->memory + first * class->bytes);
+    *larger = (struct larger){first, n};
     assert_int_equal(slab_gap_blocks(slab, larger->first), larger->n);
     for (unsigned i = larger->first; i < larger->first + larger->n; i++) {
         assert_int_equal(owner[i], 0);
