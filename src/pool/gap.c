@@ -48,7 +48,7 @@ static bool is_sparse(slab_ctl ctl)
 }
 
 /* Whether slabs of a class may have gaps that somebody could ask for. */
-static bool may_have_gaps(unsigned class_id)
+static bool could_serve(unsigned class_id)
 {
     return slab_may_have_gaps(class_id) && class_table[class_id].bytes * LEAST_TIMES <= CLASS_MAX_BYTES;
 }
@@ -60,7 +60,7 @@ static bool belongs(const struct slab *slab, unsigned set, slab_ctl ctl)
         return false;
     if (set == CLASS_GAPS)
         return slab_has_gaps(slab);
-    return !slab_has_gaps(slab) && may_have_gaps(CTL_CLASS(ctl)) && CTL_USED(ctl) != 0 && is_sparse(ctl) &&
+    return !slab_has_gaps(slab) && could_serve(CTL_CLASS(ctl)) && CTL_USED(ctl) != 0 && is_sparse(ctl) &&
            slab_free_bytes_in_memory(slab, ctl) >= WORTH_BYTES;
 }
 
@@ -177,7 +177,7 @@ void *gap_claim(unsigned class_id)
 
 void gap_note_sparse(struct slab *slab, unsigned class_id)
 {
-    if (!is_sparse(slab_ctl_read(slab)) || !may_have_gaps(class_id))
+    if (!is_sparse(slab_ctl_read(slab)) || !could_serve(class_id))
         return;
     struct arena *arena = arena_superslab_of(slab)->arena;
     size_t index = (size_t)(slab - arena->slabs);

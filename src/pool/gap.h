@@ -16,7 +16,7 @@
 #ifndef HAKMEM_POOL_GAP_H
 #define HAKMEM_POOL_GAP_H
 
-#include "superslab/slab.h"
+#include "superslab/slab_gaps.h"
 
 /* For a smaller one, the search would take longer than its share of a fresh page. */
 #define GAP_LEAST_BYTES 256

@@ -9,8 +9,6 @@
 #include "meta/sizeclass.h"
 #include "os/os.h"
 
-#include <limits.h>
-
 /* Pages as dirty_pages counts them: the system's, but at least 4 KiB. */
 static inline size_t slab_page_bytes(void)
 {
@@ -98,40 +96,11 @@ unsigned slab_return_bits(struct slab *slab, unsigned word, uint64_t mask, uint6
 /* Then the count: of one word, or of several. n is at least 1. */
 enum slab_return slab_return_count(struct slab *slab, unsigned n);
 
-/* ---- Gaps: between the blocks of a sparse slab there are larger ones, each in place of several (gap.h) ---- */
-
-/* Whether slabs of the class can have gaps: their bit maps leave room for a second one. */
-static inline bool slab_may_have_gaps(unsigned class_id)
-{
-    return class_table[class_id].n_words <= SLAB_FOLLOW_WORD;
-}
-
-/* From now on it has, or no longer: then nothing may lie in them. Caller owns the slab. */
-void slab_open_gaps(struct slab *slab);
-void slab_close_gaps(struct slab *slab);
-
+/* Whether larger blocks may lie between the slab's own (slab_gaps.h). Any thread. */
 static inline bool slab_has_gaps(const struct slab *slab)
 {
     return atomic_load(&slab->gaps) != 0;
 }
-
-#define SLAB_NO_GAP UINT_MAX
-
-/* The first of several free blocks side by side, on pages that are in memory, in whose place there is room for size_bytes; or
- * SLAB_NO_GAP. Caller owns the slab. */
-unsigned slab_find_gap(const struct slab *slab, size_t size_bytes);
-
-/* A block of at least size_bytes there, on a multiple of 16. Caller owns the slab, which has gaps. */
-void *slab_claim_gap(struct slab *slab, unsigned first, size_t size_bytes);
-
-/* Whether a block lies in the place of a larger one that begins before it. Who holds a block of the slab, which has gaps. */
-bool slab_follows(const struct slab *slab, unsigned index);
-
-/* In place of how many blocks the one that begins at `index` lies: 1 or more. Who holds the block. */
-unsigned slab_gap_blocks(const struct slab *slab, unsigned index);
-
-/* Makes n blocks of it, each of which is to be returned. Likewise. */
-void slab_split_gap(struct slab *slab, unsigned index, unsigned n);
 
 /* Whether a slab with so many blocks in use has too few free ones to be listed. */
 bool slab_counts_as_full(unsigned class_id, unsigned used);

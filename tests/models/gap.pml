@@ -1,7 +1,7 @@
 /* gap.pml - a slab with gaps: its bits, the second map, the flag, the class map, and who asks which of them when.
  * Stands for
  *   src/pool/gap.c: gap_claim claim_from open_gaps close_gaps gap_close_unused gap_tick_slab gap_return set_map
- *   src/superslab/slab.c: slab_open_gaps slab_close_gaps slab_find_gap slab_claim_gap slab_follows slab_gap_blocks slab_split_gap
+ *   src/superslab/slab_gaps.c: slab_open_gaps slab_close_gaps slab_find_gap slab_claim_gap slab_follows slab_gap_blocks slab_split_gap
  *   src/superslab/slab.c: slab_open slab_claim slab_own slab_disown slab_return_bits slab_return_count
  *   src/pool/shared_pool.c: open_slot shared_pool_return_blocks shared_pool_disown_slab
  *   src/front/flush.c: front_locate return_to_gaps return_located return_one
