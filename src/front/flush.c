@@ -416,7 +416,7 @@ static NOINLINE bool return_to_gaps(const struct place *place, const void *block
     if (!free_already) {
         if (slab_gap_blocks(place->slab, place->index) == 1)
             return false;
-        struct thread *thread = thread_enter();                /* as for all that may take the pool's lock */
+        struct thread *thread = thread_enter(); /* as for all that may take the pool's lock */
         free_already = !gap_return(place->slab, place->index); /* by two threads at once */
         if (thread != NULL)
             thread_leave(thread);
@@ -487,8 +487,7 @@ void front_return_slow(void *block, const char *call, const void *caller)
         return_any(block, call);
         return;
     }
-    background_hold(
-        true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
+    background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
     return_any(block, call);
     background_hold(false);
 }
