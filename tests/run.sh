@@ -33,7 +33,7 @@ add_counts() {
     passed=$((passed + total - failures - disabled - unrun))
 }
 
-readonly RACES=(gap keepers lru profile span_cache shared_pool class_set stats threads pool_policy census)
+readonly RACES=(gap tail keepers lru profile span_cache shared_pool class_set stats threads pool_policy census)
 
 # The preset of a kind, and what of it is built.
 build() {

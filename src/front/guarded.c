@@ -415,7 +415,7 @@ static const char *span_around(const struct arena *arena, const void *address)
     }
     const struct slab *slab = &arena->slabs[index];
     return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab->memory
-                                                            : slab->memory - slab->span_slabs * SLAB_BYTES;
+                                                            : slab->memory - span_slots(slab) * SLAB_BYTES;
 }
 
 bool guarded_explain(const void *address)

@@ -17,6 +17,7 @@
 #include "pool/gap.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"
 
@@ -300,15 +301,13 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool apart, bool *z
     void *block = NULL;
     if (thread != NULL && !apart && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
         block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), zeroed);
-    if (block != NULL) {
-        thread_leave(thread);
-        return block;
-    }
-    if (likely(!promised) || pressure_promise(thread, len_bytes)) {
+    if (block == NULL && (likely(!promised) || pressure_promise(thread, len_bytes))) {
         block = apart ? span_claim_apart(size_bytes, alignment, zeroed) : span_claim(size_bytes, alignment, zeroed);
         if (promised)
             budget_settle(len_bytes);
     }
+    if (likely(block != NULL))
+        tail_note(block);
     if (thread != NULL)
         thread_leave(thread);
     return block;
@@ -361,6 +360,8 @@ bool front_resize_span(void *block, size_t size_bytes)
         resized = span_resize(block, size_bytes);
         if (more_bytes != 0)
             budget_settle(more_bytes);
+        if (resized)
+            tail_note(block);
     }
     if (thread != NULL)
         thread_leave(thread);
@@ -373,6 +374,8 @@ void front_shrink_span(void *block, size_t size_bytes)
 {
     struct thread *thread = thread_enter();
     bool shrunk = span_shrink(block, size_bytes);
+    if (shrunk)
+        tail_note(block);
     if (thread != NULL)
         thread_leave(thread);
     if (unlikely(profile_has_records()) && shrunk)

@@ -28,7 +28,8 @@ struct span_cache {
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
     uint8_t missed_slots;  /* what the last claim that missed was to take */
     uint8_t misses;        /* so many claims of as many slots missed in a row, and this thread freed no block meanwhile */
-    uint32_t looked_ms;    /* when that was */
+    uint32_t tail_bytes;   /* behind blocks that were claimed at the door, since the last tail_look */
+    uint32_t looked_ms;    /* when `crowded` was looked at */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */
     uint64_t seen_waits;   /* and until the last miss */
     uint32_t n_uses;       /* claims and returns; tells a tick whether the cache is in use */

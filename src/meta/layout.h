@@ -41,6 +41,7 @@
  *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
  *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
+ *   SPAN_HEAD, used 0 <---tail_purge---> SPAN_HEAD, used 1: only the pool lock's holder may take it out of the program's hands
  *   SPAN_* ---held_take---> HELD ---held_make---> SPAN_HEAD, SPAN_BODY        HELD ---held_put---> EMPTY
  *
  * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange
@@ -81,7 +82,7 @@ struct slab {
     uint16_t n_words;             /* of the bit map. Set on acquire */
     uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
     uint8_t idle_waits;           /* in the list of idle.h. Pool lock */
-    uint16_t span_slabs;          /* head: slabs in the span; body: distance to the head. Pool lock */
+    _Atomic uint16_t span_slabs;  /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
@@ -95,7 +96,7 @@ struct slab {
     };
     union {
         struct {
-            size_t span_bytes;          /* head: usable bytes, a multiple of the page. Pool lock */
+            _Atomic size_t span_bytes;  /* head: usable bytes, a multiple of the page. Who holds the slots */
             struct slab *next_deferred; /* head: returned by a signal handler, and not yet put back. See span.c */
         };
         struct {

@@ -123,6 +123,11 @@ void background_wake(void)
     }
 }
 
+bool background_runs(void)
+{
+    return atomic_load_explicit(&running, memory_order_relaxed) != 0; /* relaxed: a hint */
+}
+
 void background_hold(bool on)
 {
     held = on;

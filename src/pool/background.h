@@ -9,6 +9,9 @@
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);
 
+/* Whether the thread runs: it looks again at what waits before it ends. Any thread. */
+bool background_runs(void);
+
 /* While on, nothing that the calling thread does starts the thread: libc may hold a lock that it takes to start one. What is to do
  * then is left to whoever wakes it next. */
 void background_hold(bool on);

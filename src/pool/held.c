@@ -29,10 +29,10 @@ void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool 
 {
     struct slab *head = superslab_slab(slots->ss, slot);
     unsigned n = (unsigned)span_slots_for(len_bytes), n_dirty = held_dirty_pages(head);
-    head->span_slabs = (uint16_t)n; /* before the bodies: who looks from outside finds them part of something */
+    span_set_slots(head, n); /* before the bodies: who looks from outside finds them part of something */
     for (unsigned i = 1; i < n; i++) {
         n_dirty += held_dirty_pages(&head[i]);
-        head[i].span_slabs = (uint16_t)i;
+        span_set_slots(&head[i], i);
         span_set_state(&head[i], SLAB_SPAN_BODY);
     }
     slots->mask &= ~pool_slot_mask(slot, n);
@@ -49,11 +49,11 @@ static struct held_slots hold(struct superslab *ss, unsigned slot, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         slab_place(&head[i], ss, slot + i);
         head[i].last_class = CLASS_SPAN;
-        head[i].span_slabs = (uint16_t)(i == 0 ? n : i);
+        span_set_slots(&head[i], i == 0 ? n : i);
         n_dirty += held_dirty_pages(&head[i]);
         span_set_state(&head[i], SLAB_HELD);
     }
-    head->span_bytes = 0;
+    span_set_bytes(head, 0);
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + slot, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
     return (struct held_slots){ss, pool_slot_mask(slot, n), n_dirty};
 }

@@ -6,6 +6,7 @@
 #define HAKMEM_POOL_HELD_H
 
 #include "pool/span.h"
+#include "pool/tail.h"
 #include "superslab/slab.h"
 
 /* Of one slot: how many pages may be in memory. */
@@ -20,13 +21,13 @@ static inline unsigned held_dirty_pages(const struct slab *slab)
 static ALWAYS_INLINE unsigned held_take(const void *block, struct slab *head, struct held_slots *slots)
 {
     slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
-    if (unlikely(((uintptr_t)block & (SLAB_BYTES - 1)) != 0 || slab_ctl_read(head) != ctl || head->span_slabs == 0))
+    if (unlikely(((uintptr_t)block & (SLAB_BYTES - 1)) != 0 || slab_ctl_read(head) != ctl || span_slots(head) == 0))
         return 0;
     struct superslab *ss = head->superslab;
     if (unlikely(atomic_load(&ss->tier) == SS_TIER_DRAINING) ||
         unlikely(!atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_HELD, 0, 0))))
         return 0; /* The last: another thread is freeing it too. */
-    unsigned n = head->span_slabs, n_dirty = held_dirty_pages(head);
+    unsigned n = span_slots(head), n_dirty = held_dirty_pages(head);
     for (unsigned i = 1; i < n; i++) {
         n_dirty += held_dirty_pages(&head[i]);
         span_set_state(&head[i], SLAB_HELD);
@@ -45,21 +46,28 @@ static inline bool held_are_row_of(const struct held_slots *slots, size_t n)
 /* The last step of making a block of held slots, which begins at `slot`: from now on it is one. */
 static inline void *held_give(struct superslab *ss, struct slab *head, unsigned slot, size_t len_bytes)
 {
-    head->span_bytes = len_bytes;
+    span_set_bytes(head, len_bytes);
     head->sample = 0;
     span_set_state(head, SLAB_SPAN_HEAD);
     return superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
-/* Makes a block of all of them, which were held as one and are as many as it takes. Who holds them. */
-static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_t size_bytes, bool *zeroed)
+/* Makes a block of all of them, which were held as one and are as many as it takes. *behind_bytes: what came to lie behind it,
+ * as tail_behind. Who holds them. */
+static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_t size_bytes, bool *zeroed,
+                                           size_t *behind_bytes)
 {
     unsigned slot = (unsigned)__builtin_ctz(slots->mask);
     struct slab *head = superslab_slab(slots->ss, slot);
+    unsigned n = span_slots(head);
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
-    for (unsigned i = 1; i < head->span_slabs; i++) /* which are numbered still */
+    for (unsigned i = 1; i < n; i++) /* which are numbered still */
         span_set_state(&head[i], SLAB_SPAN_BODY);
-    *zeroed = unlikely(len_bytes > head->span_bytes) && span_hand_out_pages(slots->ss, slot, len_bytes);
+    *zeroed = false;
+    if (unlikely(len_bytes != span_bytes(head))) {
+        *zeroed = len_bytes > span_bytes(head) && span_hand_out_pages(slots->ss, slot, len_bytes);
+        *behind_bytes = tail_behind(&head[n - 1], len_bytes);
+    }
     return held_give(slots->ss, head, slot, len_bytes);
 }
 

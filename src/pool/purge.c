@@ -1,4 +1,5 @@
-/* purge.c - memory that lies idle in the pool goes back: EMPTY slots, free pages inside slabs, and what a tick finds.
+/* purge.c - memory that lies idle in the pool goes back: EMPTY slots, free pages inside slabs, what lies behind large blocks, and what a
+ * tick finds.
  * Owns     the ticks' notes in SuperSlabs and slabs (sparse_ticks, aged_slots, quiet_ticks, seen_used).
  * Called by  background.c, front/, api/introspect.c     Calls  pool_state.h, idle.h, release.h, slab.h
  * Threads  any. A slot is purged while it is TAKEN, a slab while it is owned: nobody else can claim from it, and no lock is
@@ -13,6 +14,7 @@
 #include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
+#include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
@@ -26,12 +28,13 @@
 OFTEN void shared_pool_slots_emptied(enum hak_lock_cause cause)
 {
     size_t most = budget_presses() ? 0 : config.empty_slabs;
-    if (atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) <= most)
-        return;
-    if (budget_purge_delay_ms() == 0)
-        shared_pool_purge_empty(most / 2, cause);
-    else
+    size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a number */
+    if (budget_purge_delay_ms() == 0) {
+        if (n_empty > most)
+            shared_pool_purge_empty(most / 2, cause);
+    } else if (n_empty + (size_t)lru_count() * SUPERSLAB_SLABS > most) { /* its SuperSlab may be in the cache now */
         background_wake();
+    }
 }
 
 /* The SuperSlab with the most free slots that has EMPTY ones, HOT or DRAINING. Lock held. */
@@ -174,25 +177,45 @@ static size_t purge_slab(struct slab *slab, unsigned class_id)
     return purged_bytes;
 }
 
-/* Whether a slab in use has been left alone for so long that its free pages may go. What may go at a later tick is added
- * to *waiting_bytes. */
-static bool slab_is_quiet(struct slab *slab, slab_ctl ctl, size_t *waiting_bytes)
+/* What of a slab in use holds nothing: the free pages of a PARTIAL slab, or what lies behind the end of a span. *number tells whether
+ * anything has changed since it was asked for last. */
+static size_t idle_in_slab(struct slab *slab, slab_ctl ctl, unsigned *number)
 {
-    size_t free_bytes = slab_free_bytes_in_memory(slab, ctl);
-    if (free_bytes < slab_page_bytes())
+    if (CTL_STATE(ctl) == SLAB_SPAN_HEAD)
+        return tail_of_span(slab, number);
+    *number = CTL_USED(ctl);
+    return CTL_STATE(ctl) == SLAB_PARTIAL && *number != 0 ? slab_free_bytes_in_memory(slab, ctl) : 0;
+}
+
+/* Whether that has been left alone for so long that it may go. What may go at a later tick is added to *waiting_bytes. */
+static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size_t *waiting_bytes)
+{
+    if (idle_bytes < slab_page_bytes())
         return false;
     /* relaxed, all: hints, and ticks are alone but for unlikely moments */
     unsigned ticks = atomic_load_explicit(&slab->quiet_ticks, memory_order_relaxed);
-    if (CTL_USED(ctl) != atomic_load_explicit(&slab->seen_used, memory_order_relaxed))
+    if (number != atomic_load_explicit(&slab->seen_used, memory_order_relaxed))
         ticks = 0;
     else if (ticks == QUIET_DONE)
         return false;
-    atomic_store_explicit(&slab->seen_used, (uint16_t)CTL_USED(ctl), memory_order_relaxed);
+    atomic_store_explicit(&slab->seen_used, (uint16_t)number, memory_order_relaxed);
     atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < QUIET_TICKS ? ticks + 1 : ticks), memory_order_relaxed);
     if (ticks == QUIET_TICKS)
         return true;
-    *waiting_bytes += free_bytes;
+    *waiting_bytes += idle_bytes;
     return false;
+}
+
+/* Gives that back. Returns the bytes. */
+static size_t purge_idle_in_slab(struct slab *slab)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    bool span = CTL_STATE(ctl) == SLAB_SPAN_HEAD;
+    size_t purged_bytes = span ? tail_purge(slab, HAK_LOCK_TIER) : purge_slab(slab, CTL_CLASS(ctl));
+    /* What the system has refused is not asked for again. But the next block here may leave as long a tail. */
+    bool done = !span || (purged_bytes == 0 && tail_bytes(slab, HAK_LOCK_TIER) != 0);
+    atomic_store_explicit(&slab->quiet_ticks, done ? QUIET_DONE : 0, memory_order_relaxed); /* relaxed: as above */
+    return purged_bytes;
 }
 
 void shared_pool_note_quiet(struct slab *slab)
@@ -207,7 +230,7 @@ void shared_pool_discount(struct slab *slab)
     atomic_fetch_sub_explicit(&slab->seen_used, 1, memory_order_relaxed);
 }
 
-/* A tick gives back the free pages of slabs that the last QUIET_TICKS ticks found with the same number of blocks in use.
+/* A tick gives back what is idle in slabs where the last QUIET_TICKS ticks found the same.
  * A huge page is not broken up for less than HUGE_WORTH_BYTES. Returns the bytes that later ticks may give back. */
 static size_t tick_slabs(struct superslab *ss)
 {
@@ -216,23 +239,31 @@ static size_t tick_slabs(struct superslab *ss)
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = slab_ctl_read(slab);
-        if (CTL_STATE(ctl) != SLAB_PARTIAL || CTL_USED(ctl) == 0)
-            continue;
-        gap_tick_slab(slab, ctl);
-        if (slab_is_quiet(slab, ctl, &waiting_bytes)) {
+        unsigned number;
+        if (CTL_STATE(ctl) == SLAB_PARTIAL && CTL_USED(ctl) != 0)
+            gap_tick_slab(slab, ctl);
+        size_t idle_bytes = idle_in_slab(slab, ctl, &number);
+        if (is_quiet(slab, number, idle_bytes, &waiting_bytes)) {
             quiet |= 1u << i;
-            quiet_bytes += slab_free_bytes_in_memory(slab, ctl);
+            quiet_bytes += idle_bytes;
         }
     }
     if (quiet == 0 || (atomic_load(&ss->huge) && quiet_bytes < HUGE_WORTH_BYTES))
         return waiting_bytes;
     superslab_use_small_pages(ss);
-    for (; quiet != 0; quiet &= quiet - 1) {
-        struct slab *slab = superslab_slab(ss, (unsigned)__builtin_ctz(quiet));
-        purged_bytes += purge_slab(slab, CTL_CLASS(slab_ctl_read(slab)));
-        atomic_store_explicit(&slab->quiet_ticks, QUIET_DONE, memory_order_relaxed); /* relaxed: as above */
-    }
+    for (; quiet != 0; quiet &= quiet - 1)
+        purged_bytes += purge_idle_in_slab(superslab_slab(ss, (unsigned)__builtin_ctz(quiet)));
     stats_add(&stats_counters.purged_bytes, purged_bytes);
+    return waiting_bytes;
+}
+
+/* The same of a run, which has but its tail. */
+static size_t tick_run(struct superslab *ss)
+{
+    struct slab *head = superslab_slab(ss, 0);
+    size_t waiting_bytes = 0, idle_bytes = tail_bytes(head, HAK_LOCK_TIER);
+    if (is_quiet(head, (unsigned)(idle_bytes / slab_page_bytes()), idle_bytes, &waiting_bytes))
+        stats_add(&stats_counters.purged_bytes, purge_idle_in_slab(head));
     return waiting_bytes;
 }
 
@@ -259,7 +290,10 @@ void shared_pool_tick(void)
         for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
             struct superslab *ss = &arena->superslabs[i];
             /* A racy look: the next tick sees what this one misses. A record that was never used has no arena yet. */
-            if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
+            enum superslab_state state = atomic_load_explicit(&ss->state, memory_order_acquire);
+            if (state == SUPERSLAB_RUN)
+                waiting_bytes += tick_run(ss);
+            if (state != SUPERSLAB_POOLED)
                 continue;
             waiting_bytes += tick_slabs(ss);
             tick_slots(ss);
@@ -286,6 +320,8 @@ void shared_pool_purge_pages(void)
         for (size_t i = 0; i < n_slabs; i++) {
             struct slab *slab = &arena->slabs[i];
             slab_ctl ctl = slab_ctl_read(slab);
+            if (CTL_STATE(ctl) == SLAB_SPAN_HEAD)
+                purged_bytes += tail_purge(slab, HAK_LOCK_TRIM);
             if (CTL_STATE(ctl) != SLAB_PARTIAL || slab_free_bytes_in_memory(slab, ctl) < slab_page_bytes())
                 continue;
             superslab_use_small_pages(arena_superslab_of(slab));

@@ -27,6 +27,13 @@ static unsigned class_in_map(const struct slab *slab)
     return slab_has_gaps(slab) ? CLASS_GAPS : CTL_CLASS(slab_ctl_read(slab));
 }
 
+/* What lies behind the block was being purged: tail.c. */
+static void unmark_head(struct slab *head)
+{
+    if (slab_ctl_read(head) == SLAB_CTL(SLAB_SPAN_HEAD, 0, 1))
+        atomic_store_explicit(&head->ctl, SLAB_CTL(SLAB_SPAN_HEAD, 0, 0), memory_order_relaxed);
+}
+
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
@@ -37,6 +44,8 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
         pool_add_superslab(ss);
         return;
     case SUPERSLAB_RUN:
+        unmark_head(superslab_slab(ss, 0));
+        return;
     case SUPERSLAB_RUN_BODY:
     case SUPERSLAB_ABSENT:
         return;
@@ -68,6 +77,9 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             break;
         case SLAB_EMPTY:
             ss->empty_slots |= 1u << i;
+            break;
+        case SLAB_SPAN_HEAD:
+            unmark_head(slab);
             break;
         case SLAB_OWNED: /* It may have been on its way to have gaps, or no longer. */
             arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1,

@@ -127,14 +127,14 @@ void shared_pool_retire(struct slab *slab);
 /* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. */
 void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
 
-/* Gives back every wholly free page inside listed slabs. */
+/* Gives back every wholly free page inside listed slabs, and what lies behind large blocks (tail.h). */
 void shared_pool_purge_pages(void);
 
 /* Slots have become EMPTY: what exceeds the number that keeps its pages is purged, at once or when the delay has passed. */
 void shared_pool_slots_emptied(enum hak_lock_cause cause);
 
 /* What has been idle for the purge delay goes back: slabs that wait are released, slots that were EMPTY at the last tick
- * are purged, and so are free pages of slabs in which nothing has changed; SuperSlabs that were sparse at the last tick
+ * are purged, and so are free pages of slabs in which nothing has changed, and what lies behind large blocks; SuperSlabs that were sparse at the last tick
  * drain, old rows in the LRU cache are given back. Called every half delay while shared_pool_idle_bytes is not 0. Not under the lock. */
 void shared_pool_tick(void);
 

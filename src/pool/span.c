@@ -15,6 +15,7 @@
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
+#include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/report.h"
@@ -74,7 +75,7 @@ static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
         struct slab *slab = superslab_slab(ss, i);
         slab_place(slab, ss, i);
         slab->last_class = CLASS_SPAN;
-        slab->span_slabs = (uint16_t)(i - head);
+        span_set_slots(slab, i - head);
         span_set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
     }
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
@@ -142,8 +143,8 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
     mark_span(ss, slot, slot, n);
     *zeroed = span_hand_out_pages(ss, slot, len_bytes);
     struct slab *head = superslab_slab(ss, slot);
-    head->span_slabs = (uint16_t)n;
-    head->span_bytes = len_bytes;
+    span_set_slots(head, n);
+    span_set_bytes(head, len_bytes);
     head->sample = 0;
     pool_unlock();
     return superslab_memory(ss) + slot * SLAB_BYTES;
@@ -192,7 +193,7 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     size_t n_new = span_slots_for(len_bytes);
     if (n_new == 0 || n_new > SPAN_MAX_SLABS || !pool_lock(HAK_LOCK_SPAN))
         return false;
-    unsigned n_old = head->span_slabs;
+    unsigned n_old = span_slots(head);
     if (n_new > n_old) {
         unsigned more = (unsigned)n_new - n_old;
         if (!pool_take_slots_at(ss, slot + n_old, more)) {
@@ -205,8 +206,8 @@ static bool resize_span(struct slab *head, size_t len_bytes)
         }
         mark_span(ss, slot, slot + n_old, more);
     }
-    head->span_slabs = (uint16_t)n_new;
-    head->span_bytes = len_bytes;
+    span_set_slots(head, (unsigned)n_new);
+    span_set_bytes(head, len_bytes);
     span_hand_out_pages(ss, slot, len_bytes);
     if (n_new < n_old)
         put_slots_and_unlock(ss, slot + (unsigned)n_new, n_old - (unsigned)n_new);
@@ -304,7 +305,7 @@ static void *claim_run(size_t len_bytes, size_t alignment, bool *zeroed)
     ss->run_bytes = len_bytes;
     struct slab *head = superslab_slab(ss, 0);
     slab_place(head, ss, 0);
-    head->span_slabs = 0; /* tells a run from a span */
+    span_set_slots(head, 0); /* tells a run from a span */
     head->sample = 0;
     span_set_state(head, SLAB_SPAN_HEAD);
     pool_unlock();
@@ -350,18 +351,6 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
     return true;
 }
 
-/* The tail of a run's last SuperSlab stays ours, but not in memory: all that is dirty of it, for the block before this one
- * may have reached further. */
-static void purge_tail(struct superslab *ss, size_t used_bytes)
-{
-    size_t dirty_bytes = ss->dirty_prefix_bytes;
-    if (dirty_bytes <= used_bytes)
-        return;
-    superslab_use_small_pages(ss);
-    if (os_purge(superslab_memory(ss) + used_bytes, dirty_bytes - used_bytes))
-        superslab_cut_dirty(ss, used_bytes);
-}
-
 static bool resize_run(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
@@ -375,12 +364,12 @@ static bool resize_run(struct slab *head, size_t len_bytes)
     size_t old_bytes = ss->run_bytes, kept_bytes = min_size(old_bytes, (size_t)n_new << SUPERSLAB_SHIFT);
     ss->run_superslabs = n_new;
     ss->run_bytes = len_bytes;
+    if (kept_bytes >= len_bytes + SLAB_BYTES) /* what is worth a call at once; of less, tail_note hears */
+        tail_purge_run_locked(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
     if (n_new < n_old)
         put_run_and_unlock(ss + n_new, n_old - n_new);
     else
         pool_unlock();
-    if (kept_bytes >= len_bytes + SLAB_BYTES)
-        purge_tail(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
     return true;
 }
 
@@ -389,11 +378,11 @@ static void put_block_and_unlock(struct slab *head)
 {
     struct superslab *ss = head->superslab;
     budget_note_freed();
-    if (head->span_slabs == 0) {
+    if (span_slots(head) == 0) {
         span_set_state(head, SLAB_UNUSED);
         put_run_and_unlock(ss, ss->run_superslabs);
     } else {
-        put_slots_and_unlock(ss, slot_of(head), head->span_slabs);
+        put_slots_and_unlock(ss, slot_of(head), span_slots(head));
     }
 }
 
@@ -405,8 +394,10 @@ static struct slab *_Atomic deferred;
 
 static bool defer(struct slab *head)
 {
-    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
-    if (!atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_RETIRING, 0, 0)))
+    slab_ctl ctl =
+        slab_ctl_read(head); /* maybe marked: the lock's holder may be about to purge what lies behind this block */
+    if (CTL_STATE(ctl) != SLAB_SPAN_HEAD ||
+        !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_RETIRING, 0, 0)))
         return false; /* freed twice */
     head->next_deferred = atomic_load(&deferred);
     while (!atomic_compare_exchange_weak(&deferred, &head->next_deferred, head))
@@ -481,7 +472,7 @@ size_t span_usable_bytes(const void *block)
     const struct slab *head = head_of(block);
     if (head == NULL)
         return emergency_usable_bytes(block);
-    return head->span_slabs == 0 ? head->superslab->run_bytes : head->span_bytes;
+    return span_slots(head) == 0 ? head->superslab->run_bytes : span_bytes(head);
 }
 
 bool span_resize(void *block, size_t size_bytes)
@@ -490,7 +481,7 @@ bool span_resize(void *block, size_t size_bytes)
     if (head == NULL || size_bytes >> ADDRESS_BITS != 0)
         return false;
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
-    if (head->span_slabs != 0)
+    if (span_slots(head) != 0)
         return resize_span(head, len_bytes);
     return len_bytes > SPAN_MAX_BYTES && resize_run(head, len_bytes);
 }
@@ -501,13 +492,13 @@ bool span_shrink(void *block, size_t size_bytes)
     if (head == NULL)
         return false;
     size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
-    return head->span_slabs == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
+    return span_slots(head) == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
 }
 
 void span_open(void *block)
 {
     struct slab *head = head_of(block);
-    if (head == NULL || head->span_slabs != 0) /* Slots of the pool are inaccessible anyway: pool_open_memory. */
+    if (head == NULL || span_slots(head) != 0) /* Slots of the pool are inaccessible anyway: pool_open_memory. */
         return;
     struct superslab *ss = head->superslab;
     bool open = os_commit(block, (size_t)ss->run_superslabs << SUPERSLAB_SHIFT);
@@ -522,13 +513,13 @@ bool span_discard(void *block, bool touched)
     if (head == NULL || len_bytes == 0)
         return false;
     struct superslab *ss = head->superslab;
-    size_t n_superslabs = head->span_slabs == 0 ? ss->run_superslabs : 0; /* 0: a span */
-    size_t whole_bytes = n_superslabs != 0 ? n_superslabs << SUPERSLAB_SHIFT : (size_t)head->span_slabs << SLAB_SHIFT;
-    if (touched && head->span_slabs != 0)
+    size_t n_superslabs = span_slots(head) == 0 ? ss->run_superslabs : 0; /* 0: a span */
+    size_t whole_bytes = n_superslabs != 0 ? n_superslabs << SUPERSLAB_SHIFT : (size_t)span_slots(head) << SLAB_SHIFT;
+    if (touched && span_slots(head) != 0)
         superslab_use_small_pages(ss);
     if (touched && !os_purge(block, whole_bytes))
         return false;
-    for (unsigned i = 0; i < head->span_slabs; i++) {
+    for (unsigned i = 0; i < span_slots(head); i++) {
         /* What lies behind the block in its last slab was not asked about when nobody had touched the block. */
         unsigned mine = touched ? slab_all_pages() : slab_pages_below(len_bytes, (size_t)i * SLAB_BYTES);
         unsigned dirty =
@@ -546,16 +537,16 @@ void span_take_pages(void *block, size_t len_bytes)
 {
     struct slab *head = head_of(block);
     struct superslab *ss = head->superslab;
-    if (head->span_slabs != 0)
+    if (span_slots(head) != 0)
         span_hand_out_pages(ss, slot_of(head), len_bytes);
-    for (uint32_t i = 0; head->span_slabs == 0 && i < ss->run_superslabs; i++)
+    for (uint32_t i = 0; span_slots(head) == 0 && i < ss->run_superslabs; i++)
         superslab_extend_dirty(&ss[i], part_of_run(len_bytes, i));
 }
 
 /* The SuperSlabs that lie wholly within the first len_bytes of a run; 0 for a span. */
 static uint32_t whole_superslabs(const struct slab *head, size_t len_bytes)
 {
-    return head == NULL || head->span_slabs != 0 ? 0 : (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+    return head == NULL || span_slots(head) != 0 ? 0 : (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
 }
 
 void span_lend(const void *block, size_t len_bytes)

@@ -53,6 +53,27 @@ static inline size_t span_slots_for(size_t size_bytes)
     return (size_bytes + SLAB_BYTES - 1) >> SLAB_SHIFT;
 }
 
+/* relaxed, all four: the state publishes them, and who reads them without holding the slots guesses */
+static inline void span_set_slots(struct slab *slab, unsigned n)
+{
+    atomic_store_explicit(&slab->span_slabs, (uint16_t)n, memory_order_relaxed);
+}
+
+static inline unsigned span_slots(const struct slab *slab)
+{
+    return atomic_load_explicit(&slab->span_slabs, memory_order_relaxed);
+}
+
+static inline void span_set_bytes(struct slab *head, size_t len_bytes)
+{
+    atomic_store_explicit(&head->span_bytes, len_bytes, memory_order_relaxed);
+}
+
+static inline size_t span_bytes(const struct slab *head)
+{
+    return atomic_load_explicit(&head->span_bytes, memory_order_relaxed);
+}
+
 static inline void span_set_state(struct slab *slab, enum slab_state state)
 {
     atomic_store_explicit(&slab->ctl, SLAB_CTL(state, 0, 0), memory_order_release);

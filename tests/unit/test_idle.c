@@ -203,6 +203,45 @@ static void large_blocks_go_back_too(void **state)
     assert_int_equal(read_stats().superslabs_cached, 0);
 }
 
+/* No slab is emptied, no run is freed: SuperSlabs become empty slot by slot. */
+static void spans_alone_go_back(void **state)
+{
+    (void)state;
+    static const size_t lens_bytes[] = {40 * KIB, 60000, 65 * KIB, 200000, 700 * KIB};
+    for (unsigned k = 0; k < sizeof lens_bytes / sizeof lens_bytes[0]; k++) {
+        size_t n = 64 * MIB / lens_bytes[k];
+        for (size_t i = 0; i < n; i++)
+            memset(blocks[i] = hak_malloc(lens_bytes[k]), 1, lens_bytes[k]);
+        assert_true(read_stats().committed_bytes >= 60 * MIB);
+        free_all(n);
+        assert_true(comes_true(little_is_committed));
+        assert_true(comes_true(is_alone));
+    }
+}
+
+#define TAIL_BLOCKS 500
+static bool only_what_they_need(void)
+{
+    return read_stats().committed_bytes <= (uint64_t)TAIL_BLOCKS * 68 * KIB + 8 * MIB;
+}
+
+/* Each block is freed and a shorter one takes its place, so that nothing is ever idle but what lies behind blocks. */
+static void what_lies_behind_blocks_goes_back(void **state)
+{
+    (void)state;
+    static const size_t lens_bytes[] = {128 * KIB, 100 * KIB, 65 * KIB};
+    for (unsigned k = 0; k < 3; k++)
+        for (size_t i = 0; i < TAIL_BLOCKS; i++) {
+            if (k != 0)
+                hak_free(blocks[i]);
+            memset(blocks[i] = hak_malloc(lens_bytes[k]), 1, lens_bytes[k]);
+        }
+    assert_true(comes_true(only_what_they_need));
+    assert_true(comes_true(is_alone));
+    assert_null(pool_check());
+    free_all(TAIL_BLOCKS);
+}
+
 /* Callers do the work, at their next calls. */
 static void assert_callers_give_back(void)
 {
@@ -291,6 +330,8 @@ int main(void)
         CLEAN(another_class_takes_its_slot_before_new_memory),
         CLEAN(the_background_thread_gives_back_and_ends),
         CLEAN(large_blocks_go_back_too),
+        CLEAN(spans_alone_go_back),
+        CLEAN(what_lies_behind_blocks_goes_back),
         CLEAN(callers_give_back_where_no_thread_may_be),
         CLEAN(callers_give_back_where_no_thread_can_be),
         CLEAN(a_sparse_superslab_drains_at_the_second_tick),
