@@ -4,10 +4,16 @@
  *            THREADS threads allocate MIB of blocks of MIN_BYTES to MAX_BYTES, write to all of them, and free all but every
  *            thousandth; then nobody calls the allocator for a second; then they free the rest, and all is quiet for another
  *            second, the threads asleep. ORDER: inorder, random, or other (each frees what the next one allocated).
+ *        bench_memory patterns SEED WAIT_MS [PER_CENT KIB]
+ *            What programs do, drawn by lot: 1 to 4 threads that end or sleep, each with 1 to 4 phases. A phase allocates 8 to 67 MiB
+ *            of blocks of one of ten mixtures of sizes, from 1 byte to 8 MiB, writes to all of them, and frees some in one of several
+ *            orders, or replaces them by others, or makes them shorter or longer. Then nobody calls the allocator for WAIT_MS; or
+ *            until what is resident is within so much of what is needed, WAIT_MS at most.
  *        bench_memory sawtooth MIB PERIOD_MS CYCLES
  *            CYCLES times: MIB of blocks of about 200 bytes are allocated, written and freed; then the period's rest passes.
  * Prints   one line of name=value. Sizes in KiB, resident as the kernel counts it (/proc/self/statm):
- *            start, full, freed (at once), quiet (a second later), emptied (a second after the rest was freed)
+ *            start, full, freed (at once), quiet (a second later, or when the wait is over), emptied (a second after the rest was
+ *            freed)
  *            table     what the program itself keeps for the blocks' addresses; part of all of these but start
  *            needed    start, table, and the pages on which a block is left: no allocator can have less at `quiet`
  *            free_s    seconds that freeing took; work_s: seconds of allocating, writing and freeing
@@ -15,7 +21,9 @@
  */
 #include "bench.h"
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +40,11 @@
 static long resident_kib(void)
 {
     long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (file == NULL || fscanf(file, "%ld %ld", &pages, &resident) != 2)
+    char text[128] = ""; /* no stream: that would be a call of the allocator */
+    int file = open("/proc/self/statm", O_RDONLY);
+    if (file < 0 || read(file, text, sizeof text - 1) <= 0 || sscanf(text, "%ld %ld", &pages, &resident) != 2)
         die("/proc/self/statm cannot be read");
-    fclose(file);
+    close(file);
     return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
@@ -213,6 +222,173 @@ static int run_return(char **argument)
     return 0;
 }
 
+/* ---- patterns -------------------------------------------------------------------------------------------------------- */
+
+enum { PATTERN_BLOCKS = 200000, PATTERN_THREADS = 4 };
+#define PATTERN_LIVE_BYTES ((size_t)150 << 20) /* of a phase that replaces blocks by longer ones */
+
+static size_t choose(uint64_t *random, size_t from, size_t n)
+{
+    return from + next_random(random) % n;
+}
+
+static size_t size_of_mixture(size_t mixture, uint64_t *random)
+{
+    switch (mixture) {
+    case 0:
+        return choose(random, 1, 256);
+    case 1:
+        return choose(random, 1, 4096);
+    case 2:
+        return choose(random, 1024, 31 << 10);
+    case 3:
+        return choose(random, (32 << 10) + 1, 64 << 10);
+    case 4:
+        return choose(random, (32 << 10) + 1, 1000000);
+    case 5:
+        return choose(random, 1000000, 7000000);
+    case 6:
+        return 65600;
+    case 7:
+        return 20048;
+    case 8:
+        return 40000 * choose(random, 1, 3);
+    default: { /* mostly small */
+        size_t part = choose(random, 0, 100);
+        return part < 80   ? choose(random, 1, 512)
+               : part < 95 ? choose(random, 512, 8192)
+               : part < 99 ? choose(random, 8192, 100000)
+                           : choose(random, 100000, 2000000);
+    }
+    }
+}
+
+static void set_entry(struct entry *entry, size_t size_bytes)
+{
+    entry->size_bytes = (uint32_t)size_bytes;
+    entry->block = claim(size_bytes);
+}
+
+static size_t clear_entry(struct entry *entry)
+{
+    free(entry->block);
+    entry->block = NULL;
+    return entry->size_bytes;
+}
+
+/* Frees all but every keep-th of n blocks. */
+static void free_some(struct entry *entry, size_t n, size_t keep, size_t order, uint64_t *random)
+{
+    for (size_t i = 0; i < (order == 2 ? 2 * n : n); i++) {
+        size_t k = order == 0 ? i : order == 1 ? n - 1 - i : choose(random, 0, n);
+        if (entry[k].block != NULL && k % keep != 0)
+            clear_entry(&entry[k]);
+    }
+}
+
+static void resize_all(struct entry *entry, size_t n, uint64_t *random)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (entry[i].block == NULL)
+            continue;
+        size_t size_bytes = 1 + entry[i].size_bytes * choose(random, 1, 6) / choose(random, 4, 4);
+        entry[i].block = realloc(entry[i].block, size_bytes);
+        if (entry[i].block == NULL)
+            die("no memory");
+        memset(entry[i].block, 2, size_bytes);
+        entry[i].size_bytes = (uint32_t)size_bytes;
+    }
+}
+
+static void replace_some(struct entry *entry, size_t n, size_t keep, uint64_t *random)
+{
+    size_t mixture = choose(random, 0, 10), live_bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (entry[i].block == NULL || i % keep == 0)
+            continue;
+        clear_entry(&entry[i]);
+        if (live_bytes > PATTERN_LIVE_BYTES)
+            continue;
+        set_entry(&entry[i], size_of_mixture(mixture, random));
+        live_bytes += entry[i].size_bytes;
+    }
+}
+
+static void phase(struct entry *entry, size_t n, uint64_t *random)
+{
+    static const size_t keeps[] = {1, 2, 10, 100, 1000, 1000000};
+    size_t mixture = choose(random, 0, 10), most_bytes = choose(random, 8, 60) << 20, what = choose(random, 0, 5);
+    size_t keep = keeps[choose(random, 0, 6)];
+    for (size_t i = 0, sum_bytes = 0; i < n && sum_bytes < most_bytes; i++) {
+        if (entry[i].block != NULL)
+            continue;
+        set_entry(&entry[i], size_of_mixture(mixture, random));
+        sum_bytes += entry[i].size_bytes;
+    }
+    if (what < 3)
+        free_some(entry, n, keep, what, random);
+    else if (what == 3)
+        resize_all(entry, n, random);
+    else
+        replace_some(entry, n, keep, random);
+}
+
+static struct {
+    uint64_t seed;
+    bool sleep;
+    pthread_barrier_t all_done, end;
+} patterns;
+
+static void *pattern(void *number)
+{
+    uint64_t random = patterns.seed * 7919 + (uintptr_t)number * 104729 + 1;
+    for (unsigned i = 0; i < 8; i++)
+        next_random(&random);
+    for (size_t left = choose(&random, 1, 4); left != 0; left--)
+        phase(job.table + (uintptr_t)number * job.n_each, job.n_each, &random);
+    if (patterns.sleep) {
+        pthread_barrier_wait(&patterns.all_done);
+        pthread_barrier_wait(&patterns.end);
+    }
+    return NULL;
+}
+
+static int run_patterns(char **argument, bool until)
+{
+    pthread_t thread[PATTERN_THREADS];
+    patterns.seed = strtoull(argument[0], NULL, 10);
+    double wait_s = atof(argument[1]) / 1000;
+    uint64_t random = patterns.seed * 0x9e3779b97f4a7c15u + 1;
+    next_random(&random);
+    job.n_threads = (unsigned)(choose(&random, 0, 2) == 0 ? 1 : choose(&random, 2, PATTERN_THREADS - 1));
+    patterns.sleep = job.n_threads > 1 && choose(&random, 0, 2) != 0;
+    job.n_each = PATTERN_BLOCKS / job.n_threads;
+    pthread_barrier_init(&patterns.all_done, NULL, job.n_threads + 1);
+    pthread_barrier_init(&patterns.end, NULL, job.n_threads + 1);
+    long start = resident_kib(), table = (long)(PATTERN_BLOCKS * sizeof *job.table / 1024);
+    job.table = map(PATTERN_BLOCKS * sizeof *job.table);
+    for (unsigned i = 0; i < job.n_threads; i++)
+        if (job.n_threads == 1)
+            pattern(NULL);
+        else if (pthread_create(&thread[i], NULL, pattern, (void *)(uintptr_t)i) != 0)
+            die("no thread");
+    if (patterns.sleep)
+        pthread_barrier_wait(&patterns.all_done);
+    for (unsigned i = 0; i < job.n_threads && job.n_threads > 1 && !patterns.sleep; i++)
+        pthread_join(thread[i], NULL);
+    long freed = resident_kib(), needed = start + table + kib_with_blocks((size_t)sysconf(_SC_PAGESIZE));
+    long most = until ? needed + needed * atol(argument[2]) / 100 + atol(argument[3]) : 0;
+    double from = seconds();
+    while (seconds() - from < wait_s && resident_kib() > most)
+        sleep_s(0.05);
+    long quiet = resident_kib();
+    printf("seed=%s threads=%u sleep=%d start=%ld table=%ld freed=%ld needed=%ld quiet=%ld faults=%ld\n", argument[0],
+           job.n_threads, patterns.sleep, start, table, freed, needed, quiet, page_faults());
+    if (patterns.sleep)
+        pthread_barrier_wait(&patterns.end);
+    return until && quiet > most;
+}
+
 /* ---- sawtooth -------------------------------------------------------------------------------------------------------- */
 
 static int run_sawtooth(char **argument)
@@ -241,9 +417,12 @@ int main(int argc, char **argv)
 {
     if (argc == 7 && strcmp(argv[1], "return") == 0)
         return run_return(argv + 2);
+    if ((argc == 4 || argc == 6) && strcmp(argv[1], "patterns") == 0)
+        return run_patterns(argv + 2, argc == 6);
     if (argc == 5 && strcmp(argv[1], "sawtooth") == 0)
         return run_sawtooth(argv + 2);
     fprintf(stderr, "usage: bench_memory return ORDER THREADS MIN_BYTES MAX_BYTES MIB\n"
+                    "       bench_memory patterns SEED WAIT_MS [PER_CENT KIB]\n"
                     "       bench_memory sawtooth MIB PERIOD_MS CYCLES\n");
     return 2;
 }

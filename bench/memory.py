@@ -9,12 +9,15 @@ Every allocator runs the scenes of bench_memory (see there) in turns; hakmem a s
            on which a block is left, the program's table, and what it had at the start
   emptied  MiB above start and table, a second after the rest was freed as well
   free     time of the freeing, over the same without purging
+  patterns MiB above what is needed, PATTERN_WAIT_MS after each of 60 programs, drawn by lot, has fallen asleep; eight of them at a
+           time, for nothing is timed
   sawtooth time of allocating, writing and freeing 64 MiB, once a period, over the same without purging, and the same as a
            part of the period; page faults
 Environment: HAKMEM_BUILD_DIR, ROUNDS (default 5), SIDES, PEERS, as bench.py has them; OUT, a directory for memory.txt and
 memory.json (default: the build directory).
 Exit status: 1 when a run fails, 2 for bad arguments.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -35,6 +38,8 @@ RETURN = {
     "1 KiB to 1 MiB, random order": "random 1 1024 1048576 600",
 }
 SAWTOOTH = {10: 100, 100: 20, 1000: 5, 3000: 3, 10000: 2}  # period in ms: cycles
+PATTERNS = range(1, 61)
+PATTERN_WAIT_MS = 4000
 OFF = "no purging"
 
 
@@ -63,6 +68,17 @@ def run_in_turns(build, sides, rounds, arguments):
                    for key in runs[0]} for name, runs in values.items()}
 
 
+def run_patterns(build, side):
+    """MiB above what is needed, and how many times that is left, of each pattern."""
+    def one(seed):
+        values = one_run(build, side, f"patterns {seed} {PATTERN_WAIT_MS}")
+        own = values["start"] + values["table"]
+        return {"above_mib": (values["quiet"] - values["needed"]) / 1024,
+                "ratio": (values["quiet"] - own) / max(values["needed"] - own, 1024)}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        return list(pool.map(one, PATTERNS))
+
+
 def main():
     if len(sys.argv) != 1:
         print(__doc__, file=sys.stderr)
@@ -74,7 +90,7 @@ def main():
     peers, missing = bench.find_sides(build)
     ours = [side for side in peers if side.name == "hakmem"]
     off = [bench.Side(OFF, side.preload) for side in ours]
-    lines, everything = [], {"return": {}, "sawtooth": {}}
+    lines, everything = [], {"return": {}, "patterns": {}, "sawtooth": {}}
 
     def say(line=""):
         print(line, flush=True)
@@ -91,6 +107,15 @@ def main():
     for title, found in everything["return"].items():
         above = [(found[n]["emptied"] - found[n]["start"] - found[n]["table"]) / 1024 for n in names]
         say(f"{title:48}" + "".join(f"{mib:12.1f}" for mib in above))
+    say()
+    say(f"{f'{len(PATTERNS)} patterns: MiB above what is needed':48}" + "".join(f"{name:>12}" for name in names))
+    for side in peers:
+        everything["patterns"][side.name] = run_patterns(build, side)
+    for title, of in {"mean": statistics.mean, "most": max}.items():
+        found = [of(run["above_mib"] for run in everything["patterns"][n]) for n in names]
+        say(f"{title:48}" + "".join(f"{mib:12.1f}" for mib in found))
+    ratios = [statistics.geometric_mean(max(run["ratio"], 0.01) for run in everything["patterns"][n]) for n in names]
+    say(f"{'times what is needed (1 MiB at least), mean':48}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
     if ours:
         say()
         say("What purging costs hakmem: time of freeing over the same without purging")
