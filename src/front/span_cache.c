@@ -281,7 +281,8 @@ void *span_cache_claim_again(size_t size_bytes, bool *zeroed)
             thread->span_places[i] = thread->span_places[--cache->n_places];
             cache->n_uses++;
             block = held_make_again(&slots, size_bytes, zeroed, &behind_bytes);
-            look = (cache->tail_bytes += (uint32_t)behind_bytes) >= TAIL_LOOK_BYTES;
+            if (unlikely(behind_bytes != 0))
+                look = (cache->tail_bytes += (uint32_t)behind_bytes) >= TAIL_LOOK_BYTES;
             break;
         }
     if (unlikely(look))

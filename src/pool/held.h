@@ -52,8 +52,8 @@ static inline void *held_give(struct superslab *ss, struct slab *head, unsigned 
     return superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
-/* Makes a block of all of them, which were held as one and are as many as it takes. *behind_bytes: what came to lie behind it,
- * as tail_behind. Who holds them. */
+/* Makes a block of all of them, which were held as one and are as many as it takes. *behind_bytes: what lies behind it
+ * now, as tail_behind, if that has become more; else it is left alone. Who holds them. */
 static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_t size_bytes, bool *zeroed,
                                            size_t *behind_bytes)
 {
@@ -63,11 +63,9 @@ static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
     for (unsigned i = 1; i < n; i++) /* which are numbered still */
         span_set_state(&head[i], SLAB_SPAN_BODY);
-    *zeroed = false;
-    if (unlikely(len_bytes != span_bytes(head))) {
-        *zeroed = len_bytes > span_bytes(head) && span_hand_out_pages(slots->ss, slot, len_bytes);
+    *zeroed = unlikely(len_bytes > span_bytes(head)) && span_hand_out_pages(slots->ss, slot, len_bytes);
+    if (unlikely(len_bytes < span_bytes(head)))
         *behind_bytes = tail_behind(&head[n - 1], len_bytes);
-    }
     return held_give(slots->ss, head, slot, len_bytes);
 }
 
