@@ -28,6 +28,8 @@
 static _Atomic uint32_t running;
 static _Atomic size_t cached_bytes; /* in caches of threads */
 static size_t (*caches_tick)(void);
+static bool (*is_inside)(void);
+_Atomic bool background_wanted;
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
 
@@ -115,12 +117,29 @@ void background_wake(void)
         tick_by_caller(now_ms);
         return;
     }
-    if (held || little_is_idle() || !atomic_compare_exchange_strong(&running, &no, 1))
+    if (held || little_is_idle())
+        return;
+    if (is_inside != NULL && is_inside()) {
+        atomic_store_explicit(&background_wanted, true, memory_order_relaxed); /* relaxed: for this thread */
+        return;
+    }
+    if (!atomic_compare_exchange_strong(&running, &no, 1))
         return;
     if (!os_start_thread(run)) {
         atomic_store(&refused_ms, now_ms | 1);
         atomic_store(&running, 0);
     }
+}
+
+void background_set_inside(bool (*function)(void))
+{
+    is_inside = function;
+}
+
+void background_start_wanted(void)
+{
+    atomic_store_explicit(&background_wanted, false, memory_order_relaxed); /* relaxed: see above */
+    background_wake();
 }
 
 bool background_runs(void)

@@ -9,6 +9,21 @@
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);
 
+/* Names what tells whether the calling thread is inside a slow path. There the thread is not started but wanted: starting it allocates,
+ * and the calling thread's cache serves nobody meanwhile. (realloc_vector of bench_workloads: a slab of its own for those 304 bytes
+ * kept a SuperSlab from becoming empty, 9.4 MiB instead of 7.0.) */
+void background_set_inside(bool (*is_inside)(void));
+
+/* At the end of a slow path: starts the thread if it is wanted. Not under the pool lock. */
+extern _Atomic bool background_wanted __attribute__((visibility("hidden")));
+NOINLINE void background_start_wanted(void);
+static inline void background_look(void)
+{
+    if (unlikely(
+            atomic_load_explicit(&background_wanted, memory_order_relaxed))) /* relaxed: this thread's, or a hint */
+        background_start_wanted();
+}
+
 /* Whether the thread runs: it looks again at what waits before it ends. Any thread. */
 bool background_runs(void);
 
