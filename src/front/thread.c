@@ -32,9 +32,8 @@ const struct cache closed_cache = {.claim_offset = {0}};
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 __thread struct thread *tls_thread;
-static __thread struct thread *tls_created; /* while tls_thread is &no_record: the record that is being prepared */
-static SELDOM_USED struct thread
-    no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
+static __thread struct thread *tls_created;   /* while tls_thread is &no_record: the record that is being prepared */
+static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
 
 struct thread *_Atomic thread_list;
 _Atomic uint32_t thread_cut_off;
@@ -45,7 +44,7 @@ static pthread_key_t exit_key;
 static bool exit_key_made;
 
 #define CALL_MAX_ROUNDS 50 /* of a millisecond */
-#define KEEPERS_MAX 16     /* records that keep slabs */
+#define KEEPERS_MAX 16      /* records that keep slabs */
 #define LOOK_AT_RECORDS 8
 
 enum { START_NOT, START_RUNNING, START_DONE };
@@ -77,8 +76,7 @@ static void flush_all(struct thread *thread)
 /* The slabs that the record keeps are a thread's again, or are about to be nobody's. */
 static void end_keeping(struct thread *thread)
 {
-    size_t kept_bytes =
-        atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_relaxed); /* relaxed: read as a guess */
+    size_t kept_bytes = atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_relaxed); /* relaxed: read as a guess */
     if (kept_bytes == 0)
         return;
     background_note_cached(-(int64_t)kept_bytes);
@@ -367,8 +365,7 @@ static struct thread *create(void)
         return NULL;
     }
     tls_created = thread;
-    for (unsigned c = CLASS_FIRST; c < CLASS_END;
-         c++) /* also of a record that was another's: tests change the routes */
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
         thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)
         pthread_setspecific(exit_key,

@@ -58,7 +58,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
 /* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system
- * might make a huge page of what is left. Not under the lock. */
+ * might make a huge page of what is left. Under the lock only where a part of a block is purged (tail.c). */
 void superslab_use_small_pages(struct superslab *ss);
 
 /* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock
