@@ -285,11 +285,9 @@ void *span_cache_claim_again(size_t size_bytes, bool *zeroed)
                 look = (cache->tail_bytes += (uint32_t)behind_bytes) >= TAIL_LOOK_BYTES;
             break;
         }
-    if (unlikely(look))
-        cache->tail_bytes = 0;
     thread_leave_open(thread);
-    if (unlikely(look))
-        tail_look();
+    if (unlikely(look) && tail_look())
+        cache->tail_bytes = 0; /* the owner's, and a number: a signal handler between costs nothing */
     return block;
 }
 

@@ -29,11 +29,11 @@ static _Atomic uint32_t running;
 static _Atomic size_t cached_bytes; /* in caches of threads */
 static size_t (*caches_tick)(void);
 static bool (*is_inside)(void);
-_Atomic bool background_wanted;
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
 
 static __thread bool held __attribute__((tls_model("initial-exec")));
+__thread bool background_wanted;
 
 static uint32_t tick_ms(void)
 {
@@ -120,7 +120,7 @@ void background_wake(void)
     if (held || little_is_idle())
         return;
     if (is_inside != NULL && is_inside()) {
-        atomic_store_explicit(&background_wanted, true, memory_order_relaxed); /* relaxed: for this thread */
+        background_wanted = true;
         return;
     }
     if (!atomic_compare_exchange_strong(&running, &no, 1))
@@ -138,7 +138,7 @@ void background_set_inside(bool (*function)(void))
 
 void background_start_wanted(void)
 {
-    atomic_store_explicit(&background_wanted, false, memory_order_relaxed); /* relaxed: see above */
+    background_wanted = false;
     background_wake();
 }
 

@@ -15,12 +15,11 @@ void background_wake(void);
 void background_set_inside(bool (*is_inside)(void));
 
 /* At the end of a slow path: starts the thread if it is wanted. Not under the pool lock. */
-extern _Atomic bool background_wanted __attribute__((visibility("hidden")));
+extern __thread bool background_wanted __attribute__((visibility("hidden"), tls_model("initial-exec")));
 NOINLINE void background_start_wanted(void);
 static inline void background_look(void)
 {
-    if (unlikely(
-            atomic_load_explicit(&background_wanted, memory_order_relaxed))) /* relaxed: this thread's, or a hint */
+    if (unlikely(background_wanted))
         background_start_wanted();
 }
 

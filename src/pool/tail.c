@@ -90,8 +90,8 @@ static size_t purge_span(struct slab *head)
     superslab_use_small_pages(ss);
     if (!os_purge(memory + from_bytes, SLAB_BYTES - from_bytes))
         return 0;
-    atomic_fetch_and_explicit(&last->dirty_pages, (uint16_t)~pages,
-                              memory_order_relaxed); /* relaxed: ctl publishes it */
+    /* relaxed: ctl publishes it */
+    atomic_fetch_and_explicit(&last->dirty_pages, (uint16_t)~pages, memory_order_relaxed);
     stats_commit(-(int64_t)n_bytes);
     return n_bytes;
 }
@@ -133,35 +133,46 @@ size_t tail_purge(struct slab *head, enum hak_lock_cause cause)
 
 /* ---- Notes ------------------------------------------------------------------------------------------------------- */
 
-/* Of all blocks. */
+/* Of all blocks, until it is TAIL_LOOK_BYTES. A guess, but for runs. */
 static size_t count_tails(void)
 {
     size_t sum_bytes = 0;
-    unsigned pages;
-    if (!pool_lock(HAK_LOCK_SPAN))
-        return 0;
-    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
-        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        uint32_t high = atomic_load_explicit(&arena->high, memory_order_acquire);
+        for (uint32_t i = 0; i < high && sum_bytes < TAIL_LOOK_BYTES; i++) {
             struct superslab *ss = &arena->superslabs[i];
-            if (is_run(ss))
-                sum_bytes += run_bytes_behind(ss);
-            for (unsigned slot = 0; slot < SUPERSLAB_SLABS && ss->state == SUPERSLAB_POOLED; slot++) {
+            enum superslab_state state = atomic_load_explicit(&ss->state, memory_order_acquire);
+            if (state == SUPERSLAB_RUN)
+                sum_bytes += tail_bytes(superslab_slab(ss, 0), HAK_LOCK_SPAN);
+            for (unsigned slot = 0; slot < SUPERSLAB_SLABS && state == SUPERSLAB_POOLED; slot++) {
                 const struct slab *slab = superslab_slab(ss, slot);
+                unsigned pages;
                 if (CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD)
                     sum_bytes += tail_of_span(slab, &pages);
             }
         }
-    pool_unlock();
+    }
     return sum_bytes;
 }
 
-/* Nothing but tails may be idle: then nobody else wakes who looks at them. */
-void tail_look(void)
+/* Nothing but tails may be idle: then nobody else wakes who looks at them. In a heap of so many GiB that it takes long, a look is
+ * followed by LOOK_REST times its length without one. */
+bool tail_look(void)
 {
+    enum { LOOK_REST = 20 };
+    static _Atomic uint32_t looked_ms, rest_ms;
+    /* relaxed, all: numbers, and hints */
+    uint32_t now_ms = os_now_ms(), rest = atomic_load_explicit(&rest_ms, memory_order_relaxed);
+    if (rest != 0 && now_ms - atomic_load_explicit(&looked_ms, memory_order_relaxed) < rest)
+        return false;
     if (background_runs() || config.purge_delay_ms < 0 || pool_lock_is_mine())
-        return;
-    atomic_store_explicit(&pool.waiting_bytes, count_tails(), memory_order_relaxed); /* relaxed: a number */
+        return true;
+    atomic_store_explicit(&pool.waiting_bytes, count_tails(), memory_order_relaxed);
+    uint32_t done_ms = os_now_ms();
+    atomic_store_explicit(&looked_ms, done_ms, memory_order_relaxed);
+    atomic_store_explicit(&rest_ms, (done_ms - now_ms) * LOOK_REST, memory_order_relaxed);
     background_wake();
+    return true;
 }
 
 void tail_note(const void *block)
@@ -181,8 +192,7 @@ void tail_note(const void *block)
     }
     /* relaxed, both: a number, of which nothing is lost but of two threads at once */
     size_t sum_bytes = atomic_load_explicit(&noted_bytes, memory_order_relaxed) + bytes;
-    bool look = sum_bytes >= TAIL_LOOK_BYTES;
-    atomic_store_explicit(&noted_bytes, look ? 0 : sum_bytes, memory_order_relaxed);
-    if (look)
-        tail_look();
+    if (sum_bytes >= TAIL_LOOK_BYTES && tail_look())
+        sum_bytes = 0;
+    atomic_store_explicit(&noted_bytes, sum_bytes, memory_order_relaxed);
 }

@@ -27,9 +27,10 @@ static inline size_t tail_behind(const struct slab *last, size_t len_bytes)
 }
 
 /* When so much has come to lie behind blocks, somebody calls tail_look: it counts what does, and wakes the background thread if that is
- * much. Less may be: two lengths that take turns in one place come to it again and again. Not under the lock. */
+ * as much. It may be less: two lengths that take turns in one place come to it again and again. False: it is too early for another
+ * look. Not under the lock. */
 #define TAIL_LOOK_BYTES (4 * MIB)
-void tail_look(void);
+bool tail_look(void);
 
 /* A block has come to be, or was made shorter: its tail waits, and a look is taken when it is time. With a delay of 0 it goes back at
  * once. Who holds the block; not under the lock. */
