@@ -12,7 +12,7 @@ cat > target.c << 'EOF'
 #include <string.h>
 #include <sys/prctl.h>
 enum { N = 60000 };
-static void *small[N], *medium, *large;
+static void *small[N], *other, *medium, *large;
 int main(void)
 {
     char line[32];
@@ -20,6 +20,7 @@ int main(void)
         if (strcmp(line, "fill\n") == 0) {
             for (int i = 0; i < N; i++)
                 small[i] = memset(malloc(96), 1, 96);
+            other = memset(malloc(300), 1, 300); /* a slab of another class, beside stdio's */
             medium = memset(malloc(200000), 1, 200000);
             large = memset(malloc(5 << 20), 1, 5 << 20);
         } else if (strcmp(line, "thin\n") == 0) {
