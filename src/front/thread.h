@@ -141,7 +141,7 @@ static inline struct thread *thread_enter(void)
     return thread;
 }
 
-/* Leaves it: the door opens. */
+/* Leaves it: the door opens, and the background thread is started if that was wanted inside. */
 static inline void thread_leave(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);

@@ -4,9 +4,12 @@
 #ifndef HAKMEM_TESTS_UNIT_LOOK_H
 #define HAKMEM_TESTS_UNIT_LOOK_H
 
+#include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "meta/arena.h"
 #include "meta/registry.h"
+#include "pool/background.h"
+#include "service/config.h"
 #include "superslab/slab.h"
 
 #include <stdio.h>
@@ -21,6 +24,16 @@ static inline struct hak_stats read_stats(void)
         abort();
     }
     return s;
+}
+
+/* A process that ticks only when the test does, and has nothing to give back. */
+static inline void start_without_ticks(void)
+{
+    thread_start_process();
+    config.background = false;
+    config.purge_delay_ms = 100000;
+    background_wake(); /* the first tick is due at once */
+    hak_trim(HAK_TRIM_PAGES);
 }
 
 /* Both steps of a return of blocks of one word. *doubly gets the bits of those that were free already; of too many all. */

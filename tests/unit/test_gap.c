@@ -37,11 +37,7 @@ static uint32_t random_of(uint32_t *state)
 static int start_clean(void **state)
 {
     (void)state;
-    thread_start_process();
-    config.background = false;
-    config.purge_delay_ms = 100000; /* no tick but the tests' own, */
-    background_wake();              /* once the first, which is due at once, is over */
-    hak_trim(HAK_TRIM_PAGES);
+    start_without_ticks();
     return 0;
 }
 
