@@ -939,10 +939,12 @@ static void judge_thread(struct court *court, size_t number)
         judge_current(court, number, c);
         if (c < CLASS_FIRST + N_TINY_CLASSES)
             judge_open_word(court, number, c);
-        for (unsigned i = 0; thread->record->quarantine != NULL && i < QUARANTINE_SLOTS; i++)
-            if (thread->quarantine->slot[c][i] != NULL)
-                note_cached(court, number, c, target_address(thread->quarantine->slot[c][i]));
     }
+    for (unsigned i = 0; thread->record->quarantine != NULL && i < QUARANTINE_SLOTS; i++)
+        if (thread->quarantine->slot[i] != 0)
+            note_cached(court, number,
+                        (unsigned)(waiting_class_offset(thread->quarantine->slot[i]) / CLASS_OFFSET_SCALE),
+                        target_address(waiting_block(thread->quarantine->slot[i])));
     judge_span_cache(court, number);
     if (capacity_bytes != thread->record->capacity_bytes)
         accuse(court, of_thread(court, RULE_MAGAZINE, number, 0),

@@ -481,15 +481,19 @@ static void return_any(void *block, const char *call)
     STRAIGHT(free, return_slow(block, call), block);
 }
 
-void front_return_slow(void *block, const char *call, const void *caller)
+static NOINLINE void return_for_linker(void *block, const char *call)
 {
-    if (likely(!os_is_linker(caller))) {
-        return_any(block, call);
-        return;
-    }
     background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
     return_any(block, call);
     background_hold(false);
+}
+
+void front_return_slow(void *block, const char *call, const void *caller)
+{
+    if (likely(!os_is_linker(caller)))
+        return_any(block, call);
+    else
+        return_for_linker(block, call);
 }
 
 /* Whether a block with these usable bytes, of a span, may have been asked for with that size. One that the heap profile has noted

@@ -36,7 +36,6 @@ _Atomic uint8_t harden_state;
 struct harden_secrets harden_secrets;
 
 static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant likewise */
-uint32_t quarantine_slots[CLASS_END];
 
 bool harden_decide(void)
 {
@@ -97,9 +96,6 @@ static COLD void prepare_hardened(void)
         small_max_bytes = min_size(small_max_bytes, os_page_bytes() - 1);
     if ((config.secure & SECURE_PAGES) != 0)
         small_max_bytes = 0;
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        quarantine_slots[c] = (uint32_t)max_size(min_size(QUARANTINE_BYTES / class_table[c].bytes, QUARANTINE_SLOTS),
-                                                 QUARANTINE_LEAST_SLOTS);
     wipe_start();
     straight_start(small_max_bytes);
     choose_secrets();
@@ -120,7 +116,7 @@ OFTEN void harden_start(void)
 void harden_shuffle(struct thread *thread, void **block, unsigned n)
 {
     for (unsigned i = n; i > 1; i--) {
-        unsigned k = random_below(thread, i);
+        unsigned k = (unsigned)((random_bits(thread) >> 32) * i >> 32); /* below i */
         void *other = block[k];
         block[k] = block[i - 1];
         block[i - 1] = other;
@@ -180,7 +176,7 @@ static ALWAYS_INLINE uint64_t fields_of(const void *block, uint64_t seal)
 static bool slack_is_whole(void *block, size_t block_bytes, uint64_t fields)
 {
     char *end = (char *)block + block_bytes;
-    return !checks(SECURE_CANARY) || slack_difference(end, fields, hash_of(block), seal_read(end)) == 0;
+    return !checks(SECURE_CANARY) || slack_difference(end, fields, seal_read(end)) == 0;
 }
 
 static COLD void report_before(const char *call, const void *block)
@@ -188,9 +184,8 @@ static COLD void report_before(const char *call, const void *block)
     report_misuse(call, "written before the block's beginning, or behind the end of the one before it", block, NULL, 0);
 }
 
-/* What lies before the first block of a slab: the last bytes of another slab, which may go at any moment, unless we hold
- * the lock. */
-static NOINLINE void check_before_slab(const char *memory, const char *call)
+/* The last bytes of another slab, which may go at any moment, unless we hold the lock. */
+void harden_check_before_slab(const char *memory, const char *call)
 {
     const struct arena *arena = registry_arena(memory - 1);
     if (arena == NULL || arena->class_map == NULL)
@@ -210,7 +205,7 @@ static NOINLINE void check_before_slab(const char *memory, const char *call)
 static ALWAYS_INLINE void check_before(const char *block, const struct place *place, const char *call)
 {
     if (unlikely(place->index == 0)) {
-        check_before_slab(block, call);
+        harden_check_before_slab(block, call);
         return;
     }
     uint64_t seal = seal_read(block);
@@ -288,13 +283,14 @@ static void return_small(void *block, const struct place *place, const struct re
         front_return_block(block, release->call);
         return;
     }
-    void *other = block;
+    uint64_t other = waiting(block, place->class_id * CLASS_OFFSET_SCALE);
     if (checks(SECURE_QUARANTINE) && thread->quarantine != NULL)
-        other = quarantine_exchange(thread, place->class_id * CLASS_OFFSET_SCALE, block);
-    bool pushed = other == NULL || magazine_push(&thread->cache.magazine[place->class_id], other);
+        other = quarantine_exchange(thread, block, place->class_id * CLASS_OFFSET_SCALE);
+    bool pushed =
+        other == 0 || magazine_push(magazine_at(&thread->cache, waiting_class_offset(other)), waiting_block(other));
     thread_leave(thread);
     if (!pushed)
-        front_return_block(other, release->call);
+        front_return_block(waiting_block(other), release->call);
 }
 
 /* ---- Doors ------------------------------------------------------------------------------------------------------- */
@@ -436,9 +432,8 @@ void *harden_realloc(void *block, size_t size_bytes)
         return NULL;
     }
     bool large = place.class_id == CLASS_SPAN;
-    if (kind == KIND_MALLOC &&
-        (large ? guarded_resize(block, size_bytes)
-               : resize_small(block, class_table[place.class_id].bytes, old_bytes, size_bytes)))
+    if (kind == KIND_MALLOC && (large ? guarded_resize(block, size_bytes)
+                                      : resize_small(block, class_table[place.class_id].bytes, old_bytes, size_bytes)))
         return block;
     int saved_errno = errno;
     bool grows = large && size_bytes > old_bytes && size_bytes >> ADDRESS_BITS == 0 && !checks(SECURE_PAGES);
@@ -474,13 +469,12 @@ void harden_prepare(struct thread *thread)
 
 OFTEN void harden_empty(struct thread *thread)
 {
-    for (unsigned c = CLASS_FIRST; c < CLASS_END && thread->quarantine != NULL; c++)
-        for (unsigned i = 0; i < QUARANTINE_SLOTS; i++) {
-            void *block = thread->quarantine->slot[c][i];
-            thread->quarantine->slot[c][i] = NULL;
-            if (block != NULL)
-                flush_block(block);
-        }
+    for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++) {
+        void *block = waiting_block(thread->quarantine->slot[i]);
+        thread->quarantine->slot[i] = 0;
+        if (block != NULL)
+            flush_block(block);
+    }
 }
 
 void harden_forget(struct thread *thread)
@@ -498,13 +492,12 @@ static void check_free(void *block)
 
 static COLD void check_caches(struct thread *thread)
 {
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         for (void **at = thread->cache.magazine[c].base; at != thread->cache.magazine[c].top; at++)
             check_free(*at);
-        for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++)
-            if (thread->quarantine->slot[c][i] != NULL)
-                check_free(thread->quarantine->slot[c][i]);
-    }
+    for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++)
+        if (thread->quarantine->slot[i] != 0)
+            check_free(waiting_block(thread->quarantine->slot[i]));
 }
 
 OFTEN void harden_check_at_exit(void)

@@ -3,7 +3,7 @@
  * In this mode no door of a hit path ever opens: every thread keeps the closed cache, and registry_primary has no
  * arena. So every call comes here by the doors of front.h, and the mode costs nothing where it is off.
  *
- *   a block of a class     | what the program asked for | slack: a pattern | seal |        see small.h
+ *   a block of a class     | what the program asked for | slack: the seal again | seal |        see small.h
  *   any other              see guarded.h
  *
  * A seal is there while the program has the block, and zero otherwise.
@@ -14,13 +14,12 @@
 #include "front/front.h"
 #include "front/thread.h"
 
-/* Freed blocks of a class that wait, per thread: so many, or so many bytes, but QUARANTINE_LEAST_SLOTS. A block is handed out again
- * after as many others on average, and each of them may be the next. */
-#define QUARANTINE_SLOTS 64
-#define QUARANTINE_LEAST_SLOTS 8
-#define QUARANTINE_BYTES (8 * KIB)
+/* Freed blocks of a thread that wait. One that comes takes the place of another, at random, so each waits for as many others on
+ * average, and that one may be the next to be handed out. */
+#define QUARANTINE_SHIFT 7
+#define QUARANTINE_SLOTS (1 << QUARANTINE_SHIFT)
 struct quarantine {
-    void *slot[CLASS_END][QUARANTINE_SLOTS];
+    uint64_t slot[QUARANTINE_SLOTS]; /* of a block its address and, in the upper byte, its class offset; 0: none */
 };
 _Static_assert(sizeof(struct quarantine) <= METAPOOL_PIECE_BYTES, "a quarantine is a piece of metapool.h");
 
@@ -52,6 +51,9 @@ void harden_start(void);
 /* Reports a free block that is not clear, and clears it. */
 COLD void harden_report_dirty(void *block, size_t block_bytes);
 
+/* Looks at what lies before the first block of a slab, whose memory begins here, and reports what is wrong with it. */
+NOINLINE void harden_check_before_slab(const char *memory, const char *call);
+
 /* What the doors lead to, where straight.h does not help. A block on a multiple of alignment (a power of two); NULL with errno
  * ENOMEM. */
 void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind);
@@ -72,12 +74,31 @@ void harden_prepare(struct thread *thread);
 void harden_empty(struct thread *thread);
 void harden_forget(struct thread *thread);
 
+/* What a slot of a quarantine says. */
+#define WAITING_SHIFT 56
+_Static_assert(WAITING_SHIFT >= ADDRESS_BITS, "an address and a class offset fit a word");
+
+static inline uint64_t waiting(const void *block, size_t class_offset)
+{
+    return (uint64_t)class_offset << WAITING_SHIFT | (uintptr_t)block;
+}
+
+static inline void *waiting_block(uint64_t slot)
+{
+    return (void *)(uintptr_t)(slot & (((uint64_t)1 << WAITING_SHIFT) - 1)); /* NOLINT(performance-no-int-to-ptr) */
+}
+
+static inline size_t waiting_class_offset(uint64_t slot)
+{
+    return slot >> WAITING_SHIFT;
+}
+
 /* Freed blocks of a class that wait in a thread's record. Any thread; a guess. */
 static inline size_t harden_waiting(const struct thread *thread, unsigned class_id)
 {
     size_t n = 0;
     for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++)
-        n += thread->quarantine->slot[class_id][i] != NULL;
+        n += waiting_class_offset(thread->quarantine->slot[i]) == (size_t)class_id * CLASS_OFFSET_SCALE;
     return n;
 }
 

@@ -1,6 +1,6 @@
 /* small.h - blocks of classes in hardened mode, as harden.c and straight.c see them: seals, slack, quarantine.
  *
- *   | what the program asked for | slack: a pattern | seal |
+ *   | what the program asked for | slack: the seal again | seal |
  *
  * The seal, a block's last 8 bytes, says how long the slack is and how the block was allocated. It is the hash of the address,
  * combined with what it says times a secret factor: any change of it turns what it says into a random number of 64 bits, of
@@ -55,28 +55,25 @@ static ALWAYS_INLINE void seal_write(char *end, uint64_t seal)
 
 /* ---- A block's end ----------------------------------------------------------------------------------------------- */
 
-/* The slack holds a pattern, the hash, in its first 8 bytes and in its last 8; in all of them where it has fewer. Each byte of the
- * pattern has its place in a word, so that the two agree where they overlap; and the first 8 bytes of a shorter slack reach
- * into the seal and agree with that. So two words are written and read whatever the slack's length, and nothing
+/* The slack holds the seal again and again, in its first 8 bytes and in its last 8; in all of them where it has fewer. Each byte of
+ * the seal has its place in a word, so that the two agree where they overlap, and the first 8 bytes of a shorter slack, which
+ * reach into the seal itself, with that. So two words are written and read whatever the slack's length, and nothing
  * branches: for lengths that vary that costs some 20 cycles each time. */
 struct slack {
-    char *first, *last; /* the first at any address */
-    uint64_t first_word, last_word;
+    char *first, *last;  /* the first at any address, the last at a multiple of 8 */
+    uint64_t first_word; /* the last one is the seal */
 };
 
 typedef uint64_t unaligned_word __attribute__((may_alias, aligned(1)));
 
-static ALWAYS_INLINE struct slack slack_of(char *end, size_t slack_bytes, uint64_t hash, uint64_t seal)
+static ALWAYS_INLINE struct slack slack_of(char *end, size_t slack_bytes, uint64_t seal)
 {
-    OPAQUE(slack_bytes);                              /* or gcc, here and there, makes branches of what follows */
-    uint64_t is_short = -(uint64_t)(slack_bytes < 8); /* all bits, or none */
-    char *to = end - SEAL_BYTES;                      /* a multiple of 8 */
-    uint64_t next = hash ^ ((hash ^ seal) & is_short);
-    unsigned turn = 8 * (unsigned)slack_bytes;
+    OPAQUE(slack_bytes); /* or gcc, here and there, makes branches of what follows */
+    char *to = end - SEAL_BYTES;
+    unsigned turn = 8 * (unsigned)slack_bytes & 63;
     return (struct slack){.first = to - slack_bytes,
-                          .last = to - 8 + (8 & is_short),
-                          .first_word = next << (turn & 63) | hash >> 1 >> (~turn & 63),
-                          .last_word = next};
+                          .last = to - (8 & -(size_t)(slack_bytes >= 8)),
+                          .first_word = seal << turn | seal >> (-turn & 63)};
 }
 
 /* The seal first: for whoever looks at it from behind, it is there whole or not at all. */
@@ -85,63 +82,56 @@ static ALWAYS_INLINE void end_write(char *block, size_t block_bytes, size_t size
 {
     char *end = block + block_bytes;
     size_t slack_bytes = block_bytes - SEAL_BYTES - size_bytes;
-    uint64_t hash = hash_of(block), seal = seal_of(hash, SEAL_FIELDS(slack_bytes, kind));
-    struct slack slack = slack_of(end, slack_bytes, hash, seal);
+    uint64_t seal = seal_of(hash_of(block), SEAL_FIELDS(slack_bytes, kind));
+    struct slack slack = slack_of(end, slack_bytes, seal);
     seal_write(end, seal);
     if (canary) {
         *(unaligned_word *)(void *)slack.first = slack.first_word;
-        *(word *)(void *)slack.last = slack.last_word;
+        *(word *)(void *)slack.last = seal;
     }
 }
 
 /* Not 0 when the slack has been written to. */
-static ALWAYS_INLINE uint64_t slack_difference(char *end, uint64_t fields, uint64_t hash, uint64_t seal)
+static ALWAYS_INLINE uint64_t slack_difference(char *end, uint64_t fields, uint64_t seal)
 {
-    struct slack slack = slack_of(end, SEAL_SLACK(fields), hash, seal);
+    struct slack slack = slack_of(end, SEAL_SLACK(fields), seal);
     return (*(const unaligned_word *)(const void *)slack.first ^ slack.first_word) |
-           (*(const word *)(const void *)slack.last ^ slack.last_word);
+           (*(const word *)(const void *)slack.last ^ seal);
 }
 
 /* ---- Quarantine -------------------------------------------------------------------------------------------------- */
 
-/* How many of a class's slots are in use. Constant after harden_start. */
-extern uint32_t quarantine_slots[CLASS_END] __attribute__((visibility("hidden")));
-
-/* A number below n. A generator of the simplest kind, whose upper bits are the good ones; begun by the system's random
- * bits, and with a step that is a secret. */
-static ALWAYS_INLINE unsigned random_below(struct thread *thread, unsigned n)
+/* 64 random bits, of which the upper ones are the good ones: a generator of the simplest kind, begun by the system's random bits,
+ * and with a step that is a secret. */
+static ALWAYS_INLINE uint64_t random_bits(struct thread *thread)
 {
     thread->random = thread->random * 0x5851f42d4c957f2du + harden_secrets.factor;
-    return (unsigned)((thread->random >> 32) * n >> 32);
+    return thread->random;
 }
 
-/* Into the thread's quarantine, in the place of another block or none; that one is returned. A class's distances are multiples of
- * its offset, which costs an x86 address less than an index does. */
-static ALWAYS_INLINE void *quarantine_exchange(struct thread *thread, size_t class_offset, void *block)
+/* A block into the thread's quarantine, in the place of another one, of any class, or of none: that is returned, as quarantines have
+ * it. */
+static ALWAYS_INLINE uint64_t quarantine_exchange(struct thread *thread, void *block, size_t class_offset)
 {
-    _Static_assert(sizeof *quarantine_slots == CLASS_OFFSET_SCALE, "a class offset is an entry's distance");
-    unsigned n = *(const uint32_t *)(const void *)((const char *)quarantine_slots + class_offset);
-    char *slots = (char *)thread->quarantine + class_offset * (sizeof thread->quarantine->slot[0] / CLASS_OFFSET_SCALE);
-    void **slot = (void **)(void *)slots + random_below(thread, n);
-    void *other = *slot;
-    *slot = block;
+    uint64_t *slot = &thread->quarantine->slot[random_bits(thread) >> (64 - QUARANTINE_SHIFT)], other = *slot;
+    *slot = waiting(block, class_offset);
     return other;
 }
 
 /* ---- Places ------------------------------------------------------------------------------------------------------ */
 
-/* front_locate for the usual case: the class offset of a block in order, in the first arena, but not the first of its slab. 0:
- * anything else. */
+/* front_locate for the usual case: the class offset of a block in the first arena, if one may begin here: the seal tells
+ * whether one does. 0: anything else. */
 static ALWAYS_INLINE size_t small_locate(const void *block)
 {
     size_t slab = ((uintptr_t)block - registry_first.base) >> SLAB_SHIFT;
     if (unlikely(slab >= registry_first.n_slabs))
         return 0;
     size_t class_offset = load_byte_relaxed(&registry_first.class_map[slab]);
-    const struct class_info *class = class_at(class_offset);
     size_t offset_bytes = (uintptr_t)block & (SLAB_BYTES - 1);
-    unsigned index = class_block_index(class, offset_bytes);
-    return likely((size_t)index * class->bytes == offset_bytes && index - 1 < class->n_blocks - 1u) ? class_offset : 0;
+    if (unlikely(offset_bytes > SLAB_BYTES - class_at(class_offset)->bytes || offset_bytes % 16 != 0))
+        return 0;
+    return likely(class_offset >= CLASS_FIRST * CLASS_OFFSET_SCALE) ? class_offset : 0;
 }
 
 #endif

@@ -27,23 +27,19 @@ void straight_start(size_t small_max_bytes)
 
 /* ---- malloc ------------------------------------------------------------------------------------------------------ */
 
-/* A free block for a request, and its length; NULL: the magazine has none, or is not to be touched. */
-static ALWAYS_INLINE char *pop(size_t size_bytes, size_t *block_bytes)
+/* A free block for a request, and its length. False: there is none in the magazine, or it is not to be touched. */
+static ALWAYS_INLINE bool pop(size_t size_bytes, void **block, size_t *block_bytes)
 {
     if (unlikely(size_bytes - 1 >= most_bytes))
-        return NULL;
+        return false;
     size_t class_offset = small_class_offset[(size_bytes + SEAL_BYTES + 7) / 8];
     struct thread *thread = thread_enter_open(); /* The doors are closed anyway. */
     if (unlikely(thread == NULL))
-        return NULL;
-    void *block = NULL;
-    if (unlikely(!magazine_pop(magazine_at(&thread->cache, class_offset), &block))) {
-        thread_leave_open(thread);
-        return NULL;
-    }
-    thread_leave_open(thread);
+        return false;
+    bool popped = cache_pop(&thread->cache, class_offset, block);
+    thread_let_go(thread); /* Nothing in between has wanted the background thread. */
     *block_bytes = class_at(class_offset)->bytes;
-    return block;
+    return likely(popped);
 }
 
 static NOINLINE void *clean_and_seal(char *block, size_t block_bytes, size_t size_bytes, enum block_kind kind)
@@ -62,91 +58,124 @@ static ALWAYS_INLINE uint64_t difference_before(const char *block, size_t block_
     return seal_difference(seal_fields(hash_of(block - block_bytes), seal)) & in_use;
 }
 
-/* The class offset of a block that may be freed as the caller says; 0: anything else. */
-static ALWAYS_INLINE size_t whole(char *block, const struct release *release)
+/* The class offset of a block that may be freed as the caller says; 0: anything else. Of the first block of a slab, what lies before
+ * it is another matter. */
+static ALWAYS_INLINE size_t whole(char *block, const struct release *release, bool first)
 {
     size_t class_offset = small_locate(block);
     if (unlikely(class_offset == 0))
         return 0;
     size_t block_bytes = class_at(class_offset)->bytes;
     char *end = block + block_bytes;
-    uint64_t wrong = difference_before(block, block_bytes);
+    uint64_t wrong = first ? 0 : difference_before(block, block_bytes);
     __asm__ volatile("" : "+r"(wrong) : : "memory");
-    uint64_t hash = hash_of(block), seal = seal_read(end), fields = seal_fields(hash, seal);
+    uint64_t seal = seal_read(end), fields = seal_fields(hash_of(block), seal);
     if (unlikely(kind_difference(fields, release->kind) != 0))
         return 0;
-    wrong |= slack_difference(end, fields, hash, seal);
+    wrong |= slack_difference(end, fields, seal);
     wrong |= (uintptr_t)block & (release->alignment - 1);
     if (release->size_bytes != RELEASE_ANY_SIZE)
         wrong |= release->size_bytes ^ (block_bytes - SEAL_BYTES - SEAL_SLACK(fields));
     return unlikely(wrong != 0) ? 0 : class_offset;
 }
 
-/* Into quarantine, and from there into the magazine. The block that comes out is next of its class, and its ends are what malloc
- * touches first. */
+static ALWAYS_INLINE bool is_first_of_slab(const void *block)
+{
+    return unlikely(((uintptr_t)block & (SLAB_BYTES - 1)) == 0);
+}
+
+static NOINLINE size_t first_whole(char *block, const struct release *release)
+{
+    size_t class_offset = whole(block, release, true);
+    if (class_offset != 0)
+        harden_check_before_slab(block, release->call);
+    return class_offset;
+}
+
+static NOINLINE void return_to_slab(void *block)
+{
+    front_return_block(block, "free");
+}
+
+/* Into quarantine, and what comes out of there into its magazine. */
 static ALWAYS_INLINE void let_wait(void *block, size_t class_offset)
 {
     struct thread *thread = thread_enter_open();
-    void *other = block;
-    if (unlikely(thread == NULL))
-        goto to_slab;
-    if (likely(thread->quarantine != NULL))
-        other = quarantine_exchange(thread, class_offset, block);
-    if (likely(other != NULL)) {
-        __builtin_prefetch(other, 1);
-        __builtin_prefetch((char *)other + class_at(class_offset)->bytes - 1, 1);
-        if (unlikely(!magazine_push(magazine_at(&thread->cache, class_offset), other))) {
-            thread_leave_open(thread);
-            goto to_slab;
-        }
+    if (unlikely(thread == NULL)) {
+        return_to_slab(block);
+        return;
     }
-    thread_leave_open(thread);
-    return;
-to_slab:
-    front_return_block(other, "free");
+    uint64_t other = waiting(block, class_offset);
+    if (likely(thread->quarantine != NULL))
+        other = quarantine_exchange(thread, block, class_offset);
+    bool pushed = unlikely(other == 0) || cache_push(&thread->cache, waiting_class_offset(other), waiting_block(other));
+    thread_let_go(thread); /* as above */
+    if (unlikely(!pushed))
+        return_to_slab(waiting_block(other));
 }
 
 /* ---- By the width of a step -------------------------------------------------------------------------------------- */
 
 static const struct release plain_free = {"free", KIND_MALLOC, RELEASE_ANY_SIZE, 1};
 
+/* Each in two functions: those with wide registers need a stack frame as soon as they call anything, and many do who use them. */
 #define BY_WIDTH(width)                                                                                                \
-    static ALWAYS_INLINE WIPE_TARGET_##width void *claim_##width(size_t size_bytes, enum block_kind kind)              \
+    static NOINLINE WIPE_TARGET_##width void *seal_##width(char *block, size_t block_bytes, size_t size_bytes,         \
+                                                           enum block_kind kind)                                       \
     {                                                                                                                  \
-        size_t block_bytes;                                                                                            \
-        char *block = pop(size_bytes, &block_bytes);                                                                   \
-        if (unlikely(block == NULL))                                                                                   \
-            return harden_claim(size_bytes, 1, kind);                                                                  \
         if (unlikely(!wipe_is_clear_##width(block, block_bytes)))                                                      \
             return clean_and_seal(block, block_bytes, size_bytes, kind);                                               \
         end_write(block, block_bytes, size_bytes, kind, true);                                                         \
         return block;                                                                                                  \
     }                                                                                                                  \
-    static ALWAYS_INLINE WIPE_TARGET_##width void return_##width(char *block, const struct release *release)           \
+    static NOINLINE WIPE_TARGET_##width void clear_##width(char *block, size_t class_offset)                           \
     {                                                                                                                  \
-        size_t class_offset = whole(block, release);                                                                   \
-        if (unlikely(class_offset == 0)) {                                                                             \
-            harden_return(block, release);                                                                             \
-            return;                                                                                                    \
-        }                                                                                                              \
         size_t block_bytes = class_at(class_offset)->bytes;                                                            \
         seal_write(block + block_bytes, 0);                                                                            \
         wipe_clear_##width(block, block_bytes);                                                                        \
         let_wait(block, class_offset);                                                                                 \
     }                                                                                                                  \
-    WIPE_TARGET_##width void *straight_malloc_##width(size_t size_bytes)                                               \
+    static ALWAYS_INLINE void *claim_##width(size_t size_bytes, enum block_kind kind)                                  \
+    {                                                                                                                  \
+        void *block;                                                                                                   \
+        size_t block_bytes;                                                                                            \
+        if (unlikely(!pop(size_bytes, &block, &block_bytes)))                                                          \
+            return harden_claim(size_bytes, 1, kind);                                                                  \
+        return seal_##width(block, block_bytes, size_bytes, kind);                                                     \
+    }                                                                                                                  \
+    void *straight_malloc_##width(size_t size_bytes)                                                                   \
     {                                                                                                                  \
         return claim_##width(size_bytes, KIND_MALLOC);                                                                 \
     }                                                                                                                  \
-    WIPE_TARGET_##width void *straight_new_##width(size_t size_bytes, enum block_kind kind)                            \
+    void *straight_new_##width(size_t size_bytes, enum block_kind kind)                                                \
     {                                                                                                                  \
         return claim_##width(size_bytes, kind);                                                                        \
     }                                                                                                                  \
-    WIPE_TARGET_##width void straight_free_##width(void *block)                                                        \
+    static NOINLINE void return_first_##width(void *block, const struct release *release)                              \
+    {                                                                                                                  \
+        size_t class_offset = first_whole(block, release);                                                             \
+        if (unlikely(class_offset == 0))                                                                               \
+            harden_return(block, release);                                                                             \
+        else                                                                                                           \
+            clear_##width(block, class_offset);                                                                        \
+    }                                                                                                                  \
+    static ALWAYS_INLINE void return_##width(void *block, const struct release *release)                               \
+    {                                                                                                                  \
+        if (is_first_of_slab(block)) {                                                                                 \
+            return_first_##width(block, release);                                                                      \
+            return;                                                                                                    \
+        }                                                                                                              \
+        size_t class_offset = whole(block, release, false);                                                            \
+        if (unlikely(class_offset == 0))                                                                               \
+            harden_return(block, release);                                                                             \
+        else                                                                                                           \
+            clear_##width(block, class_offset);                                                                        \
+    }                                                                                                                  \
+    void straight_free_##width(void *block)                                                                            \
     {                                                                                                                  \
         return_##width(block, &plain_free);                                                                            \
     }                                                                                                                  \
-    WIPE_TARGET_##width void straight_delete_##width(void *block, const struct release *release)                       \
+    void straight_delete_##width(void *block, const struct release *release)                                           \
     {                                                                                                                  \
         return_##width(block, release);                                                                                \
     }
