@@ -137,7 +137,7 @@ struct superslab {
     _Atomic uint32_t pins;             /* references in flight; not given back while > 0 */
     uint32_t unused_slots;             /* bit i: slot i is UNUSED. Pool lock */
     uint32_t empty_slots;              /* bit i: slot i is EMPTY. Pool lock */
-    uint32_t aged_slots;               /* bit i: slot i was EMPTY at the last tick already. Pool lock */
+    uint32_t aged_slots;               /* bit i: slot i was idle at the last tick already. Pool lock */
     _Atomic uint32_t sparse_ticks;     /* ticks in a row that found it fit for draining. Written under the pool lock */
     uint32_t cached_since_ms;          /* since when it is in the LRU cache. Pool lock */
     uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */

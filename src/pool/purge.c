@@ -137,19 +137,22 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 /* ---- What time brings -------------------------------------------------------------------------------------------- */
 
 /* Without the lock, so by the slabs' own words, not by the mask. */
-static bool any_slot_empty(const struct superslab *ss)
+static bool any_slot_idle(const struct superslab *ss, bool huge)
 {
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-        if (CTL_STATE(slab_ctl_read(superslab_slab(ss, i))) == SLAB_EMPTY)
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        unsigned state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
+        if (state == SLAB_EMPTY || (huge && state == SLAB_UNUSED))
             return true;
+    }
     return false;
 }
 
-/* A tick drains a SuperSlab that was sparse at the last one too, and purges its slots that were EMPTY then. */
+/* A tick drains a SuperSlab that was sparse at the last one too, and purges its slots that were EMPTY then. Slots that were never used
+ * are in memory too where a huge page is; for those alone it is not broken up, unless they are HUGE_WORTH_BYTES. */
 static void tick_slots(struct superslab *ss)
 {
-    bool sparse = pool_is_sparse(ss);
-    if (!sparse && atomic_load(&ss->sparse_ticks) == 0 && !any_slot_empty(ss))
+    bool sparse = pool_is_sparse(ss), huge = atomic_load(&ss->huge);
+    if (!sparse && atomic_load(&ss->sparse_ticks) == 0 && !any_slot_idle(ss, huge))
         return;
     if (!pool_lock(HAK_LOCK_TIER))
         return;
@@ -158,8 +161,10 @@ static void tick_slots(struct superslab *ss)
         atomic_store(&ss->sparse_ticks, ticks);
         if (ticks > 1)
             pool_evaluate_tier(ss);
-        uint32_t aged = ss->aged_slots & ss->empty_slots;
-        ss->aged_slots = ss->empty_slots & ~aged;
+        uint32_t idle = ss->empty_slots | (huge ? ss->unused_slots : 0), aged = ss->aged_slots & idle;
+        if ((aged & ss->empty_slots) == 0 && count_bits(aged) * SLAB_BYTES < HUGE_WORTH_BYTES)
+            aged = 0;
+        ss->aged_slots = idle & ~aged;
         if (aged != 0 && !purge_empty_slots(ss, aged, HAK_LOCK_TIER) && !pool_lock_is_mine())
             return;
     }

@@ -218,9 +218,9 @@ void release_refused(void)
 
 /* ---- From the system ---- */
 
-/* A heap that has grown to so much may hold a huge page of which not all is used: a sixteenth of it at most.
- * (bench_random_mixed 10000000 1000000: 0.80 of the time, for 0.7 % more memory.) */
-#define HUGE_HEAP_BYTES (32 * MIB)
+/* A heap that has grown to so much may hold a huge page of which not all is used: an eighth of it at most. (xmllint: 0.89 of the
+ * time of 32 MiB. See docs/memory.md.) */
+#define HUGE_HEAP_BYTES (16 * MIB)
 /* What tells how densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out. */
 #define DENSITY_SUPERSLABS 16
 
@@ -253,6 +253,43 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
     if (config.huge_pages != HUGE_PAGES_AUTO)
         return config.huge_pages == HUGE_PAGES_ALWAYS;
     return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && !budget_presses() && grows_densely(fresh);
+}
+
+/* Of spans nobody knows how much of them is touched but the system. It is asked about the nearest SPANS_ASKED SuperSlabs before the
+ * fresh one that hold spans in small pages: all of it but a sixteenth must be in memory, what no block fits into included. So that
+ * there are always such ones, each PROBE_INTERVALth has small pages. (An answer takes 4 microseconds; 512 page faults 250.) */
+#define SPANS_ASKED 2
+#define PROBE_INTERVAL 8
+#define ASKED_SUPERSLABS 32
+
+static bool holds_span(const struct superslab *ss)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        if (CTL_STATE(slab_ctl_read(superslab_slab(ss, i))) == SLAB_SPAN_HEAD)
+            return true;
+    return false;
+}
+
+static bool spans_are_touched(const struct superslab *fresh)
+{
+    unsigned n_touched = 0, n_before = fresh->index < ASKED_SUPERSLABS ? fresh->index : ASKED_SUPERSLABS;
+    for (const struct superslab *ss = fresh - 1; ss >= fresh - n_before && n_touched < SPANS_ASKED; ss--) {
+        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || atomic_load(&ss->huge) ||
+            !holds_span(ss))
+            continue;
+        if (os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) < SUPERSLAB_BYTES / 16 * 15)
+            return false;
+        n_touched++;
+    }
+    return n_touched == SPANS_ASKED;
+}
+
+bool huge_pages_for_spans(const struct superslab *fresh)
+{
+    if (config.huge_pages != HUGE_PAGES_AUTO)
+        return config.huge_pages == HUGE_PAGES_ALWAYS;
+    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && !budget_is_set() &&
+           fresh->index % PROBE_INTERVAL != PROBE_INTERVAL - 1 && may_ask(1) && spans_are_touched(fresh);
 }
 
 bool huge_pages_for_runs(size_t len_bytes)

@@ -53,8 +53,9 @@ void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
  * lock. */
 void superslab_purge(struct superslab *ss, uint32_t n);
 
-/* Whether a fresh SuperSlab for slabs, or a block of so many bytes, is to have huge pages. */
+/* Whether a fresh SuperSlab for slabs or for spans, or a block of so many bytes, is to have huge pages. Not under the lock. */
 bool huge_pages_for_slabs(const struct superslab *fresh);
+bool huge_pages_for_spans(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
 /* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system

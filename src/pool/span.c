@@ -112,7 +112,7 @@ bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab *
             release_evicted();
             fresh = superslab_map(1, SUPERSLAB_BYTES);
             if (fresh != NULL)
-                superslab_choose_pages(fresh, 1, 0); /* Blocks as large as that may leave most of it untouched. */
+                superslab_choose_pages(fresh, 1, huge_pages_for_spans(fresh) ? 1 : 0);
             if (fresh == NULL || !pool_lock(HAK_LOCK_SPAN))
                 return false;
             stats_add(&stats_counters.stage_os, 1);

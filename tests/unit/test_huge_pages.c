@@ -145,7 +145,7 @@ static void moved_pages_keep_their_advice(void **state)
     hak_free(wall);
 }
 
-/* A heap above 32 MiB takes its SuperSlabs with huge pages; what becomes empty in them is purged all the same. */
+/* A heap above 16 MiB takes its SuperSlabs with huge pages; what becomes empty in them is purged all the same. */
 static void a_large_heap(void **state)
 {
     (void)state;
@@ -173,6 +173,76 @@ static void a_large_heap(void **state)
             assert_int_equal(blocks[i][k], i % 251);
     for (size_t i = 0; i < N; i += 100)
         hak_free(blocks[i]);
+}
+
+/* 400 blocks of 128 KiB of which so many bytes are touched: how many of their SuperSlabs have huge pages. Those that are left for
+ * asking have none. */
+static unsigned huge_superslabs_of_spans(size_t touched_bytes)
+{
+    enum { N = 400 };
+    static unsigned char *blocks[N];
+    unsigned n_huge = 0;
+    const struct superslab *before = NULL;
+    for (unsigned i = 0; i < N; i++) {
+        blocks[i] = hak_malloc(128 * KIB);
+        memset(blocks[i], (int)(i % 251), touched_bytes);
+        const struct superslab *ss = superslab_of(blocks[i]);
+        if (ss != before && ss->huge) {
+            n_huge++;
+            assert_int_not_equal(ss->index % 8, 7);
+        }
+        before = ss;
+    }
+    for (unsigned i = 0; i < N; i++) {
+        for (size_t k = 0; k < touched_bytes; k++)
+            if (blocks[i][k] != i % 251)
+                fail_msg("byte %zu of block %u is %d", k, i, blocks[i][k]);
+        hak_free(blocks[i]);
+    }
+    hak_trim(HAK_TRIM_PAGES);
+    return n_huge;
+}
+
+static void spans_that_are_touched(void **state)
+{
+    (void)state;
+    assert_in_range(huge_superslabs_of_spans(128 * KIB), 8, 24);
+    assert_int_equal(huge_superslabs_of_spans(96 * KIB), 0);
+    assert_int_equal(hak_budget_set(512 * MIB, 512 * MIB), 0);
+    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+    assert_int_equal(hak_budget_set(0, 0), 0);
+    config.background = false; /* then the system is not asked */
+    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+    config.background = true;
+    config.huge_pages = HUGE_PAGES_NEVER;
+    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+}
+
+/* In memory with the rest of a huge page is what was never handed out: it goes when the rest is left alone. */
+static void slots_that_were_never_used(void **state)
+{
+    (void)state;
+    void *block[64];
+    unsigned n = 0;
+    struct superslab *ss;
+    config.huge_pages = HUGE_PAGES_ALWAYS;
+    do {
+        assert_non_null(block[n] = hak_malloc(128 * KIB));
+        memset(block[n], 7, 128 * KIB);
+        ss = superslab_of(block[n]);
+    } while (!ss->huge && ++n < 63);
+    assert_true(ss->huge);
+    assert_true(count_bits(ss->unused_slots) > SUPERSLAB_SLABS / 2);
+    for (unsigned i = 0; i < 4; i++)
+        shared_pool_tick();
+    assert_false(ss->huge);
+    assert_in_range(resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES), 128 * KIB, 256 * KIB);
+    assert_null(pool_check());
+    for (unsigned i = 0; i < 128 * KIB; i++)
+        assert_int_equal(((unsigned char *)block[n])[i], 7);
+    for (unsigned i = 0; i <= n; i++)
+        hak_free(block[i]);
+    hak_trim(HAK_TRIM_PAGES);
 }
 
 static void zeroed_memory(void **state)
@@ -232,6 +302,8 @@ int main(void)
         cmocka_unit_test_setup(a_block_that_grows_and_shrinks, start),
         cmocka_unit_test_setup(moved_pages_keep_their_advice, start),
         cmocka_unit_test_setup(a_large_heap, start),
+        cmocka_unit_test_setup(spans_that_are_touched, start),
+        cmocka_unit_test_setup(slots_that_were_never_used, start),
         cmocka_unit_test_setup(zeroed_memory, start),
         cmocka_unit_test_setup(blocks_apart, start),
     };
