@@ -50,9 +50,9 @@ static uint64_t random_bits_of_process(void)
     return fold(atomic_fetch_add_explicit(&n, 1, memory_order_relaxed) ^ harden_secrets.address, harden_secrets.factor);
 }
 
-/* A freed block without inaccessible pages, up to so many bytes, is cleared; longer ones give their pages back. (64 KiB: some 2
- * microseconds, against a system call and 16 page faults. 64 of them may wait.) */
-#define CLEARED_MAX_BYTES (64 * KIB)
+/* A freed block without inaccessible pages, up to so many bytes with its room to grow, is cleared; longer ones give their pages back.
+ * (64 KiB: some 2 microseconds, against a system call and 16 page faults. 64 of them may wait.) */
+#define CLEARED_MAX_BYTES (96 * KIB)
 
 /* What is known of a large block, in the bit map of the slab in which it begins: spans have no use for it. */
 struct large {
@@ -173,16 +173,16 @@ static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
     return out;
 }
 
-static bool is_cleared_in_place(size_t data_bytes, bool guard)
+static bool is_cleared_in_place(size_t total_bytes, bool guard)
 {
-    return !guard && data_bytes <= CLEARED_MAX_BYTES;
+    return !guard && total_bytes <= CLEARED_MAX_BYTES;
 }
 
 /* A block that has waited in reach of the program is to be as it was. */
 static void check_clear(const struct large *large, const char *call)
 {
     char *data = large->base + large->front_bytes;
-    if (!is_cleared_in_place(large->data_bytes, large->is_guarded) || !checks(SECURE_ZERO) ||
+    if (!is_cleared_in_place(large->total_bytes, large->is_guarded) || !checks(SECURE_ZERO) ||
         likely(wipe_is_clear(data, large->data_bytes)))
         return;
     report_misuse(call, "a free block was written to", data, "bytes", large->data_bytes);
@@ -297,8 +297,8 @@ static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum 
             discount_guard();
         return base; /* emergency.h: outside of all this */
     }
-    if (!waited && !zeroed && is_cleared_in_place(data_bytes, guard)) {
-        memset(base + front_bytes, 0, data_bytes);
+    if (!waited && !zeroed && is_cleared_in_place(total_bytes, guard)) {
+        memset(base + front_bytes, 0, total_bytes - front_bytes); /* its room too: the block may wait, and be taken again longer */
     } else if (!waited) {
         if (!span_discard(base, !zeroed))
             memset(base, 0, total_bytes);
@@ -360,7 +360,7 @@ void guarded_return(void *block, const struct release *release)
     if (large->is_guarded)
         discount_guard();
     if ((checks(SECURE_ZERO) || checks(SECURE_QUARANTINE)) &&
-        (is_cleared_in_place(large->data_bytes, large->is_guarded) || !span_discard(large->base, true)))
+        (is_cleared_in_place(large->total_bytes, large->is_guarded) || !span_discard(large->base, true)))
         memset(large->base + large->front_bytes, 0, large->data_bytes);
     if (large->is_guarded)
         forbid(large->base, (size_t)(end_of(large) - large->base));

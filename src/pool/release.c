@@ -273,7 +273,8 @@ static bool holds_span(const struct superslab *ss)
 static bool spans_are_touched(const struct superslab *fresh)
 {
     unsigned n_touched = 0, n_before = fresh->index < ASKED_SUPERSLABS ? fresh->index : ASKED_SUPERSLABS;
-    for (const struct superslab *ss = fresh - 1; ss >= fresh - n_before && n_touched < SPANS_ASKED; ss--) {
+    for (unsigned i = 1; i <= n_before && n_touched < SPANS_ASKED; i++) {
+        const struct superslab *ss = fresh - i;
         if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || atomic_load(&ss->huge) ||
             !holds_span(ss))
             continue;

@@ -116,3 +116,35 @@ gcc -O0 -o late late.c
 step "without a guard, a write after free is found when the block leaves quarantine"
 if HAKMEM_SECURE=1 on_hakmem ./late > out 2> err; then fail "$(cat out err)"; fi
 grep -qE "(malloc|free): a free block was written to: 0x[0-9a-f]+ \\(bytes 53248\\)" err || fail "it says: $(cat out err)"
+
+# A block that realloc made longer has room, of which more is used when the block has waited and is taken again.
+cat > room.c << 'EOF'
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static char *block[4000];
+int main(void)
+{
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < 3000; i++) free(malloc(5000)); /* no guards are left */
+        for (int i = 0; i < 4000; i++) memset(block[i] = malloc(3000), 0x55, 3000);
+        for (int i = 0; i < 4000; i++) free(block[i]);
+        for (int i = 0; i < 100; i++) {
+            char *grown = realloc(memset(malloc(34000), 7, 34000), 40000);
+            free(memset(grown, 7, 40000));
+            for (size_t size = 40000; size < 64000; size += 1000) {
+                char *zeroed = calloc(1, size);
+                for (size_t k = 0; k < size; k++)
+                    if (zeroed[k] != 0) { printf("byte %zu of %zu is not zero\n", k, size); return 1; }
+                free(memset(zeroed, 9, size));
+            }
+        }
+    }
+    return 0;
+}
+EOF
+gcc -O1 -o room room.c
+step "calloc is clear whatever lay there"
+for mode in 1 quarantine,guard zero,guard,quarantine; do
+    HAKMEM_SECURE=$mode on_hakmem ./room > out || fail "mode $mode: $(cat out)"
+done
