@@ -10,10 +10,11 @@
  *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c
  *             no slot          a SuperSlab from the LRU cache, or from the system        pool/release.c, meta/arena.c
  *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/span.c
- * free(p)     the mirror image                                                           front/hit.h, front/flush.c
+ * free(p)     the mirror image                                                           front/hit.h, front/free.c
  */
 #include "front/harden.h"
 #include "front/hit.h"
+#include "front/locate.h"
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
@@ -106,7 +107,7 @@ size_t hak_usable_size(const void *block)
         return size_bytes == SIZE_MAX ? 0 : size_bytes;
     }
     bool span;
-    return block == NULL ? 0 : front_usable_bytes(block, "malloc_usable_size", &span);
+    return block == NULL ? 0 : locate_usable_bytes(block, "malloc_usable_size", &span);
 }
 
 /* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie
@@ -169,7 +170,7 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
     if (sampled_has(block))
         return realloc_sampled(block, size_bytes);
     bool span;
-    size_t old_bytes = front_usable_bytes(block, "realloc", &span);
+    size_t old_bytes = locate_usable_bytes(block, "realloc", &span);
     if (unlikely(old_bytes == 0)) { /* reported */
         errno = EINVAL;
         return NULL;

@@ -1,35 +1,14 @@
-/* flush.c - the slow path of free: what no magazine takes, and blocks from magazines back to their slabs.
- * Owns     nothing.     Called by  api/, thread.c     Calls  thread.h, shared_pool.h, span.h, report.h
- * Threads  each on its own record; without a record, on the shared pool.
- *
- * The whole decision of free(p), in order:
- *   hit path      p lies in the first arena, its slab has a class, this thread's magazine has room: push
- *   slow path     p is NULL: nothing
- *                 p lies in no arena: misuse "not a block of this allocator"
- *                 its slab holds a span: p is its first address: span_return; else misuse
- *                 its slab has no class: misuse
- *                 p is not at a block's beginning: misuse "into the middle of a block"
- *                 this thread has a magazine for the class: make room (grow, or flush the older half), push
- *                 it has none: POOL_ONLY and the block is of the word that this thread has open: set its bit there
- *                              else (or no record): return the block to its slab
+/* flush.c - blocks from magazines back to their slabs.
+ * Owns     nothing.     Called by  free.c, refill.c, magazine.c, thread.c, pressure.c     Calls  locate.h, shared_pool.h, report.h
+ * Threads  blocks that the caller holds; a magazine, on the thread's own record.
  */
 #include "front/flush.h"
 
-#include "front/front.h"
-#include "front/harden.h"
-#include "front/profile.h"
-#include "front/route.h"
-#include "front/sampled.h"
-#include "front/straight.h"
+#include "front/locate.h"
 #include "meta/arena.h"
-#include "os/os.h"
-#include "pool/background.h"
-#include "pool/gap.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
 #include "service/report.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* ---- Blocks to slabs --------------------------------------------------------------------------------------------- */
@@ -43,43 +22,6 @@ static void report_double_free(const struct slab *slab, unsigned class_id, unsig
         size_t index = word * 64 + (size_t)__builtin_ctzll(doubly);
         report_misuse("free", "block freed twice", memory + index * block_bytes, "class of bytes", block_bytes);
     }
-}
-
-bool front_locate(const void *block, const char *call, struct place *place)
-{
-    struct arena *arena = registry_arena(block);
-    if (unlikely(arena == NULL)) {
-        report_misuse(call, "not a block of this allocator", block, NULL, 0);
-        return false;
-    }
-    if (unlikely(arena->class_map == NULL)) { /* pool/emergency.c */
-        place->class_id = CLASS_SPAN;
-        place->slab = NULL;
-        place->gaps = false;
-        return true;
-    }
-    size_t slab = arena_slab_index(arena, block);
-    /* relaxed: see arena_set_class_map */
-    place->class_id = atomic_load_explicit(&arena->class_map[slab], memory_order_relaxed) / CLASS_OFFSET_SCALE;
-    if (unlikely(place->class_id == CLASS_FOREIGN)) {
-        report_misuse(call, "no block lies here (freed already, or never allocated)", block, NULL, 0);
-        return false;
-    }
-    place->slab = &arena->slabs[slab];
-    place->gaps = place->class_id == CLASS_GAPS;
-    if (place->class_id == CLASS_SPAN)
-        return true;
-    if (unlikely(place->gaps))
-        place->class_id = CTL_CLASS(slab_ctl_read(place->slab));
-    const struct class_info *class = &class_table[place->class_id];
-    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
-    place->index = class_block_index(class, offset);
-    if (unlikely((size_t)place->index * class->bytes != offset || place->index >= class->n_blocks ||
-                 (place->gaps && slab_follows(place->slab, place->index)))) {
-        report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
-        return false;
-    }
-    return true;
 }
 
 /* Blocks of a class on their way back. Those of one bit map word wait until the others have been looked at, and so do the counts of slabs
@@ -192,19 +134,6 @@ static ALWAYS_INLINE void *const *collect_more(struct word *word, const struct p
     return block;
 }
 
-/* What locate finds, for the usual case alone: a block in order, of the class that is expected, in the first arena. */
-static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, struct place *place)
-{
-    if (registry_class_offset(block) != class_id * CLASS_OFFSET_SCALE)
-        return false;
-    const struct class_info *class = &class_table[class_id];
-    size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
-    place->slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
-    place->class_id = class_id;
-    place->index = class_block_index(class, offset);
-    return likely((size_t)place->index * class->bytes == offset && place->index < class->n_blocks);
-}
-
 static void return_word(struct slab *slab, unsigned class_id, unsigned word, uint64_t mask)
 {
     uint64_t doubly = shared_pool_return_blocks(slab, word, mask);
@@ -212,7 +141,7 @@ static void return_word(struct slab *slab, unsigned class_id, unsigned word, uin
         report_double_free(slab, class_id, word, doubly);
 }
 
-static void return_one(const struct place *place)
+void flush_located(const struct place *place)
 {
     return_word(place->slab, place->class_id, place->index / 64, (uint64_t)1 << (place->index % 64));
 }
@@ -234,7 +163,7 @@ void flush_blocks(void *const *block, unsigned n, unsigned class_id)
     void *const *end = block + n;
     while (block < end) {
         if (likely(locate_expected(*block, class_id, &place)) ||
-            (front_locate(*block, "free", &place) && is_of_class(&place, class_id, *block)))
+            (locate_block(*block, "free", &place) && is_of_class(&place, class_id, *block)))
             block = collect_more(collect(&batch, &place), &place, block, end);
         else
             block++;
@@ -270,8 +199,8 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
 void flush_block(void *block)
 {
     struct place place;
-    if (front_locate(block, "free", &place))
-        return_one(&place);
+    if (locate_block(block, "free", &place))
+        flush_located(&place);
 }
 
 void flush_open_word(struct open_word *open, unsigned class_id)
@@ -309,7 +238,7 @@ static bool is_misuse(const struct magazine *magazine, void **at, unsigned class
 {
     const void *block = *at;
     struct place place;
-    if (unlikely(!locate_expected(block, class_id, &place)) && !front_locate(block, "free", &place))
+    if (unlikely(!locate_expected(block, class_id, &place)) && !locate_block(block, "free", &place))
         return true;
     if (likely(place.class_id == class_id && !slab_is_free(place.slab, place.index) && !is_below(magazine->base, at)))
         return false;
@@ -330,197 +259,5 @@ void flush_look_for_misuse(struct thread *thread)
             *at = *last;
             magazine->top = last;
         }
-    }
-}
-
-/* ---- free's slow path -------------------------------------------------------------------------------------------- */
-
-size_t front_usable_bytes(const void *block, const char *call, bool *span)
-{
-    struct place place;
-    size_t usable_bytes = 0;
-    if (!front_locate(block, call, &place))
-        return 0;
-    *span = place.class_id == CLASS_SPAN;
-    if (*span) {
-        usable_bytes = span_usable_bytes(block);
-        if (unlikely(usable_bytes == 0))
-            report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
-    } else if (unlikely(slab_is_free(place.slab, place.index))) {
-        report_misuse(call, "block freed already", block, "class of bytes", class_table[place.class_id].bytes);
-    } else {
-        usable_bytes = class_table[place.class_id].bytes;
-        if (unlikely(place.gaps))
-            usable_bytes *= slab_gap_blocks(place.slab, place.index);
-    }
-    return usable_bytes;
-}
-
-/* Whether the block is the first of its class that the thread has in its hands, and of another thread's slab: what the thread was given
- * when it began. In its magazine, the block would be the next to be allocated, and the thread would write to a cache line beside the
- * blocks of whoever gave it (bench_workloads cache_scratch). */
-static bool was_given(const struct thread *thread, const struct place *place)
-{
-    return thread->cache.magazine[place->class_id].base == NULL && thread->current[place->class_id] != place->slab;
-}
-
-/* Into the thread's magazine, for which room is made. */
-static void return_to_magazine(struct thread *thread, const struct place *place, void *block)
-{
-    struct magazine *magazine = &thread->cache.magazine[place->class_id];
-    if (magazine_push(magazine, block))
-        return; /* The door was closed, or the block is of another arena. */
-    if (magazine->max != 0) {
-        bool given = was_given(thread, place);
-        magazine->misses++;
-        bool grow = magazine->refilled != 0 || magazine_capacity(magazine) < CONSUMER_CAPACITY;
-        if (!(grow && magazine_grow(thread, place->class_id)) && magazine_capacity(magazine) != 0) {
-            flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
-            magazine->refilled -= magazine->refilled != 0;
-        }
-        if (!given && magazine_push(magazine, block))
-            return;
-    }
-    return_one(place);
-}
-
-/* A block of a class without a magazine, whose word this thread has open. False: it is none, or not in order. */
-static bool return_to_open_word(void *block, size_t class_id)
-{
-    struct thread *thread = thread_enter_open();
-    if (unlikely(thread == NULL))
-        return false;
-    bool returned = class_id < CLASS_FIRST + N_TINY_CLASSES &&
-                    open_word_push(&thread->open_word[class_id], (unsigned)class_id, block);
-    thread_leave_open(thread);
-    return returned;
-}
-
-/* A block of a class without a magazine: to the thread's open word if it is of that, else to its slab. */
-static void return_pool_only(const struct place *place, void *block, const char *call)
-{
-    struct thread *thread = thread_enter_open();
-    struct open_word *open = thread == NULL ? NULL : &thread->open_word[place->class_id];
-    if (likely(open == NULL || !open_word_covers(open, block)))
-        return_one(place);
-    else if (!open_word_push(open, place->class_id, block)) /* It is in order (locate), so it is free already. */
-        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
-    if (thread != NULL)
-        thread_leave_open(thread);
-}
-
-/* A block in a slab with gaps, if it is longer than the slab's own, or free already. False: it is neither. */
-static NOINLINE bool return_to_gaps(const struct place *place, const void *block, const char *call)
-{
-    bool free_already = slab_is_free(place->slab, place->index);
-    if (!free_already) {
-        if (slab_gap_blocks(place->slab, place->index) == 1)
-            return false;
-        struct thread *thread = thread_enter(); /* as for all that may take the pool's lock */
-        free_already = !gap_return(place->slab, place->index); /* by two threads at once */
-        if (thread != NULL)
-            thread_leave(thread);
-    }
-    if (unlikely(free_already))
-        report_misuse(call, "block freed twice", block, "class of bytes", class_table[place->class_id].bytes);
-    return true;
-}
-
-static void return_located(const struct place *place, void *block, const char *call)
-{
-    if (unlikely(place->gaps) && return_to_gaps(place, block, call))
-        return;
-    if (place->class_id != CLASS_SPAN && tiny_route_of(class_table[place->class_id].range) == HAK_ROUTE_POOL_ONLY) {
-        return_pool_only(place, block, call);
-        return;
-    }
-    struct thread *thread = thread_enter();
-    if (thread != NULL)
-        span_cache_look(thread);
-    if (place->class_id == CLASS_SPAN) {
-        if (unlikely(profile_has_records()))
-            profile_forget(block);
-        if ((thread == NULL || !span_cache_return(thread, block, place->slab)) && !span_return(block))
-            report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
-    } else if (thread != NULL) {
-        return_to_magazine(thread, place, block);
-    } else {
-        return_one(place);
-    }
-    if (thread != NULL)
-        thread_leave(thread);
-}
-
-void front_return_block(void *block, const char *call)
-{
-    int saved_errno = errno;
-    struct place place;
-    if (unlikely(sampled_has(block)))
-        sampled_return(block, call);
-    else if (front_locate(block, call, &place))
-        return_located(&place, block, call);
-    errno = saved_errno;
-}
-
-static NOINLINE void return_slow(void *block, const char *call)
-{
-    static const struct release plain = {"free", KIND_MALLOC, RELEASE_ANY_SIZE, 1};
-    if (harden_is_on()) {
-        harden_return(block, &plain);
-        return;
-    }
-    if (block == NULL)
-        return;
-    size_t class_id = registry_class_offset(block) / CLASS_OFFSET_SCALE;
-    if (class_id == CLASS_SPAN ? !span_cache_keep(block) : !return_to_open_word(block, class_id))
-        front_return_block(block, call);
-}
-
-static void return_any(void *block, const char *call)
-{
-    STRAIGHT(free, return_slow(block, call), block);
-}
-
-static NOINLINE void return_for_linker(void *block, const char *call)
-{
-    background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
-    return_any(block, call);
-    background_hold(false);
-}
-
-void front_return_slow(void *block, const char *call, const void *caller)
-{
-    if (likely(!os_is_linker(caller)))
-        return_any(block, call);
-    else
-        return_for_linker(block, call);
-}
-
-/* Whether a block with these usable bytes, of a span, may have been asked for with that size. One that the heap profile has noted
- * has the bytes of its class, whatever its alignment. */
-static bool may_be_size(size_t size_bytes, size_t usable_bytes)
-{
-    return round_up(max_size(size_bytes, 1), os_page_bytes()) == usable_bytes ||
-           (profile_has_records() && size_bytes <= usable_bytes && usable_bytes <= CLASS_MAX_BYTES);
-}
-
-/* What the caller says of a large block: these come here anyway. */
-static void check_release(const void *block, const struct release *release)
-{
-    if (registry_class_offset(block) != CLASS_SPAN * CLASS_OFFSET_SCALE)
-        return;
-    size_t usable_bytes = span_usable_bytes(block); /* 0: no block; that is found next */
-    if (unlikely(usable_bytes != 0 && release->size_bytes != RELEASE_ANY_SIZE &&
-                 !may_be_size(release->size_bytes, usable_bytes)))
-        report_misuse(release->call, "the size is not the block's", block, "usable bytes", usable_bytes);
-}
-
-void front_return_as(void *block, const struct release *release)
-{
-    if (harden_is_on()) {
-        STRAIGHT(delete, harden_return(block, release), block, release);
-    } else {
-        check_release(block, release);
-        return_any(block, release->call);
     }
 }

@@ -2,6 +2,7 @@
 #ifndef HAKMEM_FRONT_FLUSH_H
 #define HAKMEM_FRONT_FLUSH_H
 
+#include "front/locate.h"
 #include "front/thread.h"
 
 #define REFILL_MAX 256 /* half of the largest magazine */
@@ -14,9 +15,10 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
  * reported and taken out. As above. */
 void flush_look_for_misuse(struct thread *thread);
 
-/* Returns blocks of a class, one of any. Any thread that holds them. */
+/* Returns blocks of a class; one of any; one whose place is known. Any thread that holds them. */
 void flush_blocks(void *const *block, unsigned n, unsigned class_id);
 void flush_block(void *block);
+void flush_located(const struct place *place);
 
 /* Closes a word: what is free in it goes back to its slab. As above. */
 void flush_open_word(struct open_word *open, unsigned class_id);

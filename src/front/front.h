@@ -73,22 +73,6 @@ void front_shrink_span(void *block, size_t size_bytes);
 /* Frees a block that is not NULL. Keeps errno. */
 void front_return_block(void *block, const char *call);
 
-/* Where a block of a class lies, or any address of a span or run. */
-struct place {
-    struct slab *slab;
-    unsigned class_id, index; /* CLASS_SPAN: no index; its slab is NULL for a block of emergency.h */
-    bool gaps;                /* the slab has gaps: the block may be longer than its class */
-};
-
-/* Finds the place of a block of ours. Reports what is no block's address and returns false. */
-bool front_locate(const void *block, const char *call, struct place *place);
-
-/* What is said of an address inside a span or a run that is not its first. */
-#define NO_BLOCK_BEGINS_HERE "no block begins here (freed already, or into the middle of one)"
-
-/* The usable bytes of a block of ours, its first address, and in *span whether it is a span or a run; 0 and a report when it is none. */
-size_t front_usable_bytes(const void *block, const char *call, bool *span);
-
 /* Empties this thread's magazines, lets go of its slabs, and gives back what `level` (enum hak_trim_level) names. */
 void front_trim(int level);
 

@@ -6,6 +6,7 @@
  */
 #include "front/guarded.h"
 
+#include "front/locate.h"
 #include "front/seal.h"
 #include "front/wipe.h"
 #include "meta/arena.h"

@@ -1,6 +1,6 @@
 /* harden.c - see harden.h.
  * Owns     the secrets, quarantines.
- * Called by  the doors of refill.c and flush.c, api/malloc.c, thread.c     Calls  front.h (behind the doors), guarded.h
+ * Called by  the doors of refill.c and free.c, api/malloc.c, thread.c     Calls  front.h (behind the doors), guarded.h
  * Threads  any. A block's seal and contents belong to who holds it; a quarantine to its thread, between thread_enter and
  *          thread_leave.
  * I1  With SECURE_ZERO every byte of free memory is zero: of blocks in slabs, magazines and quarantines (they were cleared
@@ -12,6 +12,7 @@
 
 #include "front/flush.h"
 #include "front/guarded.h"
+#include "front/locate.h"
 #include "front/profile.h"
 #include "front/sampled.h"
 #include "front/sampler.h"
@@ -352,7 +353,7 @@ void harden_return(void *block, const struct release *release)
     if (block == NULL)
         return;
     int saved_errno = errno;
-    if (front_locate(block, release->call, &place)) {
+    if (locate_block(block, release->call, &place)) {
         if (place.class_id != CLASS_SPAN)
             return_small(block, &place, release);
         else if (place.slab != NULL)
@@ -366,7 +367,7 @@ void harden_return(void *block, const struct release *release)
 /* What a block is, for realloc and the like: the bytes that were asked for; SIZE_MAX and a report if it is none. */
 static size_t look(const void *block, const char *call, struct place *place, enum block_kind *kind)
 {
-    if (!front_locate(block, call, place))
+    if (!locate_block(block, call, place))
         return SIZE_MAX;
     *kind = KIND_MALLOC;
     if (place->class_id == CLASS_SPAN) {

@@ -74,7 +74,7 @@ static ALWAYS_INLINE void *hit_claim_aligned(size_t size_bytes, size_t alignment
 }
 
 /* The class offset of a block of the first arena that begins here and is not free by the bit map; 0 when it is anything
- * else: front_usable_bytes then finds out. What realloc must know of each block, in 26 instructions. */
+ * else: locate_usable_bytes then finds out. What realloc must know of each block, in 26 instructions. */
 static ALWAYS_INLINE size_t hit_live_class_offset(const void *block)
 {
     size_t class_offset = registry_class_offset(block);

@@ -1,6 +1,6 @@
 /* profile.c - see profile.h.
  * Owns     the records, and slab.sample of spans.
- * Called by  refill.c, flush.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, modules.h, os.h
+ * Called by  refill.c, free.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, modules.h, os.h
  * Threads  any, and signal handlers: no lock. A record is found, or made, by compare-and-swap in the index, and its sums are
  *          counters. A block's sample belongs to who holds the block.
  * I1  A record's stack does not change while the session lasts.

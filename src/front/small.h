@@ -120,7 +120,7 @@ static ALWAYS_INLINE uint64_t quarantine_exchange(struct thread *thread, void *b
 
 /* ---- Places ------------------------------------------------------------------------------------------------------ */
 
-/* front_locate for the usual case: the class offset of a block in the first arena, if one may begin here: the seal tells
+/* locate_block for the usual case: the class offset of a block in the first arena, if one may begin here: the seal tells
  * whether one does. 0: anything else. */
 static ALWAYS_INLINE size_t small_locate(const void *block)
 {

@@ -1,5 +1,5 @@
 /* thread.c - see thread.h.
- * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, flush.c, api/
+ * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, free.c, flush.c, api/
  * Calls    metapool.h, shared_pool.h, config.h, libc's pthread keys and fork handlers
  * Threads  a record belongs to the thread that took it off the free list.
  * Signals  a handler that interrupts a slow path finds busy set and the door closed, and uses the pool directly.

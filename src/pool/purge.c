@@ -139,12 +139,14 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 /* Without the lock, so by the slabs' own words, not by the mask. */
 static bool any_slot_idle(const struct superslab *ss, bool huge)
 {
+    unsigned n_unused = 0;
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         unsigned state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
-        if (state == SLAB_EMPTY || (huge && state == SLAB_UNUSED))
+        if (state == SLAB_EMPTY)
             return true;
+        n_unused += state == SLAB_UNUSED;
     }
-    return false;
+    return huge && n_unused * SLAB_BYTES >= HUGE_WORTH_BYTES;
 }
 
 /* A tick drains a SuperSlab that was sparse at the last one too, and purges its slots that were EMPTY then. Slots that were never used

@@ -1,5 +1,5 @@
 /* slab_gaps.c - see slab_gaps.h.
- * Owns     the second map, n_following and gaps of struct slab.     Called by  pool/gap.c, front/flush.c, slab.c     Calls  slab_bits.h
+ * Owns     the second map, n_following and gaps of struct slab.     Called by  pool/gap.c, front/free.c, front/locate.c, slab.c     Calls  slab_bits.h
  * Threads  who claims owns the slab; returns by any thread that holds the block; no lock.
  */
 #include "superslab/slab_gaps.h"

@@ -4,7 +4,9 @@
  *   src/superslab/slab_gaps.c: slab_open_gaps slab_close_gaps slab_find_gap slab_claim_gap slab_follows slab_gap_blocks slab_split_gap
  *   src/superslab/slab.c: slab_open slab_claim slab_own slab_disown slab_return_bits slab_return_count
  *   src/pool/shared_pool.c: open_slot shared_pool_return_blocks shared_pool_disown_slab
- *   src/front/flush.c: front_locate return_to_gaps return_located return_one
+ *   src/front/locate.c: locate_block
+ *   src/front/free.c: return_to_gaps return_located
+ *   src/front/flush.c: flush_located
  * Proves
  *   P1  no place has two holders
  *   P2  as many places come back as were claimed, whether the class map says GAPS by then or not: nothing is lost, and

@@ -6,7 +6,8 @@
  *   src/front/thread.c: thread_empty claim_record release_record on_thread_exit create
  *   src/front/sleepers.c: sleeps_outside_of_us claim empty_if_asleep
  *   src/front/refill.c: claim_from_pool pop_at_hand refill claim_class
- *   src/front/flush.c: flush_oldest return_to_magazine return_one
+ *   src/front/flush.c: flush_oldest flush_located
+ *   src/front/free.c: return_to_magazine
  * Proves
  *   P1  a block is in one place: with the program, in the magazine, or in the pool; so nobody gets it twice
  *   P2  no free is lost: when no call is in progress, the three places together have every block
