@@ -12,6 +12,7 @@
 #include "api/stats_names.h"
 #include "api/introspect.h"
 #include "front/thread.h"
+#include "os/file.h"
 #include "os/os.h"
 
 #include <fcntl.h>
@@ -173,7 +174,7 @@ size_t hak_stats_json(char *buffer, size_t size_bytes)
 
 void printing_json(const char *path, char *buffer, size_t size_bytes)
 {
-    int file = path == NULL ? STDERR_FILENO : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     struct text text = {.buffer = buffer, .size_bytes = size_bytes, .file = file, .failed = file < 0};
     if (file >= 0) {
         add_json(&text);
@@ -181,7 +182,7 @@ void printing_json(const char *path, char *buffer, size_t size_bytes)
         flush_text(&text);
     }
     if (path != NULL && file >= 0)
-        text.failed |= close(file) != 0;
+        text.failed |= file_close(file) != 0;
     if (text.failed) {
         static const char message[] = "hakmem: HAKMEM_STATS: the file cannot be written\n";
         os_write_stderr(message, sizeof message - 1);

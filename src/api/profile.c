@@ -11,6 +11,7 @@
 #include "front/profile.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
+#include "os/file.h"
 #include "os/os.h"
 #include "service/config.h"
 #include "service/report.h"
@@ -155,15 +156,15 @@ static void copy_maps(struct output *output)
 {
     char piece[512];
     ssize_t n;
-    int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    while (maps >= 0 && (n = read(maps, piece, sizeof piece)) > 0) {
+    int maps = file_open("/proc/self/maps", O_RDONLY, 0);
+    while (maps >= 0 && (n = file_read(maps, piece, sizeof piece)) > 0) {
         if (sizeof output->buffer - output->len < (size_t)n)
             flush_output(output);
         memcpy(output->buffer + output->len, piece, (size_t)n);
         output->len += (size_t)n;
     }
     if (maps >= 0)
-        close(maps);
+        file_close(maps);
 }
 
 static void write_records(struct output *output)
@@ -192,12 +193,12 @@ static void write_records(struct output *output)
 
 static int dump(const char *path)
 {
-    struct output output = {.file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+    struct output output = {.file = file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600)};
     if (output.file < 0)
         return errno;
     write_records(&output);
     flush_output(&output);
-    if (close(output.file) != 0 && output.error == 0)
+    if (file_close(output.file) != 0 && output.error == 0)
         output.error = errno;
     return output.error;
 }

@@ -10,26 +10,25 @@
 #include "os/cgroup.h"
 
 #include "base/decimal.h"
+#include "os/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PATH_MAX_BYTES 1024
 
 /* Reads the beginning of a file as text. False: it cannot be read. */
 static bool read_text(const char *path, char *text, size_t size_bytes)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = file_open(path, O_RDONLY, 0);
     if (file < 0)
         return false;
     size_t len = 0;
     ssize_t n;
-    while (len < size_bytes - 1 && (n = read(file, text + len, size_bytes - 1 - len)) > 0)
+    while (len < size_bytes - 1 && (n = file_read(file, text + len, size_bytes - 1 - len)) > 0)
         len += (size_t)n;
-    close(file);
+    file_close(file);
     text[len] = 0;
     return len != 0;
 }

@@ -7,6 +7,8 @@
  */
 #include "os/os.h"
 
+#include "os/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -326,7 +328,7 @@ uint64_t os_random(void)
     uint64_t bits = next_pretended();
     if (bits != 0)
         return bits;
-    if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) { /* too early in the system's life */
+    if (syscall(SYS_getrandom, &bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) { /* too early in the system's life */
         struct timespec now = {0};
         clock_gettime(CLOCK_MONOTONIC, &now);
         memcpy(&bits, (const void *)getauxval(AT_RANDOM), sizeof bits); /* NOLINT: 16 bytes, given by the system */
@@ -387,7 +389,7 @@ uint32_t os_thread_ms(void)
 void os_sleep_ms(uint32_t ms)
 {
     struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    nanosleep(&span, NULL);
+    syscall(SYS_nanosleep, &span, NULL); /* not libc's: see file.h */
 }
 
 #define THREAD_STACK_BYTES ((size_t)256 * KIB) /* thread-local variables of all libraries lie in it too */
@@ -462,10 +464,10 @@ bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
         return false;
     int saved_errno = errno;
     snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread_id);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = file < 0 ? -1 : read(file, line, sizeof line - 1);
+    int file = file_open(path, O_RDONLY, 0);
+    ssize_t n = file < 0 ? -1 : file_read(file, line, sizeof line - 1);
     if (file >= 0)
-        close(file);
+        file_close(file);
     errno = saved_errno;
     if (n <= 0)
         return false;
@@ -515,7 +517,7 @@ static int stderr_of_process(void)
     int process = (int)syscall(SYS_pidfd_open, getpid(), 0);
     int file = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, STDERR_FILENO, 0);
     if (process >= 0)
-        close(process);
+        file_close(process);
     return file;
 }
 
@@ -524,7 +526,7 @@ void os_write_stderr(const char *text, size_t len_bytes)
     int saved_errno = errno, file;
     if (os_write(STDERR_FILENO, text, len_bytes) == EBADF && has_left_files && (file = stderr_of_process()) >= 0) {
         os_write(file, text, len_bytes);
-        close(file);
+        file_close(file);
     }
     errno = saved_errno;
 }

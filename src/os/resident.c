@@ -6,11 +6,11 @@
  */
 #include "os/resident.h"
 
+#include "os/file.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define LINE_MAX_BYTES 128 /* the rest of a longer one, which is a path, is of no interest */
 
@@ -44,10 +44,10 @@ bool os_resident(bool (*wanted)(uintptr_t from, uintptr_t to), struct os_residen
     struct reading reading = {wanted, false, sum};
     char text[4096], line[LINE_MAX_BYTES];
     size_t len = 0;
-    int saved_errno = errno, file = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+    int saved_errno = errno, file = file_open("/proc/self/smaps", O_RDONLY, 0);
     ssize_t n = -1;
     *sum = (struct os_resident){0, 0};
-    while (file >= 0 && (n = read(file, text, sizeof text)) > 0) {
+    while (file >= 0 && (n = file_read(file, text, sizeof text)) > 0) {
         for (ssize_t i = 0; i < n; i++) {
             if (text[i] != '\n') {
                 if (len < sizeof line - 1)
@@ -60,7 +60,7 @@ bool os_resident(bool (*wanted)(uintptr_t from, uintptr_t to), struct os_residen
         }
     }
     if (file >= 0)
-        close(file);
+        file_close(file);
     errno = saved_errno;
     return n == 0;
 }

@@ -14,6 +14,7 @@
  * Under a filter of system calls any call may end the process, and sshd's, for one, kills for those two, and for
  * sigtimedwait; but files are opened by libc in so many places (glibc's malloc does) that filters refuse it at worst.
  */
+#include "os/file.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -34,8 +35,8 @@ static COLD uint64_t thread_status(const char *heading, int base)
     size_t len = 0, heading_len = strlen(heading);
     uint64_t number = UNKNOWN;
     ssize_t n;
-    int file = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
-    while (file >= 0 && number == UNKNOWN && (n = read(file, piece, sizeof piece)) > 0)
+    int file = file_open("/proc/thread-self/status", O_RDONLY, 0);
+    while (file >= 0 && number == UNKNOWN && (n = file_read(file, piece, sizeof piece)) > 0)
         for (ssize_t i = 0; i < n; i++) {
             if (piece[i] != '\n') {
                 line[len] = piece[i];
@@ -48,7 +49,7 @@ static COLD uint64_t thread_status(const char *heading, int base)
                 number = strtoull(line + heading_len, NULL, base);
         }
     if (file >= 0)
-        close(file);
+        file_close(file);
     return number;
 }
 

@@ -7,6 +7,8 @@
 #   E4  no exported name has a version: the dynamic linker would not take malloc@@X for a program's malloc@GLIBC_2.2.5,
 #       and a preloaded library would silently serve nobody
 #   E5  the library needs libc alone
+#   E6  it calls none of libc's cancellation points (POSIX.1-2017, 2.9.5.2) but the two that src/os/write.c calls with cancellation
+#       switched off: a cancelled thread would end in the middle of malloc
 # It also holds the object to its link options: symbols bound at start, never unloaded, no executable stack.
 set -euo pipefail
 export LC_ALL=C
@@ -54,6 +56,15 @@ complain_of "E4, exported with a version" "$work/e4"
 readelf -dW "$lib" > "$work/dynamic"
 sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' "$work/dynamic" | { grep -Evx 'libc\.so\.6|ld-linux[^ ]*' || true; } > "$work/e5"
 complain_of "E5, needed beside libc" "$work/e5"
+
+nm -D --undefined-only "$lib" | awk '{ print $NF }' | sed 's/@.*//' | { grep -Ex "$(tr -s ' \n' '|' <<< "accept accept4 clock_nanosleep \
+close closefrom connect creat creat64 epoll_pwait epoll_wait fcntl fcntl64 fdatasync fsync getrandom lockf lockf64 mq_receive mq_send \
+msgrcv msgsnd msync nanosleep open open64 openat openat64 pause poll ppoll pread pread64 preadv preadv64 pselect \
+pthread_clockjoin_np pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_join pthread_testcancel \
+pthread_timedjoin_np pwrite pwrite64 pwritev pwritev64 read readv recv recvfrom recvmsg select sem_clockwait sem_timedwait sem_wait \
+send sendmsg sendto sigpause sigsuspend sigwait sigwaitinfo sleep system tcdrain usleep wait wait3 wait4 waitid waitpid writev" \
+    | sed 's/|*$//')" || true; } > "$work/e6"
+complain_of "E6, a cancellation point" "$work/e6"
 
 grep -q 'SONAME.*\[libhakmem\.so\.0\]' "$work/dynamic" || { echo "the SONAME is not libhakmem.so.0"; status=1; }
 grep -q 'FLAGS_1.*NOW' "$work/dynamic" || { echo "symbols are not bound at start"; status=1; }
