@@ -256,7 +256,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
 }
 
 /* Of spans nobody knows how much of them is touched but the system. It is asked about the nearest SPANS_ASKED SuperSlabs before the
- * fresh one that hold spans in small pages: all of it but a sixteenth must be in memory, what no block fits into included. So that
+ * fresh one that hold spans in small pages: all of it but an eighth must be in memory, what no block fits into included. So that
  * there are always such ones, each PROBE_INTERVALth has small pages. (An answer takes 4 microseconds; 512 page faults 250.) */
 #define SPANS_ASKED 2
 #define PROBE_INTERVAL 8
@@ -278,7 +278,7 @@ static bool spans_are_touched(const struct superslab *fresh)
         if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || atomic_load(&ss->huge) ||
             !holds_span(ss))
             continue;
-        if (os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) < SUPERSLAB_BYTES / 16 * 15)
+        if (os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) < SUPERSLAB_BYTES / 8 * 7)
             return false;
         n_touched++;
     }
