@@ -12,7 +12,7 @@
 #include "api/stats_names.h"
 #include "api/introspect.h"
 #include "front/thread.h"
-#include "os/file.h"
+#include "os/system_call.h"
 #include "os/os.h"
 
 #include <fcntl.h>

@@ -11,7 +11,7 @@
 #include "front/profile.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
-#include "os/file.h"
+#include "os/system_call.h"
 #include "os/os.h"
 #include "service/config.h"
 #include "service/report.h"

@@ -10,7 +10,7 @@
 #include "os/cgroup.h"
 
 #include "base/decimal.h"
-#include "os/file.h"
+#include "os/system_call.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* module.c - which file an address belongs to, and what a file defines: os_module_... of os.h.
- * Owns     nothing.     Called by  service/modules.c, service/unwind.c
+ * Owns     nothing.     Called by  service/modules.c, service/unwind.c; os_linux.c (the vDSO)
  * Calls    _dl_find_object of glibc, by which exceptions are unwound, too; dl_iterate_phdr
  * Threads  any; signal handlers, but os_module_any.
+ * What is OFTEN here is what finds the vDSO's clock.
  * Why os_module_of does without dl_iterate_phdr: it takes a lock of the dynamic linker's, which in the child of a fork may be held
  * by nobody. os_module_any has no other way to all modules, so only who is about to report a mistake may call it.
  */
@@ -70,7 +71,7 @@ struct headers {
 };
 
 /* Whether the bytes lie in a segment that is loaded. */
-static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t address, size_t len_bytes)
+OFTEN static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t address, size_t len_bytes)
 {
     for (size_t i = 0; i < headers->n; i++) {
         const ElfW(Phdr) *segment = &headers->segment[i];
@@ -83,7 +84,7 @@ static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t a
 
 /* A module begins with its file's header, in all that is not made by hand. But that of a static program is said to begin with its code:
  * there the kernel tells where its headers are. Where neither does, nothing is known. */
-static bool find_headers(const struct os_module *module, struct headers *headers)
+OFTEN static bool find_headers(const struct os_module *module, struct headers *headers)
 {
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
@@ -122,7 +123,7 @@ struct names {
 };
 
 /* An address in the dynamic section: as in the file, or, where the dynamic linker could write to the section, as in memory. */
-static const void *place_of(const struct os_module *module, uintptr_t address)
+OFTEN static const void *place_of(const struct os_module *module, uintptr_t address)
 {
     uintptr_t len_bytes = module->end - module->start;
     if (address - module->start >= len_bytes)
@@ -130,7 +131,7 @@ static const void *place_of(const struct os_module *module, uintptr_t address)
     return address - module->start < len_bytes ? (const void *)address : NULL;
 }
 
-static bool find_names(const struct os_module *module, struct names *names)
+OFTEN static bool find_names(const struct os_module *module, struct names *names)
 {
     *names = (struct names){.symbol = NULL};
     for (const ElfW(Dyn) *entry = module->dynamic; entry != NULL && entry->d_tag != DT_NULL; entry++) {
@@ -147,14 +148,15 @@ static bool find_names(const struct os_module *module, struct names *names)
     return names->symbol != NULL && names->text != NULL;
 }
 
-static bool is_defined(const struct names *names, uint32_t index, const char *name)
+/* The symbol if it is defined and has the name, else NULL. */
+OFTEN static const ElfW(Sym) * symbol_if(const struct names *names, uint32_t index, const char *name)
 {
     const ElfW(Sym) *symbol = &names->symbol[index];
-    return symbol->st_shndx != SHN_UNDEF && strcmp(names->text + symbol->st_name, name) == 0;
+    return symbol->st_shndx != SHN_UNDEF && strcmp(names->text + symbol->st_name, name) == 0 ? symbol : NULL;
 }
 
 /* DT_HASH: numbers of buckets and of symbols, the buckets' first symbols, to each symbol the next of its bucket. */
-static bool defined_by_hash(const struct names *names, const char *name)
+OFTEN static const ElfW(Sym) * find_by_hash(const struct names *names, const char *name)
 {
     const uint32_t *table = names->hash, n_buckets = table[0];
     const uint32_t *bucket = table + 2, *next = bucket + n_buckets;
@@ -163,15 +165,15 @@ static bool defined_by_hash(const struct names *names, const char *name)
         hash = (hash << 4) + *at;
         hash = (hash ^ (hash >> 28 << 4)) & 0x0fffffff;
     }
-    for (uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets]; i != STN_UNDEF; i = next[i])
-        if (is_defined(names, i, name))
-            return true;
-    return false;
+    const ElfW(Sym) *symbol = NULL;
+    for (uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets]; i != STN_UNDEF && symbol == NULL; i = next[i])
+        symbol = symbol_if(names, i, name);
+    return symbol;
 }
 
 /* DT_GNU_HASH: numbers of buckets, of symbols that are not in it, and of words of a filter, which is not needed here; the filter;
  * the buckets' first symbols; the symbols' hashes, of which the lowest bit marks the last one of a bucket. */
-static bool defined_by_gnu_hash(const struct names *names, const char *name)
+OFTEN static const ElfW(Sym) * find_by_gnu_hash(const struct names *names, const char *name)
 {
     const uint32_t *table = names->gnu_hash, n_buckets = table[0], n_left_out = table[1];
     const uint32_t *bucket = table + 4 + (size_t)table[2] * (sizeof(ElfW(Addr)) / sizeof *table);
@@ -181,24 +183,53 @@ static bool defined_by_gnu_hash(const struct names *names, const char *name)
         hash = hash * 33 + *at;
     uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets];
     if (i < n_left_out || i == STN_UNDEF)
-        return false;
+        return NULL;
     for (;; i++) {
         uint32_t other = hash_of[i - n_left_out];
-        if ((other | 1) == (hash | 1) && is_defined(names, i, name))
-            return true;
-        if ((other & 1) != 0)
-            return false;
+        const ElfW(Sym) *symbol = (other | 1) == (hash | 1) ? symbol_if(names, i, name) : NULL;
+        if (symbol != NULL || (other & 1) != 0)
+            return symbol;
     }
+}
+
+OFTEN static const ElfW(Sym) * find_symbol(const struct os_module *module, const char *name)
+{
+    struct names names;
+    if (!find_names(module, &names))
+        return NULL;
+    if (names.gnu_hash != NULL)
+        return find_by_gnu_hash(&names, name);
+    return names.hash != NULL ? find_by_hash(&names, name) : NULL;
 }
 
 bool os_module_defines(const struct os_module *module, const char *name)
 {
-    struct names names;
-    if (!find_names(module, &names))
+    return find_symbol(module, name) != NULL;
+}
+
+/* The kernel tells where it has put its module; all of it is in memory as in its file. */
+OFTEN static bool find_vdso(struct os_module *module)
+{
+    struct headers headers;
+    *module = (struct os_module){.start = (uintptr_t)getauxval(AT_SYSINFO_EHDR), .path = ""};
+    if (module->start == 0 || !find_headers(module, &headers))
         return false;
-    if (names.gnu_hash != NULL)
-        return defined_by_gnu_hash(&names, name);
-    return names.hash != NULL && defined_by_hash(&names, name);
+    for (size_t i = 0; i < headers.n; i++)
+        if (headers.segment[i].p_type == PT_LOAD) {
+            module->bias = module->start + headers.segment[i].p_offset - headers.segment[i].p_vaddr;
+            module->end = module->start + headers.segment[i].p_offset + headers.segment[i].p_memsz;
+        }
+    for (size_t i = 0; i < headers.n; i++)
+        if (headers.segment[i].p_type == PT_DYNAMIC)
+            module->dynamic = (const void *)(module->bias + headers.segment[i].p_vaddr); /* NOLINT: by the kernel */
+    return true;
+}
+
+OFTEN const void *os_vdso_function(const char *name)
+{
+    struct os_module vdso;
+    const ElfW(Sym) *symbol = find_vdso(&vdso) ? find_symbol(&vdso, name) : NULL;
+    return symbol == NULL ? NULL : (const void *)(vdso.bias + symbol->st_value); /* NOLINT: as above */
 }
 
 /* ---- All modules --------------------------------------------------------------------------------------------------- */

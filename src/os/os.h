@@ -109,6 +109,9 @@ const unsigned char *os_module_build_id(const struct os_module *module, size_t *
 /* Whether it defines the name, in any version, where other modules can see it. The caller knows that it stays loaded. */
 bool os_module_defines(const struct os_module *module, const char *name);
 
+/* A function of the module that the kernel puts into each process, the vDSO (vdso(7)). NULL: there is none of that name. */
+const void *os_vdso_function(const char *name);
+
 /* Whether fits(module, want) is true for one of the loaded modules; those behind the first one are not asked. They stay loaded as
  * long as fits runs. Allocates nothing, but takes a lock of the dynamic linker's, which the thread may hold already. */
 bool os_module_any(bool (*fits)(const struct os_module *module, const void *want), const void *want);

@@ -7,7 +7,7 @@
  */
 #include "os/os.h"
 
-#include "os/file.h"
+#include "os/system_call.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -103,7 +103,12 @@ static bool fault(enum os_call call, size_t len_bytes)
 
 size_t os_page_bytes_known = 4096;
 
-static int32_t process_id; /* getpid() is a system call */
+static int32_t process_id; /* to ask is a system call */
+
+static int32_t ask_process_id(void)
+{
+    return (int32_t)system_call(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
 
 uintptr_t os_linker_begin, os_linker_bytes;
 
@@ -124,13 +129,13 @@ static void find_linker(void)
 void os_start(void)
 {
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
-    process_id = getpid();
+    process_id = ask_process_id();
     find_linker();
 }
 
 void os_fork_child(void)
 {
-    process_id = getpid();
+    process_id = ask_process_id();
 }
 
 int32_t os_process_id(void)
@@ -322,15 +327,41 @@ unsigned os_vector_bytes(void)
 }
 #endif
 
+typedef int (*clock_function)(clockid_t clock, struct timespec *now);
+
+/* The kernel's function, not libc's, where it can be found. Libraries that pretend another time (libfaketime) define libc's name, and
+ * what they do there is no business of free's: theirs asked the dynamic linker, which had just called free. And a clock that
+ * stands would keep memory for ever. */
+static clock_function find_clock(void)
+{
+    static const char *const names[] = {"__vdso_clock_gettime", "__kernel_clock_gettime"}; /* arm64 and others: the latter */
+    const void *function = NULL;
+    for (unsigned i = 0; i < 2 && function == NULL; i++)
+        function = os_vdso_function(names[i]);
+    return function == NULL ? clock_gettime : (clock_function)(uintptr_t)function;
+}
+
+/* Clocks that there always are. */
+static void read_clock(clockid_t clock, struct timespec *now)
+{
+    static _Atomic clock_function found;
+    clock_function function = atomic_load_explicit(&found, memory_order_relaxed);
+    if (unlikely(function == NULL)) {
+        function = find_clock();
+        atomic_store_explicit(&found, function, memory_order_relaxed); /* relaxed: the same whoever finds it */
+    }
+    function(clock, now);
+}
+
 uint64_t os_random(void)
 {
     int saved_errno = errno;
     uint64_t bits = next_pretended();
     if (bits != 0)
         return bits;
-    if (syscall(SYS_getrandom, &bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) { /* too early in the system's life */
+    if (system_call(SYS_getrandom, (long)&bits, sizeof bits, GRND_NONBLOCK, 0, 0, 0) != sizeof bits) { /* too early in the system's life */
         struct timespec now = {0};
-        clock_gettime(CLOCK_MONOTONIC, &now);
+        read_clock(CLOCK_MONOTONIC, &now);
         memcpy(&bits, (const void *)getauxval(AT_RANDOM), sizeof bits); /* NOLINT: 16 bytes, given by the system */
         bits = (bits ^ (uint64_t)now.tv_nsec) * 0x9e3779b97f4a7c15u;
     }
@@ -354,42 +385,42 @@ size_t os_address_limit_bytes(void)
 void os_futex_wait(_Atomic uint32_t *word, uint32_t expected)
 {
     int saved_errno = errno;
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+    system_call(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, expected, 0, 0, 0);
     errno = saved_errno;
 }
 
 void os_futex_wake(_Atomic uint32_t *word, int n)
 {
     int saved_errno = errno;
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+    system_call(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, n, 0, 0, 0);
     errno = saved_errno;
 }
 
 uint32_t os_now_ms(void)
 {
     struct timespec now = {0};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now); /* cannot fail for this clock */
+    read_clock(CLOCK_MONOTONIC_COARSE, &now);
     return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
 uint64_t os_seconds_since_1970(void)
 {
     struct timespec now = {0};
-    clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
+    read_clock(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec;
 }
 
 uint32_t os_thread_ms(void)
 {
     struct timespec used = {0};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used); /* cannot fail for this clock */
+    read_clock(CLOCK_THREAD_CPUTIME_ID, &used);
     return (uint32_t)((uint64_t)used.tv_sec * 1000 + (uint64_t)used.tv_nsec / 1000000);
 }
 
 void os_sleep_ms(uint32_t ms)
 {
     struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    syscall(SYS_nanosleep, &span, NULL); /* not libc's: see file.h */
+    system_call(SYS_nanosleep, (long)&span, 0, 0, 0, 0, 0);
 }
 
 #define THREAD_STACK_BYTES ((size_t)256 * KIB) /* thread-local variables of all libraries lie in it too */
@@ -415,7 +446,7 @@ bool os_start_thread(void *(*function)(void *))
 
 int32_t os_thread_id(void)
 {
-    return (int32_t)syscall(SYS_gettid);
+    return (int32_t)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
 }
 
 uintptr_t os_stack_end(int32_t thread_id)
@@ -493,7 +524,7 @@ bool os_peek(uintptr_t address, void *to, size_t len_bytes)
         return false;
     int saved_errno = errno;
     struct iovec local = {to, len_bytes}, remote = {(void *)address, len_bytes};
-    bool done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
+    bool done = process_vm_readv(ask_process_id(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
     errno = saved_errno;
     return done;
 }
@@ -507,15 +538,15 @@ static __thread bool has_left_files __attribute__((tls_model("initial-exec")));
 
 bool os_leave_files(void)
 {
-    has_left_files = syscall(SYS_close_range, 0u, ~0u, CLOSE_RANGE_UNSHARE) == 0;
+    has_left_files = system_call(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE, 0, 0, 0) == 0;
     return has_left_files;
 }
 
 /* The process's standard error stream for a thread that has left it; -1: it cannot be had. */
 static int stderr_of_process(void)
 {
-    int process = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    int file = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, STDERR_FILENO, 0);
+    int process = (int)system_call(SYS_pidfd_open, ask_process_id(), 0, 0, 0, 0, 0);
+    int file = process < 0 ? -1 : (int)system_call(SYS_pidfd_getfd, process, STDERR_FILENO, 0, 0, 0, 0);
     if (process >= 0)
         file_close(process);
     return file;

@@ -6,7 +6,7 @@
  */
 #include "os/resident.h"
 
-#include "os/file.h"
+#include "os/system_call.h"
 
 #include <errno.h>
 #include <stdlib.h>

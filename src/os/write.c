@@ -14,7 +14,7 @@
  * Under a filter of system calls any call may end the process, and sshd's, for one, kills for those two, and for
  * sigtimedwait; but files are opened by libc in so many places (glibc's malloc does) that filters refuse it at worst.
  */
-#include "os/file.h"
+#include "os/system_call.h"
 #include "os/os.h"
 
 #include <errno.h>

@@ -8,7 +8,7 @@
 #       and a preloaded library would silently serve nobody
 #   E5  the library needs libc alone
 #   E6  it calls none of libc's cancellation points (POSIX.1-2017, 2.9.5.2) but the two that src/os/write.c calls with cancellation
-#       switched off: a cancelled thread would end in the middle of malloc
+#       switched off: a cancelled thread would end in the middle of malloc. Nor syscall, which others define
 # It also holds the object to its link options: symbols bound at start, never unloaded, no executable stack.
 set -euo pipefail
 export LC_ALL=C
@@ -62,7 +62,7 @@ close closefrom connect creat creat64 epoll_pwait epoll_wait fcntl fcntl64 fdata
 msgrcv msgsnd msync nanosleep open open64 openat openat64 pause poll ppoll pread pread64 preadv preadv64 pselect \
 pthread_clockjoin_np pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_join pthread_testcancel \
 pthread_timedjoin_np pwrite pwrite64 pwritev pwritev64 read readv recv recvfrom recvmsg select sem_clockwait sem_timedwait sem_wait \
-send sendmsg sendto sigpause sigsuspend sigwait sigwaitinfo sleep system tcdrain usleep wait wait3 wait4 waitid waitpid writev" \
+send sendmsg sendto sigpause sigsuspend sigwait sigwaitinfo sleep syscall system tcdrain usleep wait wait3 wait4 waitid waitpid writev" \
     | sed 's/|*$//')" || true; } > "$work/e6"
 complain_of "E6, a cancellation point" "$work/e6"
 
