@@ -1,6 +1,6 @@
 /* os_linux.c - the calls of os.h on Linux.
  * Owns     os_page_bytes_known, written once at start.
- * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap, futex.
+ * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap; system_call.h.
  * Threads  any, no lock.
  * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect
  * to writable charges it then, so that the system's overcommit rules hold for a block as they do under glibc.
@@ -420,7 +420,7 @@ uint32_t os_thread_ms(void)
 void os_sleep_ms(uint32_t ms)
 {
     struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    system_call(SYS_nanosleep, (long)&span, 0, 0, 0, 0, 0);
+    raw_system_call(SYS_nanosleep, (long)&span, 0, 0, 0, 0, 0); /* errno stays */
 }
 
 #define THREAD_STACK_BYTES ((size_t)256 * KIB) /* thread-local variables of all libraries lie in it too */
