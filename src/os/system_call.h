@@ -7,6 +7,8 @@
  *     them, and would do so in the middle of malloc, maybe with the pool's lock in its hands;
  *   - a program, or a library that is preloaded beside this one, may define them, getpid and syscall too (libfaketime, uid_wrapper): what
  *     it does there, under locks of its own, or allocating, must not happen in the middle of malloc.
+ * mmap, munmap, madvise and mremap stay libc's: who registers memory with a device has to see that it goes, and does so by
+ * defining these.
  */
 #ifndef HAKMEM_OS_SYSTEM_CALL_H
 #define HAKMEM_OS_SYSTEM_CALL_H
