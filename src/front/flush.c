@@ -1,5 +1,5 @@
 /* flush.c - blocks from magazines back to their slabs.
- * Owns     nothing.     Called by  free.c, refill.c, magazine.c, thread.c, pressure.c     Calls  locate.h, shared_pool.h, report.h
+ * Owns     nothing.     Called by  free.c, refill.c, magazine.c, thread.c, harden.c     Calls  locate.h, shared_pool.h, report.h
  * Threads  blocks that the caller holds; a magazine, on the thread's own record.
  */
 #include "front/flush.h"
