@@ -21,7 +21,9 @@
 #define RE_READS 3                    /* of what makes no sense */
 #define LIST_READS 16                 /* until nobody is at the lists meanwhile */
 #define SUMS_THREAD_BYTES offsetof(struct thread, first_array)
-_Static_assert(offsetof(struct thread, span_places) < SUMS_THREAD_BYTES, "what a thread holds is summed up");
+_Static_assert(offsetof(struct thread, span_places) < SUMS_THREAD_BYTES &&
+                   offsetof(struct thread, packed_places) < SUMS_THREAD_BYTES,
+               "what a thread holds is summed up");
 
 __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
 {
@@ -490,6 +492,15 @@ static void describe_source(struct image *image)
 
 /* ---- What makes no sense ------------------------------------------------------------------------------------------- */
 
+static bool packed_slot_makes_sense(const struct slab *slab, unsigned slot)
+{
+    const unsigned n_pages = count_bits(slab->packed_pages);
+    for (unsigned i = 0; i < PACKED_HEADS; i++)
+        if (!packed_word_makes_sense(slot, i, slab->packed[i].word))
+            return false;
+    return n_pages != 0 && slab->ctl == SLAB_CTL(SLAB_PACKED, 0, n_pages);
+}
+
 static bool slot_makes_sense(const struct slab *slab, unsigned slot)
 {
     const slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
@@ -499,6 +510,8 @@ static bool slot_makes_sense(const struct slab *slab, unsigned slot)
                slab->span_bytes <= slab->span_slabs * SLAB_BYTES;
     if (state == SLAB_SPAN_BODY)
         return slab->span_slabs >= 1 && slab->span_slabs <= slot;
+    if (state == SLAB_PACKED)
+        return packed_slot_makes_sense(slab, slot);
     if (slab_state_has_class(state))
         return class_id >= CLASS_FIRST && class_id < CLASS_END && CTL_USED(ctl) <= class_table[class_id].n_blocks;
     return state <= SLAB_HELD;
@@ -519,6 +532,15 @@ static bool superslab_makes_sense(const struct image_arena *arena, uint32_t i)
     return atomic_load_explicit(&ss->tier, memory_order_relaxed) <= SS_TIER_FREE;
 }
 
+static void repair_packed_slot(struct slab *slab, unsigned slot)
+{
+    const unsigned n_pages = count_bits(slab->packed_pages);
+    for (unsigned i = 0; i < PACKED_HEADS; i++)
+        if (!packed_word_makes_sense(slot, i, slab->packed[i].word))
+            slab->packed[i].word = 0;
+    slab->ctl = n_pages == 0 ? SLAB_CTL(SLAB_TAKEN, 0, 0) : SLAB_CTL(SLAB_PACKED, 0, n_pages);
+}
+
 static void repair_slot(struct slab *slab, unsigned slot)
 {
     const slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
@@ -530,6 +552,8 @@ static void repair_slot(struct slab *slab, unsigned slot)
         slab->span_slabs = (uint16_t)min_size(max_size(slab->span_slabs, 1), most_slabs);
         if (state == SLAB_SPAN_HEAD)
             slab->span_bytes = min_size(slab->span_bytes, slab->span_slabs * SLAB_BYTES);
+    } else if (state == SLAB_PACKED) {
+        repair_packed_slot(slab, slot);
     } else if (slab_state_has_class(state) && class_id >= CLASS_FIRST && class_id < CLASS_END) {
         slab->ctl = SLAB_CTL(state, class_id, class_table[class_id].n_blocks);
     } else {

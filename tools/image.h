@@ -103,4 +103,20 @@ static inline bool slab_state_has_class(unsigned state)
     return state == SLAB_OWNED || state == SLAB_PARTIAL || state == SLAB_FULL;
 }
 
+/* The page of its SuperSlab at which the packed span of a head begins: head i of a slot. */
+static inline unsigned packed_first_page(unsigned slot, unsigned i, uint32_t word)
+{
+    return slot * PACKED_PAGES + i * (PACKED_PAGES / PACKED_HEADS) + PACKED_PAGE(word);
+}
+
+/* Whether it is one that can be, or there is none. */
+static inline bool packed_word_makes_sense(unsigned slot, unsigned i, uint32_t word)
+{
+    const unsigned state = PACKED_STATE(word), length = PACKED_LENGTH(word);
+    return word == 0 || (state >= PACKED_LIVE && state <= PACKED_WAITING &&
+                         PACKED_PAGE(word) < PACKED_PAGES / PACKED_HEADS && length >= PACKED_LEAST_PAGES &&
+                         PACKED_ASKED(word) <= length &&
+                         packed_first_page(slot, i, word) + length <= SUPERSLAB_SLABS * PACKED_PAGES);
+}
+
 #endif

@@ -39,8 +39,8 @@ const char *const rule_names[N_RULES] = {
 
 static const char *slab_state_name(unsigned state)
 {
-    static const char *const names[] = {"unused", "empty",    "taken",       "owned",       "partial",
-                                        "full",   "retiring", "span's head", "span's body", "held"};
+    static const char *const names[] = {"unused",   "empty",       "taken",       "owned", "partial", "full",
+                                        "retiring", "span's head", "span's body", "held",  "packed"};
     return state < sizeof names / sizeof names[0] ? names[state] : "of no state";
 }
 
@@ -90,7 +90,8 @@ struct court {
     struct cached *cached;
     size_t n_cached, cached_room;
     uint8_t **listed; /* per arena and SuperSlab: which kinds of the pool's lists it is in, */
-    uint32_t **kept;  /* and which of its slots threads keep */
+    uint32_t **kept;  /* and which of its slots threads keep, */
+    uint64_t **kept_packed; /* and of which heads of packed spans: bit slot * PACKED_HEADS + head */
     bool no_memory;
 };
 
@@ -474,6 +475,103 @@ static void judge_span_slot(struct court *court, const struct spot *spot)
                entry_name(mapped_class(court, spot), &(struct entry_text){""}));
 }
 
+/* ---- Packed spans -------------------------------------------------------------------------------------------------- */
+
+/* The pages of each slot by the heads: what packed_pages must be. */
+struct packed_map {
+    uint16_t pages[SUPERSLAB_SLABS];
+};
+
+static struct violation of_packed(const struct court *court, enum rule rule, const struct spot *spot, unsigned page)
+{
+    struct violation what = of_slot(court, rule, spot, 0);
+    what.address = superslab_address(arena_of(court, spot), spot->superslab) + page * PACKED_PAGE_BYTES;
+    return what;
+}
+
+/* What a head says, added to its SuperSlab's pages. */
+static void judge_packed_head(struct court *court, const struct spot *spot, unsigned i, struct packed_map *map)
+{
+    const uint32_t word = slab_of(court, spot)->packed[i].word;
+    const unsigned first = packed_first_page(spot->slot, i, word), n = PACKED_LENGTH(word);
+    bool shared = false;
+    if (word == 0)
+        return;
+    if (!packed_word_makes_sense(spot->slot, i, word)) {
+        accuse(court, of_packed(court, RULE_SPAN, spot, first),
+               "a packed span of state %u and %u pages, of which %u were asked for", (unsigned)PACKED_STATE(word), n,
+               PACKED_ASKED(word));
+        return;
+    }
+    court->judged->spans += PACKED_STATE(word) == PACKED_LIVE;
+    for (unsigned page = first; page < first + n; page++) {
+        uint16_t *pages = &map->pages[page / PACKED_PAGES];
+        shared |= (*pages >> page % PACKED_PAGES & 1) != 0;
+        *pages |= (uint16_t)(1u << page % PACKED_PAGES);
+    }
+    if (shared)
+        accuse(court, of_packed(court, RULE_SPAN, spot, first),
+               "a packed span of %u pages, some of which are another one's too", n);
+}
+
+static void judge_packed_heads(struct court *court, uint32_t a, uint32_t superslab, struct packed_map *map)
+{
+    *map = (struct packed_map){0};
+    for (struct spot spot = {a, superslab, 0}; spot.slot < SUPERSLAB_SLABS; spot.slot++)
+        for (unsigned i = 0; i < PACKED_HEADS && CTL_STATE(ctl_of(slab_of(court, &spot))) == SLAB_PACKED; i++)
+            judge_packed_head(court, &spot, i, map);
+}
+
+static void judge_packed_slot(struct court *court, const struct spot *spot, unsigned by_heads)
+{
+    const struct slab *slab = slab_of(court, spot);
+    const unsigned pages = slab->packed_pages, used = CTL_USED(ctl_of(slab)), clean = pages & ~dirty_of(slab);
+    if (pages != by_heads)
+        accuse(court, of_slot(court, RULE_SPAN, spot, 0), "pages of packed spans: %#x by the slot, %#x by the spans",
+               pages, by_heads);
+    else if (pages == 0 || used != count_bits(pages))
+        accuse(court, of_slot(court, RULE_SPAN, spot, 0), "pages of packed spans: %u by the slot's count, %u by its bits",
+               used, count_bits(pages));
+    if (clean != 0)
+        accuse(court,
+               of_packed(court, RULE_CLEAN_PAGE, spot, spot->slot * PACKED_PAGES + (unsigned)__builtin_ctz(clean)),
+               "a packed span has a page that counts as given back");
+}
+
+/* The most free pages in a row of which one is in a slot with packed spans; 0: fewer than a packed span takes, or it is not HOT. */
+static unsigned packed_row_of(const struct court *court, uint32_t a, uint32_t i)
+{
+    const struct superslab *ss = &court->image->arenas[a].superslabs[i];
+    const uint32_t free_slots = ss->unused_slots | ss->empty_slots;
+    unsigned longest = 0, n = 0;
+    bool beside = false;
+    for (unsigned page = 0; page < SUPERSLAB_SLABS * PACKED_PAGES && ss->tier == SS_TIER_HOT; page++) {
+        const unsigned slot = page / PACKED_PAGES;
+        const bool packed = ss->packed_slots >> slot & 1;
+        const unsigned taken = packed ? image_slab(&court->image->arenas[a], i, slot)->packed_pages : 0xffff;
+        const bool is_free = free_slots >> slot & 1 || (taken >> page % PACKED_PAGES & 1) == 0;
+        n = is_free ? n + 1 : 0;
+        beside = is_free && (beside || packed);
+        longest = beside && n > longest ? n : longest;
+    }
+    return longest < PACKED_LEAST_PAGES ? 0 : longest;
+}
+
+/* What holds of any slot, packed or not. */
+static void judge_packed_rest(struct court *court, const struct spot *spot, unsigned by_heads)
+{
+    const struct slab *slab = slab_of(court, spot);
+    const unsigned state = CTL_STATE(ctl_of(slab));
+    const bool listed = superslab_of(court, spot)->packed_slots >> spot->slot & 1;
+    if (listed != (state == SLAB_PACKED && slab->packed_pages != 0xffff))
+        accuse(court, of_slot(court, RULE_MASKS, spot, 0),
+               "a slot that is %s; by the SuperSlab's mask it %s free pages beside packed spans",
+               slab_state_name(state), listed ? "has" : "has no");
+    if (state != SLAB_PACKED && by_heads != 0)
+        accuse(court, of_slot(court, RULE_SPAN, spot, 0), "a slot that is %s; a packed span has pages in it",
+               slab_state_name(state));
+}
+
 /* ---- SuperSlabs ---------------------------------------------------------------------------------------------------- */
 
 static void judge_free_slot(struct court *court, const struct spot *spot, unsigned state)
@@ -486,7 +584,7 @@ static void judge_free_slot(struct court *court, const struct spot *spot, unsign
         accuse(court, of_slot(court, RULE_CLEAN_PAGE, spot, 0), "an unused slot has pages that were handed out");
 }
 
-static void judge_slot(struct court *court, const struct spot *spot)
+static void judge_slot(struct court *court, const struct spot *spot, unsigned packed_by_heads)
 {
     const struct superslab *ss = superslab_of(court, spot);
     const unsigned state = CTL_STATE(ctl_of(slab_of(court, spot)));
@@ -495,6 +593,7 @@ static void judge_slot(struct court *court, const struct spot *spot)
         accuse(court, of_slot(court, RULE_MASKS, spot, 0), "a slot that is %s; by the SuperSlab's masks it is%s%s%s",
                slab_state_name(state), unused ? " unused" : "", empty ? " empty" : "",
                unused || empty ? "" : " in use");
+    judge_packed_rest(court, spot, packed_by_heads);
     switch (state) {
     case SLAB_UNUSED:
     case SLAB_EMPTY:
@@ -510,6 +609,10 @@ static void judge_slot(struct court *court, const struct spot *spot)
     case SLAB_HELD:
         judge_span_slot(court, spot);
         break;
+    case SLAB_PACKED:
+        judge_packed_slot(court, spot, packed_by_heads);
+        judge_span_slot(court, spot);
+        break;
     case SLAB_TAKEN:
     case SLAB_RETIRING:
         break; /* in somebody's hands */
@@ -521,12 +624,18 @@ static void judge_slot(struct court *court, const struct spot *spot)
 static void judge_pooled(struct court *court, uint32_t a, uint32_t i)
 {
     const struct superslab *ss = &court->image->arenas[a].superslabs[i];
+    struct packed_map packed;
     if (ss->tier != SS_TIER_HOT && ss->tier != SS_TIER_DRAINING)
         accuse(court, of_superslabs(court, RULE_SUPERSLAB, a, i, 1), "in the pool, at tier %u", ss->tier);
     if ((ss->unused_slots & ss->empty_slots) != 0)
         accuse(court, of_superslabs(court, RULE_MASKS, a, i, 1), "slots are both unused and empty");
+    judge_packed_heads(court, a, i, &packed);
     for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++)
-        judge_slot(court, &(struct spot){a, i, slot});
+        judge_slot(court, &(struct spot){a, i, slot}, packed.pages[slot]);
+    if (ss->packed_row != packed_row_of(court, a, i))
+        accuse(court, of_superslabs(court, RULE_LISTS, a, i, 1),
+               "notes %" PRIu32 " free pages in a row beside packed spans; it has %u", ss->packed_row,
+               packed_row_of(court, a, i));
 }
 
 static bool all_have_state(const struct image_arena *arena, uint32_t from, uint32_t n, unsigned state)
@@ -646,8 +755,28 @@ static bool locate_superslab_record(const struct court *court, uint64_t address,
     return false;
 }
 
-/* The kinds of lists: a SuperSlab is in one of BUCKETS and one of ROWS if it is HOT, or in DRAINING. */
-enum list_kind { LIST_BUCKET = 1, LIST_ROW = 2, LIST_DRAINING = 4 };
+/* The kinds of lists: a SuperSlab is in one of BUCKETS and one of ROWS if it is HOT, or in DRAINING; and if it is HOT and has room for
+ * packed spans, in one of PACKED. */
+enum list_kind { LIST_BUCKET = 1, LIST_ROW = 2, LIST_DRAINING = 4, LIST_PACKED = 8 };
+
+/* The list of PACKED for a row of free pages: as packed.c has it. */
+static unsigned packed_list_of(unsigned row)
+{
+    return (unsigned)min_size(row / (SUPERSLAB_SLABS * PACKED_PAGES / N_PACKED_LISTS), N_PACKED_LISTS - 1);
+}
+
+/* The neighbours of a SuperSlab in a list. */
+static uint64_t listed_before(const struct superslab *ss, enum list_kind kind)
+{
+    return target_address(kind == LIST_PACKED ? ss->packed_previous
+                          : kind == LIST_ROW  ? ss->row_previous
+                                              : ss->previous);
+}
+
+static uint64_t listed_behind(const struct superslab *ss, enum list_kind kind)
+{
+    return target_address(kind == LIST_PACKED ? ss->packed_next : kind == LIST_ROW ? ss->row_next : ss->next);
+}
 
 static bool belongs_to(const struct superslab *ss, enum list_kind kind, unsigned number)
 {
@@ -655,6 +784,8 @@ static bool belongs_to(const struct superslab *ss, enum list_kind kind, unsigned
         return false;
     if (kind == LIST_DRAINING)
         return ss->tier == SS_TIER_DRAINING;
+    if (kind == LIST_PACKED)
+        return ss->tier == SS_TIER_HOT && ss->packed_row != 0 && packed_list_of(ss->packed_row) == number;
     return ss->tier == SS_TIER_HOT && (kind == LIST_ROW ? ss->longest_row : ss->bucket) == number;
 }
 
@@ -679,11 +810,10 @@ static void follow_list(struct court *court, uint64_t address, enum list_kind ki
             return; /* and from here on they may go in circles */
         }
         court->listed[a][i] |= kind;
-        if (!belongs_to(ss, kind, number) ||
-            target_address(kind == LIST_ROW ? ss->row_previous : ss->previous) != previous)
+        if (!belongs_to(ss, kind, number) || listed_before(ss, kind) != previous)
             accuse(court, what, "in a list of the pool's that is not its own, or between the wrong ones");
         previous = address;
-        address = target_address(kind == LIST_ROW ? ss->row_next : ss->next);
+        address = listed_behind(ss, kind);
     }
 }
 
@@ -692,10 +822,14 @@ static void judge_listed(struct court *court, uint32_t a, uint32_t i)
 {
     const struct superslab *ss = &court->image->arenas[a].listed[i];
     const unsigned n_free = count_bits(ss->unused_slots | ss->empty_slots), longest = pool_longest_row(ss);
-    const unsigned in = court->listed[a][i];
+    const unsigned in = court->listed[a][i] & ~(unsigned)LIST_PACKED;
+    const bool in_packed = (court->listed[a][i] & LIST_PACKED) != 0;
     if (in != LIST_DRAINING && in != (LIST_BUCKET | LIST_ROW))
         accuse(court, of_list(court, a, i), "in %s of the pool's lists that it belongs to",
                in == 0 ? "none" : "one alone");
+    if (in_packed != (ss->packed_row != 0))
+        accuse(court, of_list(court, a, i), "in %s of the lists for packed spans; it notes %" PRIu32 " free pages in a row",
+               in_packed ? "one" : "none", ss->packed_row);
     if (ss->bucket != n_free)
         accuse(court, of_list(court, a, i), "listed with %u free slots; it has %u", ss->bucket, n_free);
     else if (in != LIST_DRAINING && ss->longest_row != longest)
@@ -725,6 +859,8 @@ static void judge_lists(struct court *court)
         follow_list(court, target_address(image->pool.bucket[k]), LIST_BUCKET, k);
         follow_list(court, target_address(image->pool.row[k]), LIST_ROW, k);
     }
+    for (unsigned k = 0; k < N_PACKED_LISTS; k++)
+        follow_list(court, target_address(image->pool.packed[k]), LIST_PACKED, k);
     follow_list(court, target_address(image->pool.draining), LIST_DRAINING, 0);
     for (uint32_t a = 0; a < image->n_arenas; a++)
         for (uint32_t i = 0; i < image->arenas[a].high; i++) {
@@ -899,6 +1035,36 @@ static void judge_held_slots(struct court *court, size_t number, const struct he
            slots->dirty_pages, n_pages);
 }
 
+/* A packed span that a thread keeps. */
+static void judge_held_packed(struct court *court, size_t number, const struct packed_block *kept)
+{
+    const int32_t thread_id = court->image->threads[number]->record->thread_id;
+    struct violation what = of_thread(court, RULE_HELD, number, 0);
+    struct spot spot;
+    what.address = target_address(kept->block);
+    if (!locate(court, what.address, &spot)) {
+        accuse(court, what, "thread %" PRId32 ": keeps it as a packed span, and it is no address of the heap's", thread_id);
+        return;
+    }
+    what.arena = spot.arena;
+    what.superslab = spot.superslab;
+    what.n_superslabs = 1;
+    const struct slab *slab = slab_of(court, &spot);
+    const unsigned page = (unsigned)(what.address % SLAB_BYTES / PACKED_PAGE_BYTES);
+    const unsigned half = PACKED_PAGES / PACKED_HEADS, i = page / half;
+    const uint32_t word = slab->packed[i].word;
+    if (superslab_of(court, &spot)->state != SUPERSLAB_POOLED || CTL_STATE(ctl_of(slab)) != SLAB_PACKED ||
+        PACKED_STATE(word) != PACKED_HELD || PACKED_PAGE(word) != page % half ||
+        what.address % PACKED_PAGE_BYTES != 0) {
+        accuse(court, what, "thread %" PRId32 ": keeps a packed span, and none that is held begins here", thread_id);
+        return;
+    }
+    court->kept_packed[spot.arena][spot.superslab] |= (uint64_t)1 << (spot.slot * PACKED_HEADS + i);
+    if (PACKED_LENGTH(word) != kept->pages)
+        accuse(court, what, "thread %" PRId32 ": keeps a packed span of %" PRIu32 " pages; it has %u", thread_id,
+               kept->pages, PACKED_LENGTH(word));
+}
+
 static void judge_span_cache(struct court *court, size_t number)
 {
     const struct thread *record = court->image->threads[number]->record;
@@ -908,10 +1074,28 @@ static void judge_span_cache(struct court *court, size_t number)
         n_slots += count_bits(record->span_places[i].mask);
         judge_held_slots(court, number, &record->span_places[i]);
     }
-    if (cache->n_places > SPAN_CACHE_PLACES || cache->held_slabs != n_slots)
+    for (unsigned i = 0; i < cache->n_packed && i < SPAN_CACHE_PACKED; i++) {
+        n_slots += ((uint64_t)record->packed_places[i].pages + PACKED_PAGES - 1) / PACKED_PAGES;
+        judge_held_packed(court, number, &record->packed_places[i]);
+    }
+    if (cache->n_places > SPAN_CACHE_PLACES || cache->n_packed > SPAN_CACHE_PACKED || cache->held_slabs != n_slots)
         accuse(court, of_thread(court, RULE_HELD, number, 0),
-               "thread %" PRId32 ": keeps %u slots by its count, %" PRIu64 " in %u places", record->thread_id,
-               cache->held_slabs, n_slots, cache->n_places);
+               "thread %" PRId32 ": keeps %u slots by its count, %" PRIu64 " in %u places and %u packed spans",
+               record->thread_id, cache->held_slabs, n_slots, cache->n_places, cache->n_packed);
+}
+
+static void judge_lost_packed(struct court *court, const struct spot *spot)
+{
+    const struct slab *slab = slab_of(court, spot);
+    const uint64_t kept = court->kept_packed[spot->arena][spot->superslab] >> spot->slot * PACKED_HEADS;
+    for (unsigned i = 0; i < PACKED_HEADS && CTL_STATE(ctl_of(slab)) == SLAB_PACKED; i++) {
+        const uint32_t word = slab->packed[i].word;
+        if (PACKED_STATE(word) != PACKED_HELD || (kept >> i & 1) != 0)
+            continue;
+        struct violation what = of_packed(court, RULE_HELD, spot, packed_first_page(spot->slot, i, word));
+        what.everything = true;
+        accuse(court, what, "a packed span that is held, but by no thread");
+    }
 }
 
 /* Slots that no thread keeps, though they say so. One that is on its way to or from a thread is another one at the next look: how many
@@ -921,6 +1105,7 @@ static void judge_lost_slots(struct court *court, uint32_t a, uint32_t i)
     if (court->image->arenas[a].superslabs[i].state != SUPERSLAB_POOLED)
         return;
     for (struct spot spot = {a, i, 0}; spot.slot < SUPERSLAB_SLABS; spot.slot++) {
+        judge_lost_packed(court, &spot);
         if (CTL_STATE(ctl_of(slab_of(court, &spot))) != SLAB_HELD || (court->kept[a][i] >> spot.slot & 1) != 0)
             continue;
         struct violation what = of_slot(court, RULE_HELD, &spot, 0);
@@ -1056,13 +1241,15 @@ static bool prepare(struct court *court)
     const size_t n_arenas = max_size(image->n_arenas, 1);
     court->listed = calloc(n_arenas, sizeof *court->listed);
     court->kept = calloc(n_arenas, sizeof *court->kept);
-    if (court->listed == NULL || court->kept == NULL || !sort_arenas(court))
+    court->kept_packed = calloc(n_arenas, sizeof *court->kept_packed);
+    if (court->listed == NULL || court->kept == NULL || court->kept_packed == NULL || !sort_arenas(court))
         return false;
     for (size_t a = 0; a < image->n_arenas; a++) {
         const size_t n = max_size(image->arenas[a].high, 1);
         court->listed[a] = calloc(n, sizeof *court->listed[a]);
         court->kept[a] = calloc(n, sizeof *court->kept[a]);
-        if (court->listed[a] == NULL || court->kept[a] == NULL)
+        court->kept_packed[a] = calloc(n, sizeof *court->kept_packed[a]);
+        if (court->listed[a] == NULL || court->kept[a] == NULL || court->kept_packed[a] == NULL)
             return false;
     }
     return true;
@@ -1074,8 +1261,11 @@ static void clean_up(struct court *court)
         free(court->listed[a]);
     for (size_t a = 0; court->kept != NULL && a < court->image->n_arenas; a++)
         free(court->kept[a]);
+    for (size_t a = 0; court->kept_packed != NULL && a < court->image->n_arenas; a++)
+        free(court->kept_packed[a]);
     free((void *)court->listed);
     free((void *)court->kept);
+    free((void *)court->kept_packed);
     free(court->by_base);
     free(court->cached);
 }

@@ -457,7 +457,7 @@ static struct map_color used_color(const struct canvas *c, enum map_row_kind kin
     if (c->how->by == MAP_BY_TIER)
         return map_row_color(c->how->theme, kind);
     if (c->how->by == MAP_BY_OCCUPANCY)
-        return map_occupancy_color(c->how->theme, cell->kind == MAP_SLAB ? cell->used * 100 / cell->room : 100);
+        return map_occupancy_color(c->how->theme, map_cell_fullness(cell));
     return map_class_color(c->how->theme, cell->kind == MAP_SLAB ? cell->class_id : CLASS_END);
 }
 

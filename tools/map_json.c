@@ -89,6 +89,7 @@ static json_t *cell_object(const struct map_cell *cell, unsigned slot)
         json_object_set_new(one, "span_bytes", number(cell->span_bytes));
         json_object_set_new(one, "span_slabs", number(cell->span_slabs));
         json_object_set_new(one, "span_distance", number(cell->span_distance));
+        json_object_set_new(one, "spans", number(cell->n_spans));
     }
     return one;
 }

@@ -72,8 +72,25 @@ static void fill_span(struct map_cell *cells, const struct snapshot_slot *head, 
         cell->span_slabs = (uint8_t)n;
         cell->span_distance = (uint8_t)k;
         cell->span_bytes = least(head->span_bytes, (uint64_t)n * SLAB_BYTES);
+        cell->n_spans = k == 0;
+        cell->begun_bytes = k == 0 ? cell->span_bytes : 0;
         set_use(cell, cell->span_bytes > before ? least(cell->span_bytes - before, SLAB_BYTES) : 0);
     }
+}
+
+/* Blocks that threads keep are cached, and so count as used. */
+static void fill_packed(struct map_cell *cell, const struct snapshot_slot *slot)
+{
+    if (slot->packed_pages == 0 || slot->packed_spans > PACKED_HEADS) {
+        cell->kind = MAP_TORN;
+        return;
+    }
+    cell->kind = MAP_SPAN;
+    cell->span_slabs = 1;
+    cell->span_bytes = count_bits(slot->packed_pages) * PACKED_PAGE_BYTES;
+    cell->n_spans = slot->packed_spans;
+    cell->begun_bytes = least(slot->span_bytes, cell->n_spans * SUPERSLAB_BYTES);
+    set_use(cell, cell->span_bytes);
 }
 
 static void fill_cell(struct map_cell *cells, const struct snapshot_superslab *ss, unsigned i, unsigned *span_left)
@@ -101,6 +118,9 @@ static void fill_cell(struct map_cell *cells, const struct snapshot_superslab *s
             break;
         fill_span(cell, &ss->slot[i], n);
         *span_left = n - 1;
+        return;
+    case SLAB_PACKED:
+        fill_packed(cell, &ss->slot[i]);
         return;
     default:
         break; /* the body of no span, or no state at all */
@@ -179,12 +199,10 @@ static void add_cell(struct map *map, struct map_row *row, const struct map_cell
     } else if (cell->kind == MAP_SPAN) {
         class = &map->classes[CLASS_END];
         row->capacity_bytes += SLAB_BYTES;
-        if (cell->span_distance == 0) {
-            class->used_blocks++;
-            class->room_blocks++;
-            map->spans++;
-            map->span_bytes += cell->span_bytes;
-        }
+        class->used_blocks += cell->n_spans;
+        class->room_blocks += cell->n_spans;
+        map->spans += cell->n_spans;
+        map->span_bytes += cell->begun_bytes;
     }
     if (class == NULL) {
         row->idle_bytes += cell->memory_bytes;
@@ -264,6 +282,13 @@ int map_row_fullness(const struct map_row *row)
     if (row->capacity_bytes == 0)
         return -1;
     return (int)(row->used_bytes * 100 / row->capacity_bytes);
+}
+
+int map_cell_fullness(const struct map_cell *cell)
+{
+    if (cell->kind == MAP_SLAB)
+        return cell->used * 100 / cell->room;
+    return cell->state == SLAB_PACKED ? (int)(cell->span_bytes * 100 / SLAB_BYTES) : 100;
 }
 
 /* ---- All of it ------------------------------------------------------------------------------------------------------- */
@@ -353,8 +378,8 @@ const char *map_row_kind_name(enum map_row_kind kind)
 
 const char *map_slab_state_name(unsigned state)
 {
-    static const char *const names[] = {"unused", "empty",    "taken", "owned", "partial",
-                                        "full",   "retiring", "span",  "span",  "held by a thread"};
+    static const char *const names[] = {"unused",   "empty", "taken", "owned",            "partial", "full",
+                                        "retiring", "span",  "span",  "held by a thread", "packed"};
     return state < sizeof names / sizeof names[0] ? names[state] : "torn";
 }
 

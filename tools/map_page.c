@@ -11,7 +11,8 @@
  *   sample  number of rows that differ, rows; number of cells that differ, cells
  *   row     gap; byte: 0 absent, or 1 + enum map_row_kind; of a run: SuperSlabs, usable bytes; of what has no cells: bytes in memory
  *   cell    gap << 3 | what differs: 1 contents, 2 blocks used, 4 pages
- *           contents: byte kind << 4 | state; byte: class, or in a span the distance from its head; of a head: slabs, bytes
+ *           contents: byte kind << 4 | state; byte: class, or in a span the distance from its head; of a head: slabs, bytes;
+ *           a PACKED cell is a head, of 1 slab and the bytes of its pages that are in spans
  *           blocks used: the difference, as 2 * d or -2 * d - 1;     pages: exclusive or with those before
  *
  * Rows have numbers in order of their first appearance; cell = row * 32 + slot. A row that has no cells has all of them zero.
@@ -170,7 +171,7 @@ static void fill_cells(const struct map *map, const struct map_row *from, struct
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         const struct map_cell *cell = &cells[i];
         const bool is_head = cell->kind == MAP_SPAN && cell->span_distance == 0;
-        const unsigned state = cell->state <= SLAB_HELD ? cell->state : 15;
+        const unsigned state = cell->state <= SLAB_PACKED ? cell->state : 15;
         to->cells[i] = (struct page_cell){.kind_state = (uint8_t)((unsigned)cell->kind << 4 | state),
                                           .second = cell->kind == MAP_SPAN ? cell->span_distance : cell->class_id,
                                           .span_slabs = is_head ? cell->span_slabs : 0,

@@ -183,10 +183,8 @@ static struct ink used_ink(const struct pen *pen, enum map_row_kind kind, const 
 {
     if (pen->how->by == MAP_BY_TIER)
         return ink_of(map_row_color(MAP_DARK, kind));
-    if (pen->how->by == MAP_BY_OCCUPANCY) {
-        const unsigned room = cell->kind == MAP_SLAB ? cell->room : 1, used = cell->kind == MAP_SLAB ? cell->used : 1;
-        return ink_of(map_occupancy_color(MAP_DARK, (int)(used * 100 / room)));
-    }
+    if (pen->how->by == MAP_BY_OCCUPANCY)
+        return ink_of(map_occupancy_color(MAP_DARK, map_cell_fullness(cell)));
     return ink_of(map_class_color(MAP_DARK, cell->kind == MAP_SLAB ? cell->class_id : CLASS_END));
 }
 
@@ -194,7 +192,8 @@ static void put_slab(struct pen *pen, enum map_row_kind kind, const struct map_c
 {
     const struct ink ink = used_ink(pen, kind, cell);
     const bool whole = pen->how->by == MAP_BY_OCCUPANCY; /* the colour alone says how much is used */
-    if (cell->kind == MAP_SPAN && cell->span_distance == 0 && cell->free_bytes == 0 && cell->memory_bytes == SLAB_BYTES)
+    const bool begins = cell->kind == MAP_SPAN && cell->span_distance == 0 && cell->state != SLAB_PACKED;
+    if (begins && cell->free_bytes == 0 && cell->memory_bytes == SLAB_BYTES)
         put_glyph(pen, ink, plain, "\u2590"); /* a gap before each span */
     else
         put_parts(pen, ink, whole ? ink : tone(MAP_TONE_FREE), cell->used_bytes, cell->free_bytes, SLAB_BYTES);
@@ -206,7 +205,7 @@ static char ascii_of(const struct map_cell *cell)
     case MAP_SLAB:
         return cell->used == cell->room ? '#' : (char)('0' + cell->used * 10u / cell->room);
     case MAP_SPAN:
-        return cell->span_distance == 0 ? 'S' : 's';
+        return cell->state == SLAB_PACKED ? 'P' : cell->span_distance == 0 ? 'S' : 's';
     case MAP_IDLE:
         return cell->memory_bytes > 0 ? 'w' : '.';
     case MAP_TORN:
@@ -588,6 +587,7 @@ static void print_legend(struct pen *pen)
     if (pen->how->colors == MAP_ASCII) {
         fputs("0-9 tenths of blocks used  # all\n"
               "S span, s more of it       R run\n"
+              "P packed spans\n"
               "w waits, in memory         . nothing\n"
               "- in memory, not used      ? torn\n",
               pen->out);

@@ -36,6 +36,18 @@ static uint64_t resident_bytes(pid_t pid)
     return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void fill_packed_slot(const struct slab *slab, struct snapshot_slot *out)
+{
+    out->packed_pages = slab->packed_pages;
+    for (unsigned i = 0; i < PACKED_HEADS; i++) {
+        const uint32_t word = slab->packed[i].word;
+        if (PACKED_STATE(word) != PACKED_LIVE)
+            continue;
+        out->packed_spans++;
+        out->span_bytes += PACKED_ASKED(word) * PACKED_PAGE_BYTES;
+    }
+}
+
 static void fill_slot(const struct slab *slab, struct snapshot_slot *out)
 {
     const slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
@@ -48,6 +60,8 @@ static void fill_slot(const struct slab *slab, struct snapshot_slot *out)
     } else if (CTL_STATE(ctl) == SLAB_SPAN_HEAD) {
         out->span_slabs = slab->span_slabs;
         out->span_bytes = slab->span_bytes;
+    } else if (CTL_STATE(ctl) == SLAB_PACKED) {
+        fill_packed_slot(slab, out);
     }
 }
 

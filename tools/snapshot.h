@@ -20,15 +20,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* One slot of a SuperSlab: a slab of 64 KiB, part of a span, or nothing. */
+/* One slot of a SuperSlab: a slab of 64 KiB, part of a span, pages of packed spans, or nothing. */
 struct snapshot_slot {
-    uint8_t state;        /* enum slab_state */
-    uint8_t class_id;     /* of a slab with a class, else 0 */
-    uint16_t used;        /* blocks out: callers', magazines', and those on their way */
-    uint16_t n_blocks;    /* that it has room for */
-    uint16_t dirty_pages; /* bit p: page p, of snapshot.slab_page_bytes, may be in memory */
-    uint16_t span_slabs;  /* head of a span: its slots */
-    uint64_t span_bytes;  /* head of a span: usable bytes */
+    uint8_t state;         /* enum slab_state */
+    uint8_t class_id;      /* of a slab with a class, else 0 */
+    uint16_t used;         /* blocks out: callers', magazines', and those on their way */
+    uint16_t n_blocks;     /* that it has room for */
+    uint16_t dirty_pages;  /* bit p: page p, of snapshot.slab_page_bytes, may be in memory */
+    uint16_t span_slabs;   /* head of a span: its slots */
+    uint16_t packed_pages; /* PACKED: bit p: page p, of 4 KiB, is in a block */
+    uint8_t packed_spans;  /* PACKED: blocks of the program's that begin in it */
+    uint64_t span_bytes;   /* head of a span: usable bytes; PACKED: those of these blocks */
 };
 
 struct snapshot_superslab {

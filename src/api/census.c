@@ -49,6 +49,19 @@ static void add_slab(struct census_class *class, const struct slab *slab, slab_c
     class->dirty_bytes += dirty_bytes;
 }
 
+/* A packed span, if one begins there. */
+static void add_packed(struct census_class *spans, uint32_t word)
+{
+    if (PACKED_STATE(word) == PACKED_NONE)
+        return;
+    bool held = PACKED_STATE(word) != PACKED_LIVE; /* live until part_live_from_cached */
+    uint64_t bytes = (held ? PACKED_LENGTH(word) : PACKED_ASKED(word)) * PACKED_PAGE_BYTES;
+    spans->live_blocks++;
+    spans->live_bytes += bytes;
+    spans->cached_blocks += held;
+    spans->cached_bytes += held ? bytes : 0;
+}
+
 static void add_slot(const struct census_source *source, struct census *c, const struct slab *slab,
                      struct tier_use *use)
 {
@@ -70,6 +83,14 @@ static void add_slot(const struct census_source *source, struct census *c, const
         spans->live_bytes += slab->span_bytes;
         /* fall through */
     case SLAB_SPAN_BODY:
+        c->stats.slots_active++;
+        spans->slabs++;
+        spans->dirty_bytes += dirty_bytes;
+        tier_use_add(use, ctl);
+        break;
+    case SLAB_PACKED:
+        for (unsigned i = 0; i < PACKED_HEADS; i++)
+            add_packed(spans, atomic_load_explicit(&slab->packed[i].word, memory_order_relaxed));
         c->stats.slots_active++;
         spans->slabs++;
         spans->dirty_bytes += dirty_bytes;
@@ -203,7 +224,7 @@ static void read_thread(const struct census_source *source, const struct thread 
     }
     out->held_slabs = thread->span_cache.held_slabs;
     out->held_bytes = thread_held_pages(thread) * source->slab_page_bytes;
-    out->cached_blocks += out->held_slabs;
+    out->cached_blocks += thread_held_blocks(thread);
     out->cached_bytes += out->held_bytes;
 }
 

@@ -125,6 +125,13 @@ static size_t roomy_bytes(size_t old_bytes)
     return min_size(old_bytes + old_bytes / 4, CLASS_MAX_BYTES);
 }
 
+/* A block for what has grown, and grows again, mostly: not packed (packed.h), where it would have to move each time. */
+static HIT_TEXT void *claim_grown(size_t size_bytes)
+{
+    bool zeroed = false;
+    return size_bytes > CLASS_MAX_BYTES ? front_claim_span(size_bytes, SLAB_BYTES, &zeroed) : hit_malloc(size_bytes);
+}
+
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,
  * for a sized free will tell the new size. */
 static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size_bytes)
@@ -134,7 +141,7 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
     bool lends = span && kept_bytes > SPAN_MAX_BYTES; /* between runs, pages move */
     if (lends)
         span_lend(block, kept_bytes);
-    void *moved = hit_malloc(size_bytes);
+    void *moved = size_bytes > old_bytes ? claim_grown(size_bytes) : hit_malloc(size_bytes);
     if (unlikely(moved == NULL)) {
         if (lends)
             span_take_back(block, kept_bytes);
@@ -196,7 +203,7 @@ static NOINLINE HIT_TEXT void *realloc_block(void *block, size_t size_bytes)
     if (size_bytes < old_bytes)
         return move(block, false, old_bytes, size_bytes);
     int saved_errno = errno;
-    void *moved = hit_malloc(max_size(size_bytes, roomy_bytes(old_bytes)));
+    void *moved = claim_grown(max_size(size_bytes, roomy_bytes(old_bytes)));
     if (unlikely(moved == NULL)) {
         errno = saved_errno; /* of the request that follows alone */
         return move(block, false, old_bytes, size_bytes);

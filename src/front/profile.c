@@ -127,16 +127,6 @@ static uint32_t record_of(const struct stack *stack)
 
 /* ---- Samples ----------------------------------------------------------------------------------------------------- */
 
-/* The record of a span or run; NULL when none begins here, or it has none (emergency.h). */
-static struct slab *head_of(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL || ((uintptr_t)block & (SLAB_BYTES - 1)) != 0)
-        return NULL;
-    struct slab *slab = &arena->slabs[arena_slab_index(arena, block)];
-    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
-}
-
 static uint64_t sample_of(uint32_t record, unsigned class_id, size_t size_bytes)
 {
     uint64_t session = atomic_load_explicit(&profile_state.session, memory_order_relaxed); /* relaxed: we are inside */
@@ -180,9 +170,9 @@ static void add(_Atomic uint64_t *sum, uint64_t n)
 
 static void note(void *block, size_t size_bytes, unsigned class_id)
 {
-    struct slab *head = head_of(block);
+    uint64_t *sample_of_block = span_sample(block);
     struct stack stack;
-    if (head == NULL)
+    if (sample_of_block == NULL)
         return;
     stack_take(&stack);
     uint32_t number = record_of(&stack);
@@ -194,7 +184,7 @@ static void note(void *block, size_t size_bytes, unsigned class_id)
     struct profile_record *record = &profile_state.records[number];
     uint64_t sample = sample_of(number, class_id, size_bytes);
     struct weight weight = weight_of(sample);
-    head->sample = sample;
+    *sample_of_block = sample;
     add(&record->live_count, weight.count);
     add(&record->live_bytes, weight.bytes);
     add(&record->live_rounding_bytes, weight.rounding_bytes);
@@ -204,10 +194,10 @@ static void note(void *block, size_t size_bytes, unsigned class_id)
     atomic_fetch_add_explicit(&record->total_samples, 1, memory_order_release); /* valid from now on */
 }
 
-static void forget(struct slab *head)
+static void forget(uint64_t *sample_of_block)
 {
-    uint64_t sample = head->sample;
-    head->sample = 0;
+    uint64_t sample = *sample_of_block;
+    *sample_of_block = 0;
     if (!is_of_session(sample))
         return;
     struct profile_record *record =
@@ -264,20 +254,20 @@ void profile_consider(void *block, size_t size_bytes)
 
 void profile_forget(void *block)
 {
-    struct slab *head = head_of(block);
-    if (head == NULL || head->sample == 0 || !enter())
+    uint64_t *sample = span_sample(block);
+    if (sample == NULL || *sample == 0 || !enter())
         return;
-    forget(head);
+    forget(sample);
     leave();
 }
 
 void profile_resized(void *block, size_t size_bytes)
 {
-    struct slab *head = head_of(block);
+    uint64_t *sample = span_sample(block);
     int saved_errno = errno;
-    if (head == NULL || !enter())
+    if (sample == NULL || !enter())
         return;
-    forget(head);
+    forget(sample);
     if (atomic_load(&profile_state.on) != 0)
         consider(block, size_bytes);
     leave();

@@ -300,7 +300,7 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool apart, bool *z
     bool promised = budget_is_set();
     void *block = NULL;
     if (thread != NULL && !apart && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
-        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), zeroed);
+        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), alignment <= PACKED_PAGE_BYTES, zeroed);
     if (block == NULL && (likely(!promised) || pressure_promise(thread, len_bytes))) {
         block = apart ? span_claim_apart(size_bytes, alignment, zeroed) : span_claim(size_bytes, alignment, zeroed);
         if (promised)
@@ -339,7 +339,7 @@ void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
 {
     void *block = NULL;
     if (likely(alignment <= SLAB_BYTES))
-        block = span_cache_claim_again(size_bytes, zeroed);
+        block = span_cache_claim_again(size_bytes, alignment <= PACKED_PAGE_BYTES, zeroed);
     if (block == NULL)
         block = claim_span_or_more(size_bytes, alignment, zeroed);
     if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
@@ -354,7 +354,7 @@ bool front_resize_span(void *block, size_t size_bytes)
     size_t more_bytes =
         size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
     bool resized = false;
-    if (thread != NULL && thread->span_cache.n_places != 0 && size_bytes > span_usable_bytes(block))
+    if (thread != NULL && thread->span_cache.held_slabs != 0 && size_bytes > span_usable_bytes(block))
         span_cache_make_way(thread, block);
     if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
         resized = span_resize(block, size_bytes);

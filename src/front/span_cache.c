@@ -3,7 +3,7 @@
  * Calls    held.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.
- * I2  held_slabs is the sum over all places.
+ * I2  held_slabs is the sum over all places, packed ones included.
  * I3  Of the first n_joined places no two are of the same SuperSlab; each further one is a block as it was freed, the youngest last.
  * None is empty.
  * Why: sixteen threads that replace blocks of 40 to 512 KiB did 1.1 million operations a second through the pool lock, and fewer
@@ -17,6 +17,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/held.h"
+#include "pool/packed.h"
 #include "pool/shared_pool.h"
 #include "pool/tail.h"
 #include "service/budget.h"
@@ -150,6 +151,73 @@ static unsigned place_with_fewest_slots(const struct thread *thread)
     return fewest;
 }
 
+/* ---- Packed blocks ------------------------------------------------------------------------------------------------ */
+
+/* A kept block may be so much of it longer than what is asked for. */
+#define SLACK_PART 8
+
+static unsigned slots_of_packed(unsigned pages)
+{
+    return (pages + PACKED_PAGES - 1) / PACKED_PAGES;
+}
+
+static void *claim_packed_again(struct thread *thread, size_t size_bytes)
+{
+    struct span_cache *cache = &thread->span_cache;
+    unsigned n = (unsigned)((size_bytes + PACKED_PAGE_BYTES - 1) / PACKED_PAGE_BYTES);
+    for (unsigned i = cache->n_packed; i-- > 0;) {
+        struct packed_block kept = thread->packed_places[i];
+        if (kept.pages < n || kept.pages - n > kept.pages / SLACK_PART)
+            continue;
+        thread->packed_places[i] = thread->packed_places[--cache->n_packed];
+        count_out(cache, slots_of_packed(kept.pages));
+        cache->n_uses++;
+        packed_give(kept.block, n);
+        return kept.block;
+    }
+    return NULL;
+}
+
+static bool keep_packed(struct thread *thread, const void *block, struct slab *slab)
+{
+    struct span_cache *cache = &thread->span_cache;
+    unsigned n = packed_hold(slab, block);
+    if (unlikely(n == 0))
+        return false;
+    cache->n_uses++;
+    cache->misses = 0;
+    cache->held_slabs = (uint16_t)(cache->held_slabs + slots_of_packed(n));
+    thread->packed_places[cache->n_packed++] = (struct packed_block){(char *)(uintptr_t)block, n};
+    return true;
+}
+
+/* The first n of them. */
+static void put_packed(struct thread *thread, unsigned n)
+{
+    struct span_cache *cache = &thread->span_cache;
+    struct packed_block put[SPAN_CACHE_PACKED];
+    for (unsigned i = 0; i < cache->n_packed; i++) {
+        if (i >= n) {
+            thread->packed_places[i - n] = thread->packed_places[i];
+            continue;
+        }
+        put[i] = thread->packed_places[i];
+        count_out(cache, slots_of_packed(put[i].pages));
+    }
+    cache->n_packed = (uint8_t)(cache->n_packed - n);
+    packed_put_held(put, n);
+}
+
+/* The slots that a block takes if it is kept; 0: it is none, or not to be kept. */
+static unsigned slots_in(struct slab *slab, const void *block)
+{
+    if (packed_is(slab))
+        return slots_of_packed(packed_length_in(slab, block));
+    return slab->sample != 0 ? 0 : span_slots(slab);
+}
+
+/* ---- Either ------------------------------------------------------------------------------------------------------- */
+
 /* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots with pages and n places
  * are left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
 static void shrink(struct thread *thread, unsigned keep, unsigned n)
@@ -159,6 +227,7 @@ static void shrink(struct thread *thread, unsigned keep, unsigned n)
     unsigned n_put = 0;
     if (pool_lock_is_mine())
         return;
+    put_packed(thread, cache->n_packed);
     join(thread);
     while (cache->n_places > n || cache->held_slabs > keep)
         put[n_put++] = take_out(thread, place_with_fewest_slots(thread));
@@ -177,9 +246,25 @@ static void *claim_at(struct thread *thread, struct held_slots *place, unsigned 
     return block;
 }
 
-/* After a miss: several rows of n slots from the pool, the first of them as a block, the others held. NULL: it is not time for that, or
- * there is no memory. */
-static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bool *zeroed)
+static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_bytes)
+{
+    struct span_cache *cache = &thread->span_cache;
+    struct packed_block blocks[AHEAD_SLOTS];
+    unsigned most = min_size(AHEAD_SLOTS / n, SPAN_CACHE_PACKED - cache->n_packed + 1u);
+    unsigned n_blocks = most < 2 || !is_allowed() ? 0 : span_hold_packed(len_bytes, most, blocks);
+    if (n_blocks == 0)
+        return NULL;
+    for (unsigned i = n_blocks - 1; i != 0; i--)
+        thread->packed_places[cache->n_packed++] = blocks[i];
+    cache->held_slabs = (uint16_t)(cache->held_slabs + (n_blocks - 1) * n);
+    cache->n_uses++;
+    packed_give(blocks[0].block, blocks[0].pages);
+    return blocks[0].block;
+}
+
+/* After a miss: several rows of n slots from the pool, or packed blocks, the first of them as a block, the others held. NULL: it is not
+ * time for that, or there is no memory. */
+static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bool packed, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots rows[AHEAD_SLOTS];
@@ -190,6 +275,13 @@ static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bo
     if (likely(cache->misses < AHEAD_MISSES)) {
         cache->misses++;
         return NULL;
+    }
+    if (packed) {
+        void *block = claim_packed_ahead(thread, n, len_bytes);
+        *zeroed &= block == NULL;
+        if (block != NULL && cache->held_slabs > cache->room_slabs)
+            set_room(cache, cache->held_slabs);
+        return block;
     }
     unsigned most = min_size(AHEAD_SLOTS / n, SPAN_CACHE_PLACES - cache->n_places + 1u);
     unsigned n_rows = most < 2 || !is_allowed() ? 0 : held_take_rows(n, most, rows);
@@ -207,7 +299,7 @@ static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bo
 
 /* From the smallest gap, so that long rows last (bench_threads large, 16 threads: 0.8 of 100 calls take the lock; 1.5 with the first
  * that fits). */
-void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
+void *span_cache_claim(struct thread *thread, size_t len_bytes, bool page, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
     struct held_slots *best = NULL;
@@ -224,9 +316,11 @@ void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed)
     if (best != NULL && (cache->crowded || least_left < n))
         return claim_at(thread, best, best_slot, len_bytes, zeroed);
     grow(cache, n);
-    if (!cache->crowded)
+    bool packed = page && packed_suits(len_bytes);
+    /* Packed ones of up to a slot stay if there are no others: one that fits is soon among them. */
+    if (!cache->crowded && (!packed || n > 1 || cache->n_places != 0))
         shrink(thread, 0, 0);
-    return claim_ahead(thread, n, len_bytes, zeroed);
+    return claim_ahead(thread, n, len_bytes, packed, zeroed);
 }
 
 /* Keeps a block that is being freed as it is. False: it is no span, or not in order. */
@@ -249,13 +343,16 @@ bool span_cache_return(struct thread *thread, const void *block, struct slab *sl
     struct span_cache *cache = &thread->span_cache;
     if (slab == NULL || !is_allowed() || pool_lock_is_mine())
         return false;
-    unsigned n = (unsigned)min_size(span_slots(slab), SPAN_MAX_SLABS); /* if it is a block: `keep` looks */
+    bool packed = packed_is(slab);
+    unsigned n = packed ? slots_in(slab, block) : (unsigned)min_size(span_slots(slab), SPAN_MAX_SLABS);
     size_t room = cache->crowded ? max_size(cache->room_slabs, LEAST_ROOM) : LEAST_ROOM;
     if (cache->held_slabs + n > room)
         shrink(thread, cache->crowded ? (unsigned)min_size(room * 3 / 4, room - n) : 0, SPAN_CACHE_PLACES);
     if (cache->n_places == SPAN_CACHE_PLACES)
         shrink(thread, cache->room_slabs, SPAN_CACHE_PLACES / 2);
-    if (!keep(thread, block, slab))
+    if (cache->n_packed == SPAN_CACHE_PACKED)
+        put_packed(thread, SPAN_CACHE_PACKED / 2);
+    if (packed ? !keep_packed(thread, block, slab) : !keep(thread, block, slab)) /* if it is a block: both look */
         return false;
     if (cache->held_slabs > cache->room_slabs)
         set_room(cache, cache->held_slabs);
@@ -264,17 +361,18 @@ bool span_cache_return(struct thread *thread, const void *block, struct slab *sl
 
 /* ---- The doors --------------------------------------------------------------------------------------------------- */
 
-void *span_cache_claim_again(size_t size_bytes, bool *zeroed)
+void *span_cache_claim_again(size_t size_bytes, bool page, bool *zeroed)
 {
     struct thread *thread = size_bytes > SPAN_MAX_BYTES ? NULL : thread_enter_open();
     if (unlikely(thread == NULL))
         return NULL;
     struct span_cache *cache = &thread->span_cache;
     size_t n = span_slots_for(size_bytes);
-    void *block = NULL;
+    void *block = page && cache->n_packed != 0 ? claim_packed_again(thread, size_bytes) : NULL;
     size_t behind_bytes = 0;
     bool look = false;
-    for (unsigned i = cache->n_places; i-- > cache->n_joined;)
+    *zeroed &= block == NULL;
+    for (unsigned i = cache->n_places; block == NULL && i-- > cache->n_joined;)
         if (held_are_row_of(&thread->span_places[i], n)) {
             struct held_slots slots = thread->span_places[i];
             count_out(cache, n);
@@ -298,11 +396,12 @@ bool span_cache_keep(const void *block)
         return false;
     struct span_cache *cache = &thread->span_cache;
     struct slab *slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
-    unsigned held = cache->held_slabs + span_slots(slab);
+    bool packed = packed_is(slab);
+    unsigned n = slots_in(slab, block), held = cache->held_slabs + n;
     bool kept = held <= cache->room_slabs && (held <= LEAST_ROOM || cache->crowded) &&
-                cache->n_places < SPAN_CACHE_PLACES && slab->sample == 0 && !budget_is_set() &&
-                atomic_load_explicit(&cache->stale, memory_order_relaxed) == 0 && /* a hint */
-                keep(thread, block, slab);
+                (packed ? cache->n_packed < SPAN_CACHE_PACKED : cache->n_places < SPAN_CACHE_PLACES) && n != 0 &&
+                !budget_is_set() && atomic_load_explicit(&cache->stale, memory_order_relaxed) == 0 && /* a hint */
+                (packed ? keep_packed(thread, block, slab) : keep(thread, block, slab));
     thread_leave_open(thread);
     return kept;
 }
@@ -312,9 +411,10 @@ bool span_cache_keep(const void *block)
 void span_cache_make_way(struct thread *thread, const void *block)
 {
     struct span_cache *cache = &thread->span_cache;
-    struct arena *arena = cache->n_places == 0 ? NULL : registry_arena(block);
+    struct arena *arena = cache->n_places + cache->n_packed == 0 ? NULL : registry_arena(block);
     if (arena == NULL || arena->class_map == NULL || pool_lock_is_mine()) /* the second: pool/emergency.h */
         return;
+    put_packed(thread, cache->n_packed);
     join(thread);
     struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
     if (place == NULL)
@@ -337,7 +437,7 @@ void span_cache_empty(struct thread *thread)
 
 void span_cache_forget(struct thread *thread)
 {
-    thread->span_cache.n_places = thread->span_cache.n_joined = 0;
+    thread->span_cache.n_places = thread->span_cache.n_joined = thread->span_cache.n_packed = 0;
     thread->span_cache.held_slabs = 0;
 }
 

@@ -3,6 +3,7 @@
  *
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
+ *   packed_places[i] a packed span that this thread freed, kept as it was for the next block of about as many pages
  *
  * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB. It grows with the thread's
  * misses, up to a bound, while threads wait for the pool lock often. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in hardened
@@ -14,6 +15,7 @@
 #include "meta/layout.h"
 
 #define SPAN_CACHE_PLACES 32
+#define SPAN_CACHE_PACKED 8
 #define SPAN_CACHE_MAX_BYTES (8 * MIB)
 #define SPAN_CACHE_CROWD_WAITS 256 /* for the pool lock, after which a miss looks how long they took */
 
@@ -22,10 +24,11 @@ struct thread;
 struct span_cache {
     uint8_t n_places;      /* of thread.span_places */
     uint8_t n_joined;      /* of these the first: one of each SuperSlab; the others are blocks as they were freed */
-    uint16_t held_slabs;   /* slots held */
+    uint16_t held_slabs;   /* slots held; of packed spans, those that they would take by themselves */
     uint16_t room_slabs;   /* the most that may be */
     _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
+    uint8_t n_packed;      /* of thread.packed_places */
     uint8_t missed_slots;  /* what the last claim that missed was to take */
     uint8_t misses;        /* so many claims of as many slots missed in a row, and this thread freed no block meanwhile */
     uint32_t tail_bytes;   /* behind blocks that were claimed at the door, since the last tail_look */
@@ -39,8 +42,9 @@ struct span_cache {
 /* ---- The doors: what nearly every call comes to. Outside of slow paths; no record of a thread may be there, and nothing is
  * changed where they say no ---- */
 
-/* The youngest block that was freed and takes as many slots as size_bytes, as a block again. NULL: there is none. */
-void *span_cache_claim_again(size_t size_bytes, bool *zeroed);
+/* The youngest block that was freed and takes as many slots as size_bytes, or about as many pages, as a block again: on a multiple of
+ * 64 KiB, or of 4 KiB if `page` will do. NULL: there is none. */
+void *span_cache_claim_again(size_t size_bytes, bool page, bool *zeroed);
 
 /* Takes a block that is being freed, in a slab of the first arena and of CLASS_SPAN, if there is room for it. False: none, or it needs a
  * closer look. */
@@ -48,9 +52,9 @@ bool span_cache_keep(const void *block);
 
 /* ---- Behind them. All functions: between thread_enter and thread_leave, or as for thread_empty ---- */
 
-/* A block of len_bytes, a multiple of the page up to SPAN_MAX_BYTES, on a multiple of 64 KiB. NULL: none is held, and the room
- * grows. */
-void *span_cache_claim(struct thread *thread, size_t len_bytes, bool *zeroed);
+/* A block of len_bytes, a multiple of the page up to SPAN_MAX_BYTES, on a multiple of 64 KiB, or of 4 KiB if `page` will do. NULL: none
+ * is held, and the room grows. */
+void *span_cache_claim(struct thread *thread, size_t len_bytes, bool page, bool *zeroed);
 
 /* Takes a block that is being freed, in the slab of this record (NULL: it is no slab's). False: there is no room for it, or it is no
  * span. */

@@ -65,9 +65,19 @@ struct thread {
     _Atomic bool array_pages_used;    /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
-    struct held_slots span_places[SPAN_CACHE_PLACES]; /* the first span_cache.n_places */
+    struct held_slots span_places[SPAN_CACHE_PLACES];    /* the first span_cache.n_places */
+    struct packed_block packed_places[SPAN_CACHE_PACKED]; /* the first span_cache.n_packed */
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with. Last: see IMAGE_SUMS in image.h */
 };
+
+/* How many blocks those are that it holds above 32 KiB: each slot counts as one, and each packed span. Likewise. */
+static inline size_t thread_held_blocks(const struct thread *thread)
+{
+    size_t n = min_size(thread->span_cache.n_packed, SPAN_CACHE_PACKED);
+    for (unsigned i = 0; i < thread->span_cache.n_places && i < SPAN_CACHE_PLACES; i++)
+        n += count_bits(thread->span_places[i].mask);
+    return n;
+}
 
 /* Of the slots that it holds for blocks above 32 KiB: how many pages may be in memory. Any thread, or an outside reader; a guess. */
 static inline size_t thread_held_pages(const struct thread *thread)
@@ -75,6 +85,8 @@ static inline size_t thread_held_pages(const struct thread *thread)
     size_t n_pages = 0;
     for (unsigned i = 0; i < thread->span_cache.n_places && i < SPAN_CACHE_PLACES; i++)
         n_pages += thread->span_places[i].dirty_pages;
+    for (unsigned i = 0; i < thread->span_cache.n_packed && i < SPAN_CACHE_PACKED; i++)
+        n_pages += thread->packed_places[i].pages;
     return n_pages;
 }
 

@@ -4,7 +4,7 @@
  *   class       a block size; ids CLASS_FIRST.. ; see sizeclass.h
  *   slab        64 KiB of equal blocks of one class; its free blocks are set bits out of band
  *   SuperSlab   2 MiB, 2 MiB-aligned: 32 slots for slabs and spans
- *   span        1 to 16 slabs in a row for one block above 32 KiB
+ *   span        1 to 16 slabs in a row for one block above 32 KiB; a packed one takes whole pages, and shares slabs with others
  *   run         whole SuperSlabs in a row for one block above 1 MiB
  *   arena       a reserved address range that SuperSlabs are cut from, with all their records
  *
@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 6
+#define LAYOUT_VERSION 7
 
 #define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
 
@@ -42,10 +42,11 @@
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
  *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
  *   SPAN_HEAD, used 0 <---tail_purge---> SPAN_HEAD, used 1: only the pool lock's holder may take it out of the program's hands
+ *   UNUSED, EMPTY ---packed_claim---> TAKEN ---> PACKED ---its last page is returned---> EMPTY
  *   SPAN_* ---held_take---> HELD ---held_make---> SPAN_HEAD, SPAN_BODY        HELD ---held_put---> EMPTY
  *
  * Who may change it: the one thread that owns an OWNED slab or holds a TAKEN one; whoever wins the compare-exchange
- * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY and SPAN_*; who
+ * out of PARTIAL or FULL; the thread that made it RETIRING; the holder of the pool lock for UNUSED, EMPTY, PACKED and SPAN_*; who
  * frees the block out of SPAN_*, and the thread that then holds the slots, for HELD.
  * */
 enum slab_state {
@@ -58,7 +59,8 @@ enum slab_state {
     SLAB_RETIRING,   /* no block out; one thread is about to release it */
     SLAB_SPAN_HEAD,  /* first slab of a span or a run */
     SLAB_SPAN_BODY,  /* further slab of a span */
-    SLAB_HELD        /* kept by a thread for its next spans: see span_cache.h */
+    SLAB_HELD,       /* kept by a thread for its next spans: see span_cache.h */
+    SLAB_PACKED      /* pages of packed spans, `used` of them; the others are free: see packed.h */
 };
 
 /* State, class and number of blocks out change together, in one word. `used` counts every block that is not a set bit:
@@ -73,6 +75,37 @@ typedef uint32_t slab_ctl; /* state << 24 | class << 16 | used */
 #define SLAB_MAX_WORDS 128 /* 8192 blocks of 8 bytes */
 #define SLAB_FOLLOW_WORD 64 /* of the large map, from where it tells of a slab with gaps which blocks follow others */
 
+/* A packed span, in the record of the slot where it begins. It has more than half of a slot's pages, so in each half of a slot one may
+ * begin. A word of 0: there is none. */
+#define PACKED_PAGE_BYTES ((size_t)4096)
+#define PACKED_PAGES ((unsigned)(SLAB_BYTES / PACKED_PAGE_BYTES)) /* of a slot */
+#define PACKED_HEADS 2
+#define PACKED_LEAST_PAGES (PACKED_PAGES / PACKED_HEADS + 1)
+
+enum packed_state {
+    PACKED_NONE = 0,
+    PACKED_LIVE,
+    PACKED_HELD,   /* kept by a thread for its next spans: see span_cache.h */
+    PACKED_WAITING /* returned by a signal handler, and not yet put back */
+};
+
+/* state << 28 | page in its half of the slot << 24 | pages that it has << 12 | pages of what was asked for, the first of these */
+#define PACKED_WORD(state, page, pages, asked)                                                                         \
+    ((uint32_t)(state) << 28 | (uint32_t)(page) % (PACKED_PAGES / PACKED_HEADS) << 24 | (uint32_t)(pages) << 12 |      \
+     (uint32_t)(asked))
+#define PACKED_STATE(word) ((enum packed_state)((word) >> 28))
+#define PACKED_PAGE(word) ((unsigned)((word) >> 24 & 0xf))
+#define PACKED_LENGTH(word) ((unsigned)((word) >> 12 & 0xfff))
+#define PACKED_ASKED(word) ((unsigned)((word)&0xfff))
+
+struct packed_head {
+    _Atomic uint32_t word; /* Synchronization: atomic */
+    union {
+        uint64_t sample;                  /* as slab.sample. Who holds the block */
+        struct packed_head *next_waiting; /* WAITING */
+    };
+};
+
 struct superslab;
 
 struct slab {
@@ -82,7 +115,10 @@ struct slab {
     uint16_t n_words;             /* of the bit map. Set on acquire */
     uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
     uint8_t idle_waits;           /* in the list of idle.h. Pool lock */
-    _Atomic uint16_t span_slabs;  /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
+    union {
+        _Atomic uint16_t span_slabs;   /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
+        _Atomic uint16_t packed_pages; /* PACKED: bit p: page p is a packed span's. Pool lock */
+    };
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
     _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
@@ -103,7 +139,10 @@ struct slab {
             struct slab *newer, *older;
         } idle; /* while idle_waits. Pool lock */
     };
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
+    union {
+        _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
+        struct packed_head packed[PACKED_HEADS];                                  /* PACKED */
+    };
 };
 _Static_assert(sizeof(struct slab) == 128, "32 slab records fill a page");
 
@@ -144,6 +183,9 @@ struct superslab {
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     struct superslab *row_previous, *row_next; /* POOLED and HOT: among those with as long a row. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
+    uint32_t packed_slots;             /* bit i: slot i is PACKED and has free pages. Pool lock */
+    uint32_t packed_row;               /* the most free pages in a row of which one is in such a slot; 0: it is in no list. Pool lock */
+    struct superslab *packed_previous, *packed_next; /* HOT: among those with about as many. Pool lock */
     /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;
@@ -153,6 +195,12 @@ struct held_slots {
     struct superslab *ss;
     uint32_t mask;        /* bit i: slot i */
     uint32_t dirty_pages; /* of all of them: how many may be in memory */
+};
+
+/* A packed span that a thread holds. */
+struct packed_block {
+    char *block;
+    uint32_t pages;
 };
 
 _Static_assert(sizeof(struct superslab) <= 128, "one SuperSlab record stays within two cache lines");

@@ -1,5 +1,5 @@
 /* pool_state.h - what the files of the shared pool share: its lists and counters, and what moves a SuperSlab between them.
- * Included by  slots.c, shared_pool.c, span.c, purge.c, repair.c and no other file; and by who reads it from another process
+ * Included by  slots.c, packed.c, shared_pool.c, span.c, purge.c, repair.c and no other file; and by who reads it from another process
  *              (api/anchor.h).
  * Threads  everything here under the pool lock, but for what is said to be looked at without.
  */
@@ -10,6 +10,7 @@
 #include "pool/shared_pool.h"
 
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
+#define N_PACKED_LISTS 64 /* by the longest row of free pages */
 #define SCAN_LIMIT 32                   /* SuperSlabs looked at for an aligned row of slots, per list */
 
 #define ROW_LOOKS 4                     /* SuperSlabs looked at for any row */
@@ -17,8 +18,9 @@
 struct pool_state {
     struct superslab *bucket[N_BUCKETS]; /* HOT ones */
     struct superslab *row[N_BUCKETS];    /* the same by the length of their longest row of free slots */
+    struct superslab *packed[N_PACKED_LISTS]; /* those with PACKED slots: see packed.c */
     struct superslab *draining;
-    uint64_t bucket_bits, row_bits;    /* bit k: bucket k, list of rows k is not empty */
+    uint64_t bucket_bits, row_bits, packed_bits; /* bit k: bucket k, list of rows k, packed k is not empty */
     size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
     _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs */
@@ -61,6 +63,10 @@ void pool_link_superslab(struct superslab *ss);
 
 /* The number of free slots changed. */
 void pool_relink_superslab(struct superslab *ss);
+
+/* Its free pages changed: into the list where it belongs. And out of any. (packed.c) */
+void packed_relink(struct superslab *ss);
+void packed_unlink(struct superslab *ss);
 
 /* Hardened mode: memory of slots without a block is inaccessible. Makes that of n slots accessible, and not so. False: the system
  * refuses. In any other mode it always is. */

@@ -12,6 +12,7 @@
 #include "pool/gap.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
+#include "pool/packed.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/tail.h"
@@ -184,10 +185,14 @@ static size_t purge_slab(struct slab *slab, unsigned class_id)
     return purged_bytes;
 }
 
-/* What of a slab in use holds nothing: the free pages of a PARTIAL slab, or what lies behind the end of a span. *number tells whether
- * anything has changed since it was asked for last. */
+/* What of a slab in use holds nothing: the free pages of a PARTIAL slab, those between packed spans, or what lies behind the end of a
+ * span. *number tells whether anything has changed since it was asked for last. */
 static size_t idle_in_slab(struct slab *slab, slab_ctl ctl, unsigned *number)
 {
+    if (CTL_STATE(ctl) == SLAB_PACKED) {
+        *number = atomic_load_explicit(&slab->packed_pages, memory_order_relaxed); /* relaxed: a guess */
+        return count_bits(packed_idle_pages(slab)) * PACKED_PAGE_BYTES;
+    }
     if (CTL_STATE(ctl) == SLAB_SPAN_HEAD)
         return tail_of_span(slab, number);
     *number = CTL_USED(ctl);
@@ -217,10 +222,18 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
 static size_t purge_idle_in_slab(struct slab *slab)
 {
     slab_ctl ctl = slab_ctl_read(slab);
-    bool span = CTL_STATE(ctl) == SLAB_SPAN_HEAD;
-    size_t purged_bytes = span ? tail_purge(slab, HAK_LOCK_TIER) : purge_slab(slab, CTL_CLASS(ctl));
-    /* What the system has refused is not asked for again. But the next block here may leave as long a tail. */
-    bool done = !span || (purged_bytes == 0 && tail_bytes(slab, HAK_LOCK_TIER) != 0);
+    size_t purged_bytes;
+    bool done; /* What was refused is not asked for again. But the next block here may leave as long a tail, or gap. */
+    if (CTL_STATE(ctl) == SLAB_SPAN_HEAD) {
+        purged_bytes = tail_purge(slab, HAK_LOCK_TIER);
+        done = purged_bytes == 0 && tail_bytes(slab, HAK_LOCK_TIER) != 0;
+    } else if (CTL_STATE(ctl) == SLAB_PACKED) {
+        purged_bytes = packed_purge(slab, HAK_LOCK_TIER);
+        done = purged_bytes == 0 && packed_idle_pages(slab) != 0;
+    } else {
+        purged_bytes = purge_slab(slab, CTL_CLASS(ctl));
+        done = true;
+    }
     atomic_store_explicit(&slab->quiet_ticks, done ? QUIET_DONE : 0, memory_order_relaxed); /* relaxed: as above */
     return purged_bytes;
 }
@@ -329,6 +342,8 @@ void shared_pool_purge_pages(void)
             slab_ctl ctl = slab_ctl_read(slab);
             if (CTL_STATE(ctl) == SLAB_SPAN_HEAD)
                 purged_bytes += tail_purge(slab, HAK_LOCK_TRIM);
+            if (CTL_STATE(ctl) == SLAB_PACKED && packed_idle_pages(slab) != 0)
+                purged_bytes += packed_purge(slab, HAK_LOCK_TRIM);
             if (CTL_STATE(ctl) != SLAB_PARTIAL || slab_free_bytes_in_memory(slab, ctl) < slab_page_bytes())
                 continue;
             superslab_use_small_pages(arena_superslab_of(slab));

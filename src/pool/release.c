@@ -256,33 +256,37 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
 }
 
 /* Of spans nobody knows how much of them is touched but the system. It is asked about the nearest SPANS_ASKED SuperSlabs before the
- * fresh one that hold spans in small pages: all of it but an eighth must be in memory, what no block fits into included. So that
- * there are always such ones, each PROBE_INTERVALth has small pages. (An answer takes 4 microseconds; 512 page faults 250.) */
+ * fresh one that hold spans in small pages: of both together all but SPARE_SIXTEENTHS must be in memory, what no block fits into included
+ * (the nearest may be filling still). So that there are always such ones, each PROBE_INTERVALth has small pages. (An answer takes 4
+ * microseconds; 512 page faults 250 to 700.) */
+#define SPARE_SIXTEENTHS 3
 #define SPANS_ASKED 2
 #define PROBE_INTERVAL 8
 #define ASKED_SUPERSLABS 32
 
 static bool holds_span(const struct superslab *ss)
 {
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-        if (CTL_STATE(slab_ctl_read(superslab_slab(ss, i))) == SLAB_SPAN_HEAD)
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        enum slab_state state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
+        if (state == SLAB_SPAN_HEAD || state == SLAB_PACKED)
             return true;
+    }
     return false;
 }
 
 static bool spans_are_touched(const struct superslab *fresh)
 {
-    unsigned n_touched = 0, n_before = fresh->index < ASKED_SUPERSLABS ? fresh->index : ASKED_SUPERSLABS;
-    for (unsigned i = 1; i <= n_before && n_touched < SPANS_ASKED; i++) {
+    size_t in_memory_bytes = 0;
+    unsigned n_asked = 0, n_before = fresh->index < ASKED_SUPERSLABS ? fresh->index : ASKED_SUPERSLABS;
+    for (unsigned i = 1; i <= n_before && n_asked < SPANS_ASKED; i++) {
         const struct superslab *ss = fresh - i;
         if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || atomic_load(&ss->huge) ||
             !holds_span(ss))
             continue;
-        if (os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES) < SUPERSLAB_BYTES / 8 * 7)
-            return false;
-        n_touched++;
+        in_memory_bytes += os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES);
+        n_asked++;
     }
-    return n_touched == SPANS_ASKED;
+    return n_asked == SPANS_ASKED && in_memory_bytes * 16 >= SPANS_ASKED * SUPERSLAB_BYTES * (16 - SPARE_SIXTEENTHS);
 }
 
 bool huge_pages_for_spans(const struct superslab *fresh)

@@ -5,6 +5,7 @@
 #include "meta/arena.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
+#include "pool/packed.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/stats.h"
@@ -60,6 +61,10 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
     }
     ss->previous = ss->next = NULL;
     ss->unused_slots = ss->empty_slots = 0;
+    uint32_t emptied = packed_rebuild(ss);
+    for (; emptied != 0; emptied &= emptied - 1)
+        arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + (unsigned)__builtin_ctz(emptied), 1,
+                            CLASS_FOREIGN);
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         slab->idle_waits = 0;
@@ -81,6 +86,9 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
         case SLAB_SPAN_HEAD:
             unmark_head(slab);
             break;
+        case SLAB_PACKED: /* It may have been on its way there. */
+            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_SPAN * CLASS_OFFSET_SCALE);
+            break;
         case SLAB_OWNED: /* It may have been on its way to have gaps, or no longer. */
             arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1,
                                 (uint8_t)(class_in_map(slab) * CLASS_OFFSET_SCALE));
@@ -100,7 +108,9 @@ void shared_pool_fork_child(bool interrupted)
         return;
     for (unsigned k = 0; k < N_BUCKETS; k++)
         pool.bucket[k] = pool.row[k] = NULL;
-    pool.bucket_bits = pool.row_bits = 0;
+    for (unsigned k = 0; k < N_PACKED_LISTS; k++)
+        pool.packed[k] = NULL;
+    pool.bucket_bits = pool.row_bits = pool.packed_bits = 0;
     pool.draining = NULL;
     pool_set_apart(NULL); /* It may be in no list any more. */
     pool.n_active_slots = 0;
@@ -146,14 +156,14 @@ static const char *check_superslab(const struct superslab *ss)
                 return "a slab's bits and count differ";
             if (state == SLAB_FULL && !slab_counts_as_full(CTL_CLASS(ctl), CTL_USED(ctl)))
                 return "a full slab has many free blocks";
-        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY || state == SLAB_HELD) {
+        } else if (state == SLAB_SPAN_HEAD || state == SLAB_SPAN_BODY || state == SLAB_HELD || state == SLAB_PACKED) {
             if (offset != CLASS_SPAN * CLASS_OFFSET_SCALE)
                 return "a span and the class map differ";
         } else if (offset != CLASS_FOREIGN) {
             return "a slot without blocks is in the class map";
         }
     }
-    return NULL;
+    return packed_check(ss);
 }
 
 const char *pool_check(void)

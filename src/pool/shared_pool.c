@@ -386,6 +386,12 @@ void shared_pool_disown_slabs(struct slab **slabs, unsigned n)
     }
 }
 
+void shared_pool_note_sparser(void)
+{
+    if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY == 0) /* relaxed: a number */
+        background_wake();
+}
+
 /* What n returned blocks brought about. */
 static void follow(struct slab *slab, unsigned class_id, unsigned n, enum slab_return result)
 {
@@ -398,9 +404,7 @@ static void follow(struct slab *slab, unsigned class_id, unsigned n, enum slab_r
     case SLAB_RETURN_SPARSER:
         gap_note_sparse(slab, class_id);
         consider_draining(arena_superslab_of(slab));
-        if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY ==
-            0) /* relaxed: a number */
-            background_wake();
+        shared_pool_note_sparser();
         break;
     case SLAB_RETURN_RETIRING:
         let_wait(slab);

@@ -115,10 +115,12 @@ void pool_link_superslab(struct superslab *ss)
         return;
     pool.bucket_bits |= (uint64_t)1 << ss->bucket;
     link_row(ss);
+    packed_relink(ss);
 }
 
 static void unlink_superslab(struct superslab *ss)
 {
+    packed_unlink(ss);
     struct superslab **list = pool_list_of(ss);
     *(ss->previous != NULL ? &ss->previous->next : list) = ss->next;
     if (ss->next != NULL)
@@ -282,11 +284,12 @@ void pool_take_slots_out(struct superslab *ss, uint32_t mask)
     pool_relink_superslab(ss);
 }
 
-/* A slot of a SuperSlab that has one: without a free neighbour if there is such a one, so that rows stay whole; and with pages.
- * Untouched: above all without pages. */
+/* A slot of a SuperSlab that has one: without a free neighbour if there is such a one, so that rows stay whole, those of packed spans
+ * too; and with pages. Untouched: above all without pages. */
 static unsigned find_slot(const struct superslab *ss, bool last, bool untouched)
 {
-    uint32_t slots = ss->unused_slots | ss->empty_slots, alone = slots & ~(slots << 1) & ~(slots >> 1);
+    uint32_t slots = ss->unused_slots | ss->empty_slots, any = slots | ss->packed_slots;
+    uint32_t alone = slots & ~(any << 1) & ~(any >> 1);
     if (untouched && ss->unused_slots != 0) {
         slots = ss->unused_slots;
         alone &= slots;
@@ -295,6 +298,7 @@ static unsigned find_slot(const struct superslab *ss, bool last, bool untouched)
         slots = alone;
     if ((slots & ss->empty_slots) != 0)
         slots &= ss->empty_slots;
+    last |= ss->packed_slots != 0;
     return last ? SUPERSLAB_SLABS - 1 - (unsigned)__builtin_clz(slots) : (unsigned)__builtin_ctz(slots);
 }
 
@@ -328,6 +332,8 @@ static void fit_into(struct superslab *ss, unsigned n, unsigned align, struct fi
         unsigned first = (unsigned)__builtin_ctz(rest);
         unsigned len = (unsigned)__builtin_ctzll(~((uint64_t)rest >> first));
         unsigned slot = (first + align - 1) & ~(align - 1);
+        if (align == 1 && len > n && first != 0 && (ss->packed_slots >> (first - 1) & 1) != 0)
+            slot = first + len - n; /* What is free before it goes on with the row's beginning. */
         rest &= ~pool_slot_mask(first, len);
         if (slot + n > first + len || (best->ss != NULL && len - n > best->left))
             continue;

@@ -12,6 +12,7 @@
 #include "pool/background.h"
 #include "pool/emergency.h"
 #include "pool/lru.h"
+#include "pool/packed.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -81,10 +82,9 @@ static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
     arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
 
-bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
+/* Lock held; given up meanwhile. Returns with it if true. */
+static bool take_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
 {
-    if (!pool_lock(HAK_LOCK_SPAN))
-        return false;
     for (;;) {
         if (pool_take_slots(n, align_slots, ss, slot)) {
             stats_add(&stats_counters.stage_slot, 1);
@@ -121,6 +121,11 @@ bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab *
     }
 }
 
+bool span_take_slots_locked(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
+{
+    return pool_lock(HAK_LOCK_SPAN) && take_slots(n, align_slots, ss, slot);
+}
+
 /* Puts n slots back and does what follows. Lock held; returns without it. */
 static void put_slots_and_unlock(struct superslab *ss, unsigned slot, unsigned n)
 {
@@ -150,8 +155,50 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
     return superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
+/* Returns with the lock held, unless it is NULL: no memory, or the lock was held by what a signal handler interrupted. */
+static void *claim_packed_locked(size_t len_bytes, bool *zeroed)
+{
+    unsigned n = (unsigned)span_slots_for(len_bytes), slot;
+    struct superslab *ss;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return NULL;
+    void *block = packed_claim(len_bytes, zeroed);
+    if (block != NULL) {
+        stats_add(&stats_counters.stage_slot, 1);
+        return block;
+    }
+    return take_slots(n, 1, &ss, &slot) ? packed_claim_in(ss, slot, n, len_bytes, zeroed) : NULL;
+}
+
+static struct slab *slab_of(const void *block)
+{
+    struct arena *arena = registry_arena(block);
+    return &arena->slabs[arena_slab_index(arena, block)];
+}
+
+unsigned span_hold_packed(size_t len_bytes, unsigned most, struct packed_block *blocks)
+{
+    unsigned n = 0;
+    bool zeroed;
+    void *block = claim_packed_locked(len_bytes, &zeroed); /* which may map a SuperSlab; the others don't */
+    while (block != NULL) {
+        blocks[n++] = (struct packed_block){block, (uint32_t)(len_bytes / PACKED_PAGE_BYTES)};
+        packed_hold(slab_of(block), block);
+        block = n < most ? packed_claim(len_bytes, &zeroed) : NULL;
+    }
+    if (n != 0)
+        pool_unlock();
+    return n;
+}
+
 static void *claim_span(size_t len_bytes, size_t alignment, bool *zeroed)
 {
+    if (alignment <= PACKED_PAGE_BYTES && packed_suits(len_bytes)) {
+        void *block = claim_packed_locked(len_bytes, zeroed);
+        if (block != NULL)
+            pool_unlock();
+        return block;
+    }
     unsigned n = (unsigned)span_slots_for(len_bytes), slot;
     unsigned align_slots = alignment <= SLAB_BYTES ? 1 : (unsigned)(alignment >> SLAB_SHIFT);
     struct superslab *ss;
@@ -405,9 +452,58 @@ static bool defer(struct slab *head)
     return true;
 }
 
+/* The same of a packed span. */
+static struct packed_head *_Atomic deferred_packed;
+
+/* What follows when pages of packed spans were put back. Lock held; returns without it. freed: a SuperSlab that is empty now, or NULL. */
+static void put_packed_and_unlock(struct superslab *freed)
+{
+    if (freed != NULL)
+        lru_push(freed, 1);
+    pool_unlock();
+    budget_note_freed();
+    release_evicted();
+    shared_pool_slots_emptied(HAK_LOCK_SPAN);
+    shared_pool_note_sparser();
+}
+
+static void push_packed(struct packed_head *head)
+{
+    head->next_waiting = atomic_load(&deferred_packed);
+    while (!atomic_compare_exchange_weak(&deferred_packed, &head->next_waiting, head))
+        continue;
+}
+
+static bool defer_packed(const void *block, struct packed_head *head)
+{
+    if (!packed_let_wait(block, head))
+        return false; /* freed twice */
+    push_packed(head);
+    return true;
+}
+
+static COLD void put_deferred_packed(void)
+{
+    struct packed_head *head = atomic_exchange(&deferred_packed, NULL);
+    while (head != NULL) {
+        struct packed_head *next = head->next_waiting;
+        if (pool_lock(HAK_LOCK_SPAN)) {
+            struct superslab *freed;
+            packed_put_waiting(head, &freed);
+            put_packed_and_unlock(freed);
+        } else {
+            push_packed(head);
+        }
+        head = next;
+    }
+}
+
 static void put_deferred(void)
 {
-    if (likely(atomic_load_explicit(&deferred, memory_order_relaxed) == NULL)) /* relaxed: the next one sees it */
+    /* relaxed, both: the next one sees it */
+    if (unlikely(atomic_load_explicit(&deferred_packed, memory_order_relaxed) != NULL))
+        put_deferred_packed();
+    if (likely(atomic_load_explicit(&deferred, memory_order_relaxed) == NULL))
         return;
     struct slab *head = atomic_exchange(&deferred, NULL);
     while (head != NULL) {
@@ -450,8 +546,25 @@ void *span_claim_apart(size_t size_bytes, size_t alignment, bool *zeroed)
     return make_span_and_unlock(ss, slot, 1, len_bytes, zeroed);
 }
 
+static bool return_packed(void *block, struct packed_head *head)
+{
+    struct superslab *freed;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return defer_packed(block, head);
+    if (!packed_put(block, head, &freed)) {
+        pool_unlock();
+        return false;
+    }
+    put_packed_and_unlock(freed);
+    put_deferred();
+    return true;
+}
+
 bool span_return(void *block)
 {
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return return_packed(block, packed);
     struct slab *head = head_of(block);
     if (head == NULL)
         return emergency_return(block);
@@ -469,14 +582,39 @@ bool span_return(void *block)
 
 size_t span_usable_bytes(const void *block)
 {
+    const struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return packed_bytes(packed);
     const struct slab *head = head_of(block);
     if (head == NULL)
         return emergency_usable_bytes(block);
     return span_slots(head) == 0 ? head->superslab->run_bytes : span_bytes(head);
 }
 
+static bool resize_packed(const void *block, struct packed_head *head, size_t len_bytes)
+{
+    if (len_bytes > SPAN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
+        return false;
+    bool shorter = len_bytes < packed_bytes(head), resized = packed_resize(block, head, len_bytes);
+    if (shorter)
+        put_packed_and_unlock(NULL);
+    else
+        pool_unlock();
+    return resized;
+}
+
+uint64_t *span_sample(const void *block)
+{
+    struct packed_head *packed = packed_head_of(block);
+    struct slab *head = packed != NULL ? NULL : head_of(block);
+    return packed != NULL ? &packed->sample : head != NULL ? &head->sample : NULL;
+}
+
 bool span_resize(void *block, size_t size_bytes)
 {
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return resize_packed(block, packed, round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes()));
     struct slab *head = head_of(block);
     if (head == NULL || size_bytes >> ADDRESS_BITS != 0)
         return false;
@@ -488,6 +626,9 @@ bool span_resize(void *block, size_t size_bytes)
 
 bool span_shrink(void *block, size_t size_bytes)
 {
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return resize_packed(block, packed, round_up(max_size(size_bytes, 1), os_page_bytes()));
     struct slab *head = head_of(block);
     if (head == NULL)
         return false;

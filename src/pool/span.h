@@ -1,5 +1,5 @@
 /* span.h - blocks above 32 KiB: spans of slabs inside SuperSlabs up to 1 MiB, runs of whole SuperSlabs above.
- * A block is known by its first slab's record: state SPAN_HEAD. Its usable size is the request rounded up to the
+ * A block is known by its first slab's record: state SPAN_HEAD; or by a head in that, if it is packed with others: see packed.h. Its usable size is the request rounded up to the
  * system's page: nothing behind that is touched, so it costs no memory.
  */
 #ifndef HAKMEM_POOL_SPAN_H
@@ -15,11 +15,18 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 /* The same for up to SLAB_BYTES, where no huge page is: the block has no more memory than the pages that it needs. */
 void *span_claim_apart(size_t size_bytes, size_t alignment, bool *zeroed);
 
+/* Packed blocks of len_bytes for a thread to hold (packed.h): one, and further ones that need no memory of the system's, up to `most` in
+ * all. Returns how many; 0: there is no memory. Takes the lock as span_claim. */
+unsigned span_hold_packed(size_t len_bytes, unsigned most, struct packed_block *blocks);
+
 /* Returns a block. False: there is no such block (nothing has changed). Any thread that holds it. */
 bool span_return(void *block);
 
 /* Usable bytes of a block; 0 when there is no such block. */
 size_t span_usable_bytes(const void *block);
+
+/* What the heap profile knows of a block: slab.sample. NULL: no block begins there, or it has none (emergency.h). Who holds it. */
+uint64_t *span_sample(const void *block);
 
 /* Makes a block longer or shorter where it lies. False: it cannot, and nothing has changed. */
 bool span_resize(void *block, size_t size_bytes);

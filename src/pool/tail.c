@@ -182,6 +182,8 @@ void tail_note(const void *block)
     if (arena == NULL || arena->class_map == NULL) /* the second: pool/emergency.h */
         return;
     struct slab *head = &arena->slabs[arena_slab_index(arena, block)];
+    if (CTL_STATE(slab_ctl_read(head)) != SLAB_SPAN_HEAD) /* it is packed: nothing lies behind it */
+        return;
     bool run = span_slots(head) == 0;
     size_t bytes = run ? run_bytes_behind(arena_superslab_of(head)) : tail_of_span(head, &pages);
     if (likely(bytes == 0))

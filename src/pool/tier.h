@@ -40,6 +40,11 @@ static inline void tier_use_add(struct tier_use *use, slab_ctl ctl)
         use->used_bytes += SLAB_BYTES;
         use->capacity_bytes += SLAB_BYTES;
         break;
+    case SLAB_PACKED:
+        use->active_slots++;
+        use->used_bytes += (size_t)CTL_USED(ctl) * PACKED_PAGE_BYTES;
+        use->capacity_bytes += SLAB_BYTES;
+        break;
     default: {
         const struct class_info *class = &class_table[CTL_CLASS(ctl)];
         if (CTL_USED(ctl) == 0)

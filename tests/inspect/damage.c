@@ -2,7 +2,7 @@
  *
  * Usage: inspect_damage PID KIND     writes; then prints the address that check should name ("heap": none), and how to undo it: "ADDRESS WHERE VALUE"
  *        inspect_damage PID undo WHERE VALUE
- * KIND is the name of the rule that is broken. What is damaged is not in any thread's hands, so that the process may even run on, for
+ * KIND is the name of the rule that is broken, or begins with it. What is damaged is not in any thread's hands, so that the process may even run on, for
  * as long as nobody comes to it.
  */
 #include "image.h"
@@ -82,6 +82,21 @@ static size_t find_slab_with_gaps(void)
         if (CTL_STATE(arena->slabs[i].ctl) == SLAB_PARTIAL && slab_has_gaps(&arena->slabs[i]))
             return i;
     fprintf(stderr, "inspect_damage: no slab with gaps\n");
+    exit(2);
+}
+
+/* The first packed span of the program's, in the first arena, that may be shorter: its slot, and the number of its head there. */
+static size_t find_packed(unsigned *head)
+{
+    const struct image_arena *arena = &image.arenas[0];
+    for (size_t i = 0; i < (size_t)arena->high * SUPERSLAB_SLABS; i++)
+        for (*head = 0; *head < PACKED_HEADS; ++*head)
+            if (arena->superslabs[i / SUPERSLAB_SLABS].state == SUPERSLAB_POOLED &&
+                CTL_STATE(arena->slabs[i].ctl) == SLAB_PACKED &&
+                PACKED_STATE(arena->slabs[i].packed[*head].word) == PACKED_LIVE &&
+                PACKED_LENGTH(arena->slabs[i].packed[*head].word) > PACKED_LEAST_PAGES)
+                return i;
+    fprintf(stderr, "inspect_damage: no packed span\n");
     exit(2);
 }
 
@@ -169,6 +184,33 @@ static struct change damage_slab(const char *kind)
     return flip_bit(slab, find_block(slab, true), memory); /* bits-large */
 }
 
+static struct change damage_packed(const char *kind)
+{
+    unsigned i;
+    const struct image_arena *arena = &image.arenas[0];
+    const size_t slab = find_packed(&i);
+    const uint64_t record = slab_record(arena, slab), memory = memory_of(arena, slab);
+    const uint64_t head = record + offsetof(struct slab, packed) + i * sizeof(struct packed_head);
+    const uint32_t word = arena->slabs[slab].packed[i].word, pages = arena->slabs[slab].packed_pages;
+    const unsigned slot = slab % SUPERSLAB_SLABS, n = PACKED_LENGTH(word);
+    const uint64_t block = memory + (packed_first_page(slot, i, word) - slot * PACKED_PAGES) * PACKED_PAGE_BYTES;
+    const struct superslab *ss = &arena->superslabs[slab / SUPERSLAB_SLABS];
+    const uint64_t ss_record = superslab_record(arena, (uint32_t)(slab / SUPERSLAB_SLABS));
+    if (strcmp(kind, "span-packed") == 0)
+        return change_part(head, 4, PACKED_WORD(PACKED_LIVE, PACKED_PAGE(word), PACKED_LEAST_PAGES - 1, 1), block);
+    if (strcmp(kind, "span-length") == 0) /* its last page is in no block */
+        return change_part(head, 4, PACKED_WORD(PACKED_LIVE, PACKED_PAGE(word), n - 1, n - 1),
+                           memory + (packed_first_page(0, i, word) + n - 1) / PACKED_PAGES * SLAB_BYTES);
+    if (strcmp(kind, "span-pages") == 0)
+        return change_part(record + offsetof(struct slab, packed_pages), 2, pages & (pages - 1), memory);
+    if (strcmp(kind, "masks-packed") == 0)
+        return change_part(ss_record + offsetof(struct superslab, packed_slots), 4, ss->packed_slots ^ 1u << slot, memory);
+    if (strcmp(kind, "lists-packed") == 0)
+        return change_part(ss_record + offsetof(struct superslab, packed_row), 4, ss->packed_row ^ 64u,
+                           memory - slot * SLAB_BYTES);
+    return change_part(head, 4, PACKED_WORD(PACKED_HELD, PACKED_PAGE(word), n, PACKED_ASKED(word)), block); /* held-packed */
+}
+
 static struct change damage_superslab(const char *kind)
 {
     const struct image_arena *arena = &image.arenas[0];
@@ -241,11 +283,15 @@ static struct change plan(const char *kind)
 {
     static const char *const of_slabs[] = {"bits",       "bits-large", "slab", "class-map", "full",
                                            "clean-page", "span",       "gaps", "held-slot", NULL};
+    static const char *const of_packed[] = {"span-packed",  "span-length",  "span-pages",
+                                            "masks-packed", "lists-packed", "held-packed", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
     static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
                                              "held",     NULL};
     if (is_one_of(kind, of_slabs))
         return damage_slab(kind);
+    if (is_one_of(kind, of_packed))
+        return damage_packed(kind);
     if (is_one_of(kind, of_superslabs))
         return damage_superslab(kind);
     if (is_one_of(kind, of_threads))

@@ -56,7 +56,9 @@ def check_sums(stats, path):
     require(sum_of(threads, "cached_bytes") + stats["waiting_bytes"] == stats["cached_bytes"], f"{path}: threads' bytes")
     for thread in threads:
         by_class = thread["cached_blocks_by_class"]
-        require(sum(by_class.values()) + thread["held_slabs"] == thread["cached_blocks"], f"{path}: a thread's blocks")
+        held_blocks = thread["cached_blocks"] - sum(by_class.values())
+        require(0 <= held_blocks <= thread["held_slabs"], f"{path}: a thread's blocks")
+        require((held_blocks == 0) == (thread["held_slabs"] == 0), f"{path}: a thread's held blocks")
         in_classes = sum(int(size) * n for size, n in by_class.items())
         require(in_classes + thread["held_bytes"] == thread["cached_bytes"], f"{path}: a thread's bytes")
     sizes = [entry["block_bytes"] for entry in plain]

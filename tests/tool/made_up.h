@@ -68,6 +68,21 @@ static inline void put_span(struct snapshot_superslab *ss, unsigned slot, uint64
     ss->slot[slot].span_bytes = bytes;
 }
 
+/* n blocks as packed spans of n_pages each, one behind the other from a slot's beginning on. */
+static inline void put_packed(struct snapshot_superslab *ss, unsigned first_slot, unsigned n_pages, unsigned n)
+{
+    for (unsigned page = 0; page < n * n_pages; page++) {
+        struct snapshot_slot *slot = &ss->slot[first_slot + page / PACKED_PAGES];
+        slot->state = SLAB_PACKED;
+        slot->packed_pages |= (uint16_t)(1u << page % PACKED_PAGES);
+        slot->dirty_pages |= slot->packed_pages;
+        if (page % n_pages == 0) {
+            slot->packed_spans++;
+            slot->span_bytes += n_pages * PACKED_PAGE_BYTES;
+        }
+    }
+}
+
 static inline void put_run(struct snapshot *s, size_t i, uint64_t bytes)
 {
     const uint32_t n = (uint32_t)((bytes + SUPERSLAB_BYTES - 1) / SUPERSLAB_BYTES);
@@ -123,7 +138,7 @@ static inline struct snapshot make_noise(size_t n_superslabs, uint32_t *seed)
         ss->state = (uint8_t)(next_number(seed) % 9);
         ss->tier = (uint8_t)(next_number(seed) % 4);
         for (unsigned k = 0; k < SUPERSLAB_SLABS; k++)
-            ss->slot[k].state = (uint8_t)(next_number(seed) % 11);
+            ss->slot[k].state = (uint8_t)(next_number(seed) % (SLAB_PACKED + 2));
     }
     s.n_torn = next_number(seed);
     s.resident_bytes = UINT64_MAX - next_number(seed);

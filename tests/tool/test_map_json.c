@@ -81,6 +81,7 @@ static void fields_of_a_small_heap(void **state)
     struct snapshot_superslab *ss = pooled(&s, 0, SS_TIER_DRAINING);
     put_slab(ss, 3, 64, 100, 2);
     put_span(ss, 5, 100000);
+    put_packed(ss, 9, 10, 2);
     put_run(&s, 1, 3 * SUPERSLAB_BYTES);
     json_t *json = json_of(&s);
     const json_t *rows = json_object_get(json, "superslabs"), *first = json_array_get(rows, 0),
@@ -91,7 +92,7 @@ static void fields_of_a_small_heap(void **state)
     assert_string_equal(json_string_value(json_object_get(first, "kind")), "draining");
     const json_t *slots = json_object_get(first, "slots"), *slab = json_array_get(slots, 0),
                  *head = json_array_get(slots, 1);
-    assert_int_equal(json_array_size(slots), 3);
+    assert_int_equal(json_array_size(slots), 5);
     assert_int_equal(integer(slab, "slot"), 3);
     assert_int_equal(integer(slab, "block_bytes"), 64);
     assert_int_equal(integer(slab, "used"), 100);
@@ -100,6 +101,17 @@ static void fields_of_a_small_heap(void **state)
     assert_string_equal(json_string_value(json_object_get(slab, "state")), "partial");
     assert_int_equal(integer(head, "span_bytes"), 100000);
     assert_int_equal(integer(head, "span_slabs"), 2);
+    assert_string_equal(json_string_value(json_object_get(head, "state")), "span");
+    const json_t *full = json_array_get(slots, 3), *rest = json_array_get(slots, 4);
+    assert_string_equal(json_string_value(json_object_get(full, "state")), "packed");
+    assert_int_equal(integer(full, "span_bytes"), 16 * PAGE);
+    assert_int_equal(integer(full, "spans"), 2);
+    assert_int_equal(integer(rest, "slot"), 10);
+    assert_int_equal(integer(rest, "span_bytes"), 4 * PAGE);
+    assert_int_equal(integer(rest, "used_bytes"), 4 * PAGE);
+    assert_int_equal(integer(rest, "spans"), 0);
+    assert_int_equal(integer(json_object_get(json, "totals"), "spans"), 3);
+    assert_int_equal(integer(json_object_get(json, "totals"), "span_bytes"), 100000 + 20 * PAGE);
     assert_int_equal(integer(run, "run_superslabs"), 3);
     assert_int_equal(integer(run, "run_bytes"), 3 * SUPERSLAB_BYTES);
     json_decref(json);

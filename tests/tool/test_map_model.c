@@ -101,6 +101,51 @@ static void slabs_spans_and_what_waits(void **state)
     drop_snapshot(&s);
 }
 
+/* Pages count where they lie, spans where they begin. */
+static void packed_spans(void **state)
+{
+    (void)state;
+    struct snapshot s = make_snapshot("packed", 1);
+    struct snapshot_superslab *ss = pooled(&s, 0, SS_TIER_HOT);
+    struct map_cell cells[SUPERSLAB_SLABS];
+    put_packed(ss, 4, 10, 3);
+    ss->slot[5].dirty_pages |= 0x4000;       /* beside them, and in memory still */
+    put_packed(ss, 8, 9, 1);
+    ss->slot[8].packed_spans = 0;            /* a thread holds it: not the program's, but used */
+    ss->slot[8].span_bytes = 0;
+    put_span(ss, 9, SLAB_BYTES);
+    struct map map = map_of(&s);
+    check_sums(&map);
+    map_row_cells(&map, &map.rows[0], cells);
+    for (unsigned i = 4; i < 10; i++) {
+        if (i == 6 || i == 7)
+            continue;
+        assert_int_equal(cells[i].kind, MAP_SPAN);
+        assert_int_equal(cells[i].span_slabs, 1);
+        assert_int_equal(cells[i].span_distance, 0);
+        assert_int_equal(cells[i].used_bytes, cells[i].span_bytes);
+    }
+    assert_int_equal(cells[4].n_spans, 2);
+    assert_int_equal(cells[4].begun_bytes, 20 * PAGE);
+    assert_int_equal(cells[4].free_bytes, 0);
+    assert_int_equal(map_cell_fullness(&cells[4]), 100);
+    assert_int_equal(cells[5].n_spans, 1);
+    assert_int_equal(cells[5].span_bytes, 14 * PAGE);
+    assert_int_equal(cells[5].free_bytes, PAGE);
+    assert_int_equal(map_cell_fullness(&cells[5]), 87);
+    assert_int_equal(cells[8].n_spans, 0);
+    assert_int_equal(cells[8].used_bytes, 9 * PAGE);
+    assert_int_equal(map_cell_fullness(&cells[9]), 100);
+    assert_int_equal(map.spans, 4);
+    assert_int_equal(map.span_bytes, 30 * PAGE + SLAB_BYTES);
+    assert_int_equal(map.classes[CLASS_END].slabs, 4);
+    assert_int_equal(map.classes[CLASS_END].used_blocks, 4);
+    assert_int_equal(map.used_bytes, 39 * PAGE + SLAB_BYTES);
+    assert_int_equal(map_row_fullness(&map.rows[0]), (39 * PAGE + SLAB_BYTES) * 100 / (4 * SLAB_BYTES));
+    map_drop(&map);
+    drop_snapshot(&s);
+}
+
 static void a_run_of_a_thousand_is_one_row(void **state)
 {
     (void)state;
@@ -144,6 +189,11 @@ static void what_makes_no_sense_is_torn_and_counted_as_waiting(void **state)
     ss->slot[6] = (struct snapshot_slot){.state = SLAB_SPAN_HEAD, .span_slabs = 60000, .span_bytes = UINT64_MAX};
     put_span(ss, 8, 3 * SLAB_BYTES);
     ss->slot[10].state = SLAB_EMPTY; /* its third slab is gone: the span has two */
+    ss->slot[11] = (struct snapshot_slot){.state = SLAB_PACKED, .dirty_pages = 1};
+    put_packed(ss, 12, 9, 1);
+    ss->slot[12].packed_spans = PACKED_HEADS + 1;
+    put_packed(ss, 13, 9, 1);
+    ss->slot[13].span_bytes = UINT64_MAX; /* cut */
     ss->slot[31] = (struct snapshot_slot){.state = SLAB_SPAN_HEAD, .span_slabs = 2, .span_bytes = 70000};
     pooled(&s, 1, 9);
     s.superslabs[2].state = SUPERSLAB_RUN_BODY;
@@ -156,7 +206,7 @@ static void what_makes_no_sense_is_torn_and_counted_as_waiting(void **state)
     struct map map = map_of(&s);
     check_sums(&map);
     map_row_cells(&map, &map.rows[0], cells);
-    static const unsigned torn[] = {0, 1, 2, 3, 5, 6, 31};
+    static const unsigned torn[] = {0, 1, 2, 3, 5, 6, 11, 12, 31};
     for (size_t i = 0; i < sizeof torn / sizeof torn[0]; i++)
         assert_int_equal(cells[torn[i]].kind, MAP_TORN);
     assert_int_equal(cells[4].used, 1024);
@@ -164,6 +214,7 @@ static void what_makes_no_sense_is_torn_and_counted_as_waiting(void **state)
     assert_int_equal(cells[8].span_slabs, 2);
     assert_int_equal(cells[9].span_distance, 1);
     assert_int_equal(cells[10].kind, MAP_IDLE);
+    assert_int_equal(cells[13].begun_bytes, SUPERSLAB_BYTES);
     static const enum map_row_kind kinds[] = {MAP_HOT, MAP_ROW_TORN, MAP_ROW_TORN, MAP_RUN, MAP_ROW_TORN, MAP_MOVING};
     assert_int_equal(map.n_rows, 6);
     for (size_t i = 0; i < 6; i++)
@@ -279,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_heap),
         cmocka_unit_test(slabs_spans_and_what_waits),
+        cmocka_unit_test(packed_spans),
         cmocka_unit_test(a_run_of_a_thousand_is_one_row),
         cmocka_unit_test(what_makes_no_sense_is_torn_and_counted_as_waiting),
         cmocka_unit_test(any_bytes_at_all),

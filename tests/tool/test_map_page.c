@@ -209,6 +209,7 @@ static void check_sample(const struct reader *r, const struct snapshot *s)
         map_row_cells(&map, row, cells);
         for (unsigned k = 0; k < SUPERSLAB_SLABS; k++) {
             assert_int_equal(got->cells[k].kind, cells[k].kind);
+            assert_int_equal(got->cells[k].state, cells[k].state <= SLAB_PACKED ? cells[k].state : 15);
             assert_int_equal(got->cells[k].used, cells[k].used);
             assert_int_equal(got->cells[k].pages, cells[k].dirty_pages);
             if (cells[k].kind == MAP_SLAB)
@@ -250,8 +251,9 @@ static void change(struct snapshot *s, uint32_t *seed)
             struct snapshot_slot *slot = &ss->slot[next_number(seed) % SUPERSLAB_SLABS];
             slot->dirty_pages ^= (uint16_t)next_number(seed);
             slot->used = (uint16_t)(slot->n_blocks == 0 ? 0 : next_number(seed) % (slot->n_blocks + 1));
+            slot->packed_pages ^= (uint16_t)next_number(seed);
             if (next_number(seed) % 30 == 0)
-                slot->state = (uint8_t)(next_number(seed) % 12);
+                slot->state = (uint8_t)(next_number(seed) % (SLAB_PACKED + 2));
         }
     }
     s->time_ns += 1000000000;
@@ -336,12 +338,14 @@ static struct reader page_of(const struct snapshot *s, char **text)
 static void edges(void **state)
 {
     (void)state;
-    struct snapshot heaps[4] = {make_snapshot("empty", 0), make_snapshot("run", 1000), make_server(10000, 1),
-                                make_server(3, 9)};
+    enum { N = 5 };
+    struct snapshot heaps[N] = {make_snapshot("empty", 0), make_snapshot("run", 1000), make_server(10000, 1),
+                                make_server(3, 9), make_snapshot("packed", 1)};
     put_run(&heaps[1], 0, 1000 * SUPERSLAB_BYTES);
     heaps[3].superslabs[0].slot[0].class_id = 99;
     heaps[3].superslabs[1].tier = 50;
-    for (int i = 0; i < 4; i++) {
+    put_packed(pooled(&heaps[4], 0, SS_TIER_HOT), 3, 10, 5);
+    for (int i = 0; i < N; i++) {
         char *text;
         struct reader r = page_of(&heaps[i], &text);
         close_page(&r);

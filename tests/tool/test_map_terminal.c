@@ -121,6 +121,7 @@ static void the_exact_text_of_a_small_heap(void **state)
                               "\n"
                               "0-9 tenths of blocks used  # all\n"
                               "S span, s more of it       R run\n"
+                              "P packed spans\n"
                               "w waits, in memory         . nothing\n"
                               "- in memory, not used      ? torn\n");
     free(text);

@@ -96,6 +96,7 @@ static void start_child(const char *secure)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* it does not outlive a test that crashes */
         snprintf(number, sizeof number, "%d", ends[1]);
         setenv("HAKMEM_BACKGROUND", "off", 1);
+        setenv("HAKMEM_PURGE_DELAY_MS", "100000", 1); /* with none there are no packed spans */
         setenv("HAKMEM_SECURE", secure, 1);
         execl("/proc/self/exe", "test_inspect", number, NULL);
         _exit(1);
@@ -161,7 +162,7 @@ static void test_says_what_the_heap_says(void **state)
 {
     struct snapshot snapshot;
     char why[TARGET_WHY_BYTES];
-    uint64_t n_used = 0, n_cached = 0, span_bytes = 0, run_bytes = 0;
+    uint64_t n_used = 0, n_cached = 0, n_held = 0, span_bytes = 0, run_bytes = 0;
     (void)state;
     assert_int_equal(snapshot_take(child.pid, &snapshot, why, sizeof why), 0);
     assert_memory_equal(&snapshot.census.stats, &child.stats, sizeof child.stats);
@@ -170,8 +171,12 @@ static void test_says_what_the_heap_says(void **state)
     assert_string_equal(snapshot.version, hak_version());
     assert_string_equal(snapshot.profile, "conservative");
     assert_int_equal(snapshot.n_threads, N_THREADS + 1);
-    for (size_t i = 0; i < snapshot.n_threads; i++)
+    for (size_t i = 0; i < snapshot.n_threads; i++) {
         n_cached += snapshot.threads[i].cached_blocks;
+        n_held += snapshot.threads[i].cached_blocks;
+        for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+            n_held -= snapshot.threads[i].cached_by_class[c];
+    }
     for (size_t i = 0; i < snapshot.n_superslabs; i++) {
         const struct snapshot_superslab *ss = &snapshot.superslabs[i];
         assert_true(i == 0 || ss->address > ss[-1].address);
@@ -184,8 +189,31 @@ static void test_says_what_the_heap_says(void **state)
     const struct hak_stats *s = &child.stats;
     assert_int_equal(run_bytes, s->run_bytes);
     assert_int_equal(span_bytes, s->span_bytes);
-    assert_int_equal(n_used + s->spans + s->runs, s->live_blocks + s->cached_blocks);
+    assert_int_equal(n_used + s->spans + n_held + s->runs, s->live_blocks + s->cached_blocks);
     assert_true(n_cached > 0 && n_cached <= s->cached_blocks);
+    snapshot_free(&snapshot);
+}
+
+/* Blocks above 32 KiB that share slots are there, too, and as many as the SuperSlabs say. */
+static void test_shows_packed_spans(void **state)
+{
+    struct snapshot snapshot;
+    char why[TARGET_WHY_BYTES];
+    uint64_t n_spans = 0, n_packed = 0, n_pages = 0, bytes = 0;
+    (void)state;
+    assert_int_equal(snapshot_take(child.pid, &snapshot, why, sizeof why), 0);
+    for (size_t i = 0; i < snapshot.n_superslabs; i++)
+        for (unsigned k = 0; k < SUPERSLAB_SLABS; k++) {
+            const struct snapshot_slot *slot = &snapshot.superslabs[i].slot[k];
+            n_spans += slot->state == SLAB_SPAN_HEAD;
+            n_packed += slot->packed_spans;
+            n_pages += count_bits(slot->packed_pages);
+            bytes += slot->state == SLAB_PACKED ? slot->span_bytes : 0;
+            assert_int_equal(slot->packed_pages & ~slot->dirty_pages, 0);
+        }
+    assert_true(n_packed > 0 && n_spans > 0);
+    assert_int_equal(n_spans + n_packed, child.stats.spans);
+    assert_true(bytes >= n_packed * (32768 + PACKED_PAGE_BYTES) && bytes <= n_pages * PACKED_PAGE_BYTES);
     snapshot_free(&snapshot);
 }
 
@@ -365,9 +393,11 @@ static void look_at_it(void)
         for (size_t i = 0; i < snapshot.n_superslabs; i++)
             for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++) {
                 const struct snapshot_slot *one = &snapshot.superslabs[i].slot[slot];
-                assert_true(one->class_id < CLASS_END && one->used <= one->n_blocks && one->state <= SLAB_HELD);
-                assert_true(one->span_slabs + slot <= SUPERSLAB_SLABS &&
-                            one->span_bytes <= one->span_slabs * SLAB_BYTES);
+                assert_true(one->class_id < CLASS_END && one->used <= one->n_blocks && one->state <= SLAB_PACKED);
+                assert_true(one->span_slabs + slot <= SUPERSLAB_SLABS && one->packed_spans <= PACKED_HEADS &&
+                            (one->state == SLAB_PACKED) == (one->packed_pages != 0));
+                assert_true(one->span_bytes <=
+                            one->span_slabs * SLAB_BYTES + one->packed_spans * SUPERSLAB_BYTES);
             }
         snapshot_free(&snapshot);
     }
@@ -528,6 +558,7 @@ int main(int argc, char **argv)
     if (getenv("SEED") != NULL)
         random_state ^= strtoull(getenv("SEED"), NULL, 0) << 32;
     const struct CMUnitTest of_default[] = {cmocka_unit_test(test_says_what_the_heap_says),
+                                            cmocka_unit_test(test_shows_packed_spans),
                                             cmocka_unit_test(test_is_clean),
                                             cmocka_unit_test(test_reads_and_writes),
                                             cmocka_unit_test(test_says_why_not),

@@ -12,7 +12,9 @@ const SLABS = 32, SLAB_BYTES = 65536, SUPERSLAB_BYTES = 2097152;
 const NOTHING = 0, SLAB = 1, SPAN = 2, IDLE = 3, TORN = 4; // enum map_cell_kind
 const ABSENT = 0, HOT = 1, DRAINING = 2, FREE = 3, CACHED = 4, RUN = 5, MOVING = 6, ROW_TORN = 7; // enum map_row_kind, plus 1
 const KIND_NAMES = ['absent', 'HOT', 'DRAINING', 'FREE', 'CACHED', 'RUN', 'MOVING', 'TORN'];
-const STATE_NAMES = ['unused', 'empty', 'taken', 'owned by a thread', 'partly free', 'full', 'being released', 'span', 'span'];
+const STATE_NAMES = ['unused', 'empty', 'taken', 'owned by a thread', 'partly free', 'full', 'being released', 'span', 'span',
+    'held by a thread', 'pages of spans that share slabs'];
+const PACKED = 10; // enum slab_state
 const KEYFRAME_EVERY = 16;
 
 const byId = (id) => document.getElementById(id);
@@ -177,6 +179,16 @@ class Heap {
         return Math.min(memory, Math.max(0, Math.min(SLAB_BYTES, left)));
     }
 
+    isPacked(cell) {
+        return (this.kindState[cell] & 15) === PACKED;
+    }
+
+    /* How much of a slab's room or a span is in use: a span is, as a whole; of a slot with packed ones, its pages in spans. */
+    cellFullness(cell) {
+        if (this.kind(cell) === SLAB) return this.used[cell] / this.classRoom[this.second[cell]];
+        return this.isPacked(cell) ? this.spanBytes[cell] / SLAB_BYTES : 1;
+    }
+
     /* The sums of a row: what map_model.c calls by the same names. */
     rowSums(row) {
         const sums = { memory: 0, used: 0, free: 0, idle: 0, capacity: 0 };
@@ -276,7 +288,7 @@ class Colors {
     ofCell(heap, cell, rowKind) {
         if (this.by === 'tier') return this.ofRow(rowKind);
         const isSlab = heap.kind(cell) === SLAB;
-        if (this.by === 'occupancy') return this.ofOccupancy(isSlab ? heap.used[cell] / heap.classRoom[heap.second[cell]] : 1);
+        if (this.by === 'occupancy') return this.ofOccupancy(heap.cellFullness(cell));
         return isSlab ? this.ofClass(heap.second[cell]) : this.tone.span;
     }
 }
@@ -633,6 +645,7 @@ class Detail {
     }
 
     spanLines(cell) {
+        if (this.heap.isPacked(cell)) return [['in spans', bytesText(this.heap.spanBytes[cell])]];
         const head = cell - this.heap.second[cell];
         return [
             ['block size', bytesText(this.heap.spanBytes[head])],
@@ -662,7 +675,7 @@ class Detail {
         if (!this.heap.hasCells(row) || this.view.size.coarse)
             return this.heap.rowKind[row] === RUN ? 'run' : this.heap.rowKind[row] === ABSENT ? 'not there in this sample' : 'SuperSlab';
         const kind = this.heap.kind(cell);
-        return kind === SLAB ? this.heap.className(this.heap.second[cell]) + ' slab' : names[kind];
+        return kind === SLAB ? this.heap.className(this.heap.second[cell]) + ' slab' : kind === SPAN && this.heap.isPacked(cell) ? 'packed spans' : names[kind];
     }
 
     lines(row, cell) {
