@@ -16,9 +16,9 @@ int main(int argc, char **argv)
 {
     enum { SUPERSLAB_BYTES = 2 << 20 }; /* look-ups: in the last quarter, so never in the first of several arenas */
     size_t n = strtoul(argv[1], NULL, 10), n_lookups = strtoul(argv[2], NULL, 10), sum = 0;
-    static char *blocks[1 << 14]; /* eight of 224 KiB in a SuperSlab */
+    static char *blocks[1 << 14]; /* eight of 256 KiB in a SuperSlab, and no room between them */
     for (size_t i = 0; i < n * 8; i++)
-        if ((blocks[i] = malloc(224 << 10)) == NULL)
+        if ((blocks[i] = malloc(256 << 10)) == NULL)
             return 3;
     size_t n_superslabs = 1;
     for (size_t i = 1; i < n * 8; i++)
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
         return 4;
     for (size_t i = 0; i < n_lookups; i++)
         sum += malloc_usable_size(blocks[n * 6 + n * 2 * i / 2048]);
-    return sum == n_lookups * (224 << 10) ? 0 : 5;
+    return sum == n_lookups * (256 << 10) ? 0 : 5;
 }
 EOF
 "$HAKMEM_CC" -O1 -o lookup lookup.c
