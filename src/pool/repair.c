@@ -85,7 +85,9 @@ static void rebuild_superslab(struct superslab *ss, bool interrupted)
             break;
         case SLAB_SPAN_HEAD:
             unmark_head(slab);
-            break;
+            /* fall through */
+        case SLAB_SPAN_BODY:
+        case SLAB_HELD:
         case SLAB_PACKED: /* It may have been on its way there. */
             arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_SPAN * CLASS_OFFSET_SCALE);
             break;
