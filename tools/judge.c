@@ -762,7 +762,7 @@ enum list_kind { LIST_BUCKET = 1, LIST_ROW = 2, LIST_DRAINING = 4, LIST_PACKED =
 /* The list of PACKED for a row of free pages: as packed.c has it. */
 static unsigned packed_list_of(unsigned row)
 {
-    return (unsigned)min_size(row / (SUPERSLAB_SLABS * PACKED_PAGES / N_PACKED_LISTS), N_PACKED_LISTS - 1);
+    return (unsigned)min_size(row / PACKED_ROW_STEP, N_PACKED_LISTS - 1);
 }
 
 /* The neighbours of a SuperSlab in a list. */

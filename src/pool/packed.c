@@ -5,7 +5,7 @@
  *          anything else of it.
  * I1  packed_pages of a SuperSlab's slots are the pages of its heads, whatever their state, and no two heads share one; but under the lock.
  * I2  A slot with such pages is PACKED, and `used` of its ctl says how many they are. packed_slots are those with others, too.
- * I3  A HOT SuperSlab is in the list of packed_row / ROW_STEP if that is at least PACKED_LEAST_PAGES, and else in none.
+ * I3  A HOT SuperSlab is in the list of packed_row / PACKED_ROW_STEP if that is at least PACKED_LEAST_PAGES, and else in none.
  * In the child of a fork the heads tell: a claim writes its head last, a return clears it first.
  */
 #include "pool/packed.h"
@@ -28,8 +28,6 @@
 
 #define SS_PAGES (SUPERSLAB_SLABS * PACKED_PAGES)
 #define MAP_WORDS (SS_PAGES / 64)
-#define ROW_STEP 8 /* pages; the last list has all longer rows */
-_Static_assert(SS_PAGES / ROW_STEP == N_PACKED_LISTS, "a list for each step");
 
 bool packed_suits(size_t len_bytes)
 {
@@ -111,7 +109,7 @@ static unsigned longest_row(const struct superslab *ss)
 
 static unsigned list_of(unsigned row)
 {
-    unsigned list = row / ROW_STEP;
+    unsigned list = row / PACKED_ROW_STEP;
     return list < N_PACKED_LISTS ? list : N_PACKED_LISTS - 1;
 }
 

@@ -13,6 +13,7 @@
 
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
+#include "churn.h"
 #include "look.h"
 #include "os/os.h"
 #include "pool/packed.h"
@@ -20,6 +21,7 @@
 #include "pool/span.h"
 #include "service/stats.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -510,86 +512,34 @@ static void a_handler_may_free(void **state)
     assert_false(is_packed(block));
 }
 
-enum { N_THREADS = 4, N_SLOTS = 64, STEPS = 6000 };
-static void *_Atomic slots[N_SLOTS];
-static _Atomic bool done;
-static _Atomic unsigned n_wrong;
+enum { N_THREADS = 4 };
 
-static const size_t lens_bytes[] = {33 * KIB, 40 * KIB, 56 * KIB, 66 * KIB, 100 * KIB, 140 * KIB, 64 * KIB, 3 * KIB};
-
-/* A block's first words tell its length, and each of its pages the first word. */
-static void *make(uint32_t random)
+static void prepare_churn(unsigned steps)
 {
-    size_t len_bytes = lens_bytes[random % 8];
-    char *block = hak_malloc(len_bytes);
-    if (block == NULL)
-        abort();
-    for (size_t at = 0; at + 16 <= len_bytes; at += 4096) {
-        memcpy(block + at, &len_bytes, sizeof len_bytes);
-        memcpy(block + at + 8, &random, sizeof random);
-    }
-    return block;
-}
-
-static void unmake(char *block)
-{
-    size_t len_bytes;
-    if (block == NULL)
-        return;
-    memcpy(&len_bytes, block, sizeof len_bytes);
-    for (size_t at = 0; at + 16 <= len_bytes; at += 4096)
-        if (memcmp(block + at, block, 12) != 0)
-            atomic_fetch_add(&n_wrong, 1);
-    hak_free(block);
-}
-
-static void *replace(void *seed)
-{
-    uint32_t random = 77 + (uint32_t)(uintptr_t)seed;
-    for (unsigned i = 0; i < STEPS || (STEPS != 0 && seed == NULL && !atomic_load(&done)); i++) {
-        random ^= random << 13;
-        random ^= random >> 17;
-        random ^= random << 5;
-        unmake(atomic_exchange(&slots[random / 8 % N_SLOTS], make(random)));
-        if (atomic_load(&done))
-            break;
-    }
-    return NULL;
-}
-
-static void *purge(void *at_once)
-{
-    while (!atomic_load(&done))
-        if (at_once != NULL)
-            shared_pool_purge_pages();
-        else
-            shared_pool_tick();
-    return NULL;
-}
-
-static void drop_slots(void)
-{
-    for (unsigned i = 0; i < N_SLOTS; i++)
-        unmake(atomic_exchange(&slots[i], NULL));
+    static const size_t lens_bytes[CHURN_LENGTHS] = {33 * KIB,  40 * KIB,  56 * KIB, 66 * KIB,
+                                                     100 * KIB, 140 * KIB, 64 * KIB, 3 * KIB};
+    memcpy(churn.lens_bytes, lens_bytes, sizeof lens_bytes);
+    churn.steps = steps;
+    atomic_store(&churn.done, false);
 }
 
 static void threads_lose_nothing(void **state)
 {
     (void)state;
     pthread_t threads[N_THREADS], purgers[2];
-    atomic_store(&done, false);
+    prepare_churn(6000);
     uint64_t before = read_stats().purged_bytes;
     for (uintptr_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&purgers[i], NULL, purge, (void *)i), 0);
+        assert_int_equal(pthread_create(&purgers[i], NULL, churn_purge, (void *)i), 0);
     for (uintptr_t i = 0; i < N_THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, replace, (void *)(i + 1)), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, churn_replace, (void *)(i + 1)), 0);
     for (unsigned i = 0; i < N_THREADS; i++)
         pthread_join(threads[i], NULL);
-    atomic_store(&done, true);
+    atomic_store(&churn.done, true);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(purgers[i], NULL);
-    drop_slots();
-    assert_int_equal(atomic_load(&n_wrong), 0);
+    churn_drop();
+    assert_int_equal(atomic_load(&churn.n_wrong), 0);
     assert_true(read_stats().purged_bytes > before);
     assert_null(pool_check());
 }
@@ -609,9 +559,9 @@ static void children_find_the_pool_in_order(void **state)
 {
     (void)state;
     pthread_t threads[2];
-    atomic_store(&done, false);
+    prepare_churn(UINT_MAX);
     for (uintptr_t i = 0; i < 2; i++) /* as long as it takes */
-        assert_int_equal(pthread_create(&threads[i], NULL, i == 0 ? replace : purge, NULL), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, i == 0 ? churn_replace : churn_purge, NULL), 0);
     for (unsigned i = 0; i < 200; i++) {
         pid_t pid = fork();
         assert_true(pid >= 0);
@@ -619,20 +569,20 @@ static void children_find_the_pool_in_order(void **state)
             alarm(60);
             if (!is_in_order())
                 _exit(1);
-            drop_slots();
+            churn_drop();
             for (unsigned k = 0; k < 50; k++)
-                unmake(make(k * 7919));
-            _exit(atomic_load(&n_wrong) != 0 ? 2 : is_in_order() ? 0 : 3);
+                churn_unmake(churn_make(k * 7919));
+            _exit(atomic_load(&churn.n_wrong) != 0 ? 2 : is_in_order() ? 0 : 3);
         }
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_int_equal(status, 0);
     }
-    atomic_store(&done, true);
+    atomic_store(&churn.done, true);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
-    drop_slots();
-    assert_int_equal(atomic_load(&n_wrong), 0);
+    churn_drop();
+    assert_int_equal(atomic_load(&churn.n_wrong), 0);
 }
 
 int main(void)

@@ -18,6 +18,7 @@
 #include "pool/shared_pool.h"
 #include "pool/tail.h"
 #include "service/config.h"
+#include "churn.h"
 #include "look.h"
 
 #include <pthread.h>
@@ -303,78 +304,29 @@ static void a_child_may_free_it(void **state)
 
 /* ---- Threads --------------------------------------------------------------------------------------------------------- */
 
-enum { N_THREADS = 4, N_SLOTS = 64, STEPS = 4000 };
-static void *_Atomic slots[N_SLOTS];
-static _Atomic bool done;
-static _Atomic unsigned n_wrong;
-
-static const size_t lens_bytes[] = {33 * KIB, 40 * KIB, 63 * KIB, 65 * KIB, 100 * KIB, 128 * KIB, 300 * KIB, MIB + 1};
-
-/* A block's first words tell its length, and each of its pages the first word. */
-static void *make(uint32_t random)
-{
-    size_t len_bytes = lens_bytes[random % 8];
-    char *block = hak_malloc(len_bytes);
-    for (size_t at = 0; at + 16 <= len_bytes; at += 4096) {
-        memcpy(block + at, &len_bytes, sizeof len_bytes);
-        memcpy(block + at + 8, &random, sizeof random);
-    }
-    return block;
-}
-
-static void unmake(char *block)
-{
-    size_t len_bytes;
-    if (block == NULL)
-        return;
-    memcpy(&len_bytes, block, sizeof len_bytes);
-    for (size_t at = 0; at + 16 <= len_bytes; at += 4096)
-        if (memcmp(block + at, block, 12) != 0)
-            atomic_fetch_add(&n_wrong, 1);
-    hak_free(block);
-}
-
-static void *replace(void *seed)
-{
-    uint32_t random = 77 + (uint32_t)(uintptr_t)seed;
-    for (unsigned i = 0; i < STEPS; i++) {
-        random ^= random << 13;
-        random ^= random >> 17;
-        random ^= random << 5;
-        unmake(atomic_exchange(&slots[random / 8 % N_SLOTS], make(random)));
-    }
-    return NULL;
-}
-
-/* Ticks with nothing between them; or purges whatever tail there is. */
-static void *purge(void *at_once)
-{
-    while (!atomic_load(&done))
-        if (at_once != NULL)
-            shared_pool_purge_pages();
-        else
-            shared_pool_tick();
-    return NULL;
-}
+enum { N_THREADS = 4 };
 
 static void threads_lose_nothing(void **state)
 {
+    static const size_t lens_bytes[CHURN_LENGTHS] = {33 * KIB,  40 * KIB,  63 * KIB,  65 * KIB,
+                                                     100 * KIB, 128 * KIB, 300 * KIB, MIB + 1};
     (void)state;
     pthread_t threads[N_THREADS], purgers[2];
-    atomic_store(&done, false);
+    memcpy(churn.lens_bytes, lens_bytes, sizeof lens_bytes);
+    churn.steps = 4000;
+    atomic_store(&churn.done, false);
     uint64_t before = read_stats().purged_bytes;
     for (uintptr_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&purgers[i], NULL, purge, (void *)i), 0);
+        assert_int_equal(pthread_create(&purgers[i], NULL, churn_purge, (void *)i), 0);
     for (uintptr_t i = 0; i < N_THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, replace, (void *)i), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, churn_replace, (void *)i), 0);
     for (unsigned i = 0; i < N_THREADS; i++)
         pthread_join(threads[i], NULL);
-    atomic_store(&done, true);
+    atomic_store(&churn.done, true);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(purgers[i], NULL);
-    for (unsigned i = 0; i < N_SLOTS; i++)
-        unmake(atomic_exchange(&slots[i], NULL));
-    assert_int_equal(atomic_load(&n_wrong), 0);
+    churn_drop();
+    assert_int_equal(atomic_load(&churn.n_wrong), 0);
     assert_true(read_stats().purged_bytes > before);
     assert_null(pool_check());
 }
