@@ -171,11 +171,12 @@ void front_return_slow(void *block, const char *call, const void *caller)
 }
 
 /* Whether a block with these usable bytes, of a span, may have been asked for with that size. One that the heap profile has noted
- * has the bytes of its class, whatever its alignment. */
+ * has the bytes of its class, whatever its alignment; and one that could not be made shorter those it had. */
 static bool may_be_size(size_t size_bytes, size_t usable_bytes)
 {
     return round_up(max_size(size_bytes, 1), os_page_bytes()) == usable_bytes ||
-           (profile_has_records() && size_bytes <= usable_bytes && usable_bytes <= CLASS_MAX_BYTES);
+           (size_bytes <= usable_bytes &&
+            ((profile_has_records() && usable_bytes <= CLASS_MAX_BYTES) || span_any_unshrunk()));
 }
 
 /* What the caller says of a large block: these come here anyway. */

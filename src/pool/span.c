@@ -624,16 +624,30 @@ bool span_resize(void *block, size_t size_bytes)
     return len_bytes > SPAN_MAX_BYTES && resize_run(head, len_bytes);
 }
 
-bool span_shrink(void *block, size_t size_bytes)
+static bool shrink(void *block, size_t len_bytes)
 {
     struct packed_head *packed = packed_head_of(block);
     if (packed != NULL)
-        return resize_packed(block, packed, round_up(max_size(size_bytes, 1), os_page_bytes()));
+        return resize_packed(block, packed, len_bytes);
     struct slab *head = head_of(block);
     if (head == NULL)
         return false;
-    size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
     return span_slots(head) == 0 ? resize_run(head, len_bytes) : resize_span(head, len_bytes);
+}
+
+static _Atomic bool any_unshrunk;
+
+bool span_shrink(void *block, size_t size_bytes)
+{
+    bool shrunk = shrink(block, round_up(max_size(size_bytes, 1), os_page_bytes()));
+    if (!shrunk)
+        atomic_store_explicit(&any_unshrunk, true, memory_order_relaxed); /* relaxed: read by who frees the block */
+    return shrunk;
+}
+
+bool span_any_unshrunk(void)
+{
+    return atomic_load_explicit(&any_unshrunk, memory_order_relaxed);
 }
 
 void span_open(void *block)

@@ -35,6 +35,9 @@ bool span_resize(void *block, size_t size_bytes);
  * block, or a signal handler asks that interrupted the pool lock's holder. */
 bool span_shrink(void *block, size_t size_bytes);
 
+/* Whether some block has stayed longer than its caller knows, as that was refused. */
+bool span_any_unshrunk(void);
+
 /* Before another block is claimed to which span_move will move the first len_bytes: their pages will move too, where that
  * pays, so they are not counted twice. span_take_back undoes it when there is no such block. */
 void span_lend(const void *block, size_t len_bytes);

@@ -311,6 +311,28 @@ static void realloc_under_the_lock(void **state)
     assert_null(pool_check());
 }
 
+/* Without memory for a smaller block, and without the lock, a large one stays as long as it was: who frees it as one of the new size is
+ * right. */
+static void what_cannot_get_shorter_may_be_freed_by_its_size(void **state)
+{
+    (void)state;
+    static const size_t lens_bytes[] = {60 * KIB, 300 * KIB, 5 * MIB};
+    for (size_t i = 0; i < sizeof lens_bytes / sizeof lens_bytes[0]; i++) {
+        unsigned char *block = hak_malloc(lens_bytes[i]);
+        assert_non_null(block);
+        lock_pool();
+        os_fail_from(1, ULONG_MAX / 2, OS_CALL_ALL);
+        unsigned char *same = hak_realloc(block, 30000); /* of a class that this test has no block of */
+        os_fail_from(0, 0, 0);
+        pool_unlock();
+        assert_ptr_equal(same, block);
+        assert_true(hak_usable_size(same) >= 30000);
+        hak_free_sized(same, 30000); /* a complaint would end the process */
+    }
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(read_stats().spans + read_stats().runs, 0);
+}
+
 /* What a run held before it was copied to an emergency block does not show in the block that gets its memory next. */
 static void run_left_for_an_emergency_block_is_not_clean(void **state)
 {
@@ -424,6 +446,7 @@ int main(void)
         cmocka_unit_test(failing_claims_leave_nothing),
         cmocka_unit_test(malloc_under_the_lock),
         cmocka_unit_test(aligned_alloc_under_the_lock),
+        cmocka_unit_test(what_cannot_get_shorter_may_be_freed_by_its_size), /* while no block was of this class */
         cmocka_unit_test(realloc_under_the_lock),
         cmocka_unit_test(run_left_for_an_emergency_block_is_not_clean),
         cmocka_unit_test(small_blocks_freed_under_the_lock),
