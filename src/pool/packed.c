@@ -22,10 +22,6 @@
 #include "service/report.h"
 #include "service/stats.h"
 
-/* Smaller heaps have no huge pages (release.c, HUGE_HEAP_BYTES), and the two SuperSlabs that are asked before the first one gets them are
- * to be packed already. */
-#define PACKED_HEAP_BYTES (12 * MIB)
-
 #define SS_PAGES (SUPERSLAB_SLABS * PACKED_PAGES)
 #define MAP_WORDS (SS_PAGES / 64)
 
@@ -35,7 +31,7 @@ bool packed_suits(size_t len_bytes)
     return pages >= PACKED_LEAST_PAGES && pages * 8 <= slots_pages * 7 && slots_pages < SS_PAGES / 2 &&
            os_page_bytes() == PACKED_PAGE_BYTES && config.secure == 0 && config.purge_delay_ms != 0 &&
            config.huge_pages != HUGE_PAGES_NEVER && !budget_is_set() &&
-           stats_read(&stats_counters.committed_bytes) > PACKED_HEAP_BYTES;
+           stats_read(&stats_counters.committed_bytes) > config.packed_heap_bytes;
 }
 
 /* ---- Free pages of a SuperSlab ------------------------------------------------------------------------------------ */

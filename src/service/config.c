@@ -15,6 +15,9 @@
 #define LRU_SUPERSLABS_STANDARD 4
 #define EMPTY_SLABS_STANDARD 64
 #define PURGE_DELAY_MS_STANDARD 250
+/* Smaller heaps have no huge pages (release.c, HUGE_HEAP_BYTES), and the two SuperSlabs that are asked before the first one gets them are
+ * to be packed already. */
+#define PACKED_HEAP_BYTES (12 * MIB)
 #define GUARD_SAMPLE_AUTO 50000
 #define GUARD_SAMPLE_MAX 1000000000
 
@@ -22,6 +25,7 @@ struct config config = {.lru_superslabs = LRU_SUPERSLABS_STANDARD,
                         .empty_slabs = EMPTY_SLABS_STANDARD,
                         .purge_delay_ms = PURGE_DELAY_MS_STANDARD,
                         .huge_pages = HUGE_PAGES_AUTO,
+                        .packed_heap_bytes = PACKED_HEAP_BYTES,
                         .background = true,
                         .gaps = true};
 

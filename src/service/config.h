@@ -33,6 +33,7 @@ struct config {
     int64_t purge_delay_ms;                      /* how long an emptied slab waits before its release; -1: for ever */
     size_t arena_bytes;                          /* 0: chosen by the machine */
     enum huge_pages huge_pages;                  /* where the system may use huge pages: see superslab_choose_pages */
+    size_t packed_heap_bytes;                    /* heaps of more have packed spans (packed.h); no variable, for tests alone */
     size_t budget_soft_bytes, budget_hard_bytes; /* 0: none; soft 0: a part of hard */
     unsigned budget_percent;                     /* of the control group's limit; 0: not so */
     bool budget_auto;                            /* the control group's limit decides whether, and how much */

@@ -843,6 +843,7 @@ static void begin(const struct ops_settings *settings)
     config.profile = (enum profile)settings->profile;
     config.huge_pages = (enum huge_pages)settings->huge_pages;
     config.purge_delay_ms = settings->purge_delay_ms;
+    config.packed_heap_bytes = settings->packed ? 0 : SIZE_MAX;
     config.lru_superslabs = settings->lru_superslabs;
     config.empty_slabs = settings->empty_slabs;
     tiny_route_set(config.profile); /* no thread has a record, no block is out */

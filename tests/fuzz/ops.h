@@ -53,6 +53,7 @@ struct op {
 struct ops_settings {
     unsigned profile;       /* enum profile */
     unsigned huge_pages;    /* enum huge_pages */
+    bool packed;            /* spans are, however small the heap */
     int64_t purge_delay_ms; /* 0, -1, or so long that only ticks end it */
     size_t lru_superslabs, empty_slabs;
 };
