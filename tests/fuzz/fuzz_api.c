@@ -352,6 +352,7 @@ static void give_back(const struct op *op, struct record *r)
     leave_context(op->context, thread);
     REQUIRE(call_errno == ERRNO_MARK && "free keeps errno", r);
     REQUIRE(result == NULL, r);
+    check_lines();
 }
 
 static void claim(const struct op *op, struct record *r)
