@@ -347,7 +347,7 @@ bool span_cache_return(struct thread *thread, const void *block, struct slab *sl
     unsigned n = packed ? slots_in(slab, block) : (unsigned)min_size(span_slots(slab), SPAN_MAX_SLABS);
     size_t room = cache->crowded ? max_size(cache->room_slabs, LEAST_ROOM) : LEAST_ROOM;
     if (cache->held_slabs + n > room)
-        shrink(thread, cache->crowded ? (unsigned)min_size(room * 3 / 4, room - n) : 0, SPAN_CACHE_PLACES);
+        shrink(thread, cache->crowded && n < room ? (unsigned)min_size(room * 3 / 4, room - n) : 0, SPAN_CACHE_PLACES);
     if (cache->n_places == SPAN_CACHE_PLACES)
         shrink(thread, cache->room_slabs, SPAN_CACHE_PLACES / 2);
     if (cache->n_packed == SPAN_CACHE_PACKED)

@@ -1,11 +1,11 @@
-/* span_cache.h - slots of SuperSlabs that a thread keeps for its requests above 32 KiB and up to 1 MiB, as magazines keep
+/* span_cache.h - slots of SuperSlabs that a thread keeps for its requests above 32 KiB that are spans, as magazines keep
  * smaller blocks: claiming and returning one takes no lock.
  *
  *   span_places[i]   a SuperSlab, and a bit for each of its 32 slots that this thread holds: of blocks that it freed, those that
  *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
  *   packed_places[i] a packed span that this thread freed, kept as it was for the next block of about as many pages
  *
- * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB. It grows with the thread's
+ * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB, or one longer block. It grows with the thread's
  * misses, up to a bound, while threads wait for the pool lock often. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in hardened
  * mode there is none.
  */

@@ -4,8 +4,8 @@
  *   class       a block size; ids CLASS_FIRST.. ; see sizeclass.h
  *   slab        64 KiB of equal blocks of one class; its free blocks are set bits out of band
  *   SuperSlab   2 MiB, 2 MiB-aligned: 32 slots for slabs and spans
- *   span        1 to 16 slabs in a row for one block above 32 KiB; a packed one takes whole pages, and shares slabs with others
- *   run         whole SuperSlabs in a row for one block above 1 MiB
+ *   span        1 to 31 slabs in a row for one block above 32 KiB; a packed one takes whole pages, and shares slabs with others
+ *   run         whole SuperSlabs in a row for one block above 31 slabs
  *   arena       a reserved address range that SuperSlabs are cut from, with all their records
  *
  *   An arena's records lie in a mapping of their own, in arrays indexed by SuperSlab or slab number:
@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 7
+#define LAYOUT_VERSION 8
 
 #define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
 
@@ -26,8 +26,8 @@
 #define SUPERSLAB_SHIFT 21
 #define SUPERSLAB_BYTES ((size_t)1 << SUPERSLAB_SHIFT)
 #define SUPERSLAB_SLABS 32
-#define SPAN_MAX_SLABS 16                                /* a longer block is a run */
-#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)     /* 1 MiB */
+#define SPAN_MAX_SLABS 31                                /* a longer block is a run */
+#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)     /* 1.94 MiB */
 #define CHUNK_SUPERSLABS 128                             /* records are committed for so many at a time: 256 MiB */
 #define CHUNK_SLABS (CHUNK_SUPERSLABS * SUPERSLAB_SLABS) /* one word of a class set's second level: 64 * 64 */
 

@@ -390,9 +390,10 @@ struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept)
     return ss != NULL || alignment > SUPERSLAB_BYTES ? ss : take_beside(n);
 }
 
-struct superslab *lru_take_for_pool(void)
+/* A span that will have most of it is as good as a run. (20 blocks of 1 to 8 MiB, one replaced at random: 0.11 s; 0.25 without.) */
+struct superslab *lru_take_for_pool(unsigned n_slots)
 {
-    return take(1, SUPERSLAB_BYTES, true);
+    return take(1, SUPERSLAB_BYTES, n_slots <= SUPERSLAB_SLABS / 2);
 }
 
 uint32_t lru_count(void)

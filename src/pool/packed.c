@@ -13,6 +13,7 @@
 #include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/huge_pages.h"
 #include "pool/lru.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"

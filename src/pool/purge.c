@@ -10,6 +10,7 @@
 #include "pool/background.h"
 #include "pool/class_set.h"
 #include "pool/gap.h"
+#include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/packed.h"

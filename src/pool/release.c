@@ -124,14 +124,14 @@ static bool is_touched(const struct superslab *ss)
 
 /* mincore is not among the calls of systemd's @system-service, say. Who switches the helper off may have a filter that allows even
  * less than to ask for it. */
-static bool may_ask(uint32_t n)
+bool release_may_ask(uint32_t n)
 {
     return n <= UNTOUCHED_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
 }
 
 void release_untouched(struct superslab *ss, uint32_t n)
 {
-    if (!may_ask(n))
+    if (!release_may_ask(n))
         return;
     for (uint32_t i = 0, end; i < n; i = end + 1) {
         for (end = i; end < n && !is_touched(ss + end);)
@@ -217,117 +217,6 @@ void release_refused(void)
 }
 
 /* ---- From the system ---- */
-
-/* A heap that has grown to so much may hold a huge page of which not all is used: an eighth of it at most. (xmllint: 0.89 of the
- * time of 32 MiB. See docs/memory.md.) */
-#define HUGE_HEAP_BYTES (16 * MIB)
-/* What tells how densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out. */
-#define DENSITY_SUPERSLABS 16
-
-/* A larger block may be meant to stay empty for the most part: a huge page for each touch would be ruinous. */
-#define HUGE_RUN_MAX_BYTES (64 * MIB)
-
-/* Whether slabs are filled as the heap grows: threads that each begin a slab per class touch a few pages of each, and huge
- * pages would make them use all (bench_workloads threads_100: 58 MiB instead of 9). */
-static bool grows_densely(const struct superslab *fresh)
-{
-    unsigned n_slabs = 0, n_pages = 0, n_all = count_bits(slab_all_pages());
-    const struct superslab *first = fresh - (fresh->index < DENSITY_SUPERSLABS ? fresh->index : DENSITY_SUPERSLABS);
-    for (const struct superslab *ss = first; ss < fresh; ss++) {
-        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
-            continue;
-        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-            const struct slab *slab = superslab_slab(ss, i);
-            enum slab_state state = CTL_STATE(slab_ctl_read(slab));
-            if (state != SLAB_OWNED && state != SLAB_PARTIAL && state != SLAB_FULL)
-                continue;
-            n_slabs++; /* relaxed: a guess */
-            n_pages += count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed));
-        }
-    }
-    return n_slabs >= SUPERSLAB_SLABS && n_pages * 8 >= n_slabs * n_all * 7;
-}
-
-bool huge_pages_for_slabs(const struct superslab *fresh)
-{
-    if (config.huge_pages != HUGE_PAGES_AUTO)
-        return config.huge_pages == HUGE_PAGES_ALWAYS;
-    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && !budget_presses() && grows_densely(fresh);
-}
-
-/* Of spans nobody knows how much of them is touched but the system. It is asked about the nearest SPANS_ASKED SuperSlabs before the
- * fresh one that hold spans in small pages: of both together all but SPARE_SIXTEENTHS must be in memory, what no block fits into included
- * (the nearest may be filling still). So that there are always such ones, each PROBE_INTERVALth has small pages. (An answer takes 4
- * microseconds; 512 page faults 250 to 700.) */
-#define SPARE_SIXTEENTHS 3
-#define SPANS_ASKED 2
-#define PROBE_INTERVAL 8
-#define ASKED_SUPERSLABS 32
-
-static bool holds_span(const struct superslab *ss)
-{
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        enum slab_state state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
-        if (state == SLAB_SPAN_HEAD || state == SLAB_PACKED)
-            return true;
-    }
-    return false;
-}
-
-static bool spans_are_touched(const struct superslab *fresh)
-{
-    size_t in_memory_bytes = 0;
-    unsigned n_asked = 0, n_before = fresh->index < ASKED_SUPERSLABS ? fresh->index : ASKED_SUPERSLABS;
-    for (unsigned i = 1; i <= n_before && n_asked < SPANS_ASKED; i++) {
-        const struct superslab *ss = fresh - i;
-        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || atomic_load(&ss->huge) ||
-            !holds_span(ss))
-            continue;
-        in_memory_bytes += os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES);
-        n_asked++;
-    }
-    return n_asked == SPANS_ASKED && in_memory_bytes * 16 >= SPANS_ASKED * SUPERSLAB_BYTES * (16 - SPARE_SIXTEENTHS);
-}
-
-bool huge_pages_for_spans(const struct superslab *fresh)
-{
-    if (config.huge_pages != HUGE_PAGES_AUTO)
-        return config.huge_pages == HUGE_PAGES_ALWAYS;
-    return stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES && !budget_is_set() &&
-           fresh->index % PROBE_INTERVAL != PROBE_INTERVAL - 1 && may_ask(1) && spans_are_touched(fresh);
-}
-
-bool huge_pages_for_runs(size_t len_bytes)
-{
-    return config.huge_pages == HUGE_PAGES_ALWAYS ||
-           (config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses());
-}
-
-void superslab_use_small_pages(struct superslab *ss)
-{
-    if (atomic_exchange(&ss->huge, 0) == 0)
-        return;
-    os_advise_huge(superslab_memory(ss), SUPERSLAB_BYTES, false);
-    os_split_huge_page(superslab_memory(ss));
-}
-
-void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)
-{
-    /* Small pages would keep the system from using a huge one, and cost more than a huge one does: one by one, they are
-     * mostly missing. */
-    for (uint32_t i = 0; i < n_huge; i++)
-        if (!superslab_is_clean(ss + i) && !ss[i].huge && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES))
-            superslab_forget_slots(ss + i, true);
-    for (uint32_t i = 0; i < n;) {
-        uint32_t end = i;
-        bool huge = i < n_huge;
-        while (end < n && superslab_is_clean(ss + end) && ss[end].huge != huge && huge == (end < n_huge))
-            ss[end++].huge = huge;
-        if (end > i)
-            os_advise_huge(superslab_memory(ss + i), (size_t)(end - i) << SUPERSLAB_SHIFT, huge);
-        i = end > i ? end : i + 1;
-    }
-}
 
 static struct superslab *take_from_arena(uint32_t n, size_t alignment)
 {

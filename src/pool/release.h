@@ -27,6 +27,9 @@ void release_forget(void);
  * only a trim may give back (HAKMEM_PURGE_DELAY_MS=-1). Not under the lock. */
 void release_untouched(struct superslab *ss, uint32_t n);
 
+/* Whether the system may be asked what of n SuperSlabs is in memory: see above. */
+bool release_may_ask(uint32_t n);
+
 /* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on
  * known as a prefix, or is nothing when `gone`. The caller has it in its hands. */
 void superslab_forget_slots(struct superslab *ss, bool gone);
@@ -45,22 +48,9 @@ size_t superslab_dirty_bytes(const struct superslab *ss);
 /* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
 void release_refused(void);
 
-/* Lets the system use huge pages for the first n_huge of n SuperSlabs in a row that are being brought into use, and for
- * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
-void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
-
 /* Gives back the pages of n SuperSlabs outside the pool, each as it was but clean. The caller has them in its hands. Not under the
  * lock. */
 void superslab_purge(struct superslab *ss, uint32_t n);
-
-/* Whether a fresh SuperSlab for slabs or for spans, or a block of so many bytes, is to have huge pages. Not under the lock. */
-bool huge_pages_for_slabs(const struct superslab *fresh);
-bool huge_pages_for_spans(const struct superslab *fresh);
-bool huge_pages_for_runs(size_t len_bytes);
-
-/* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system
- * might make a huge page of what is left. Under the lock only where a part of a block is purged (tail.c). */
-void superslab_use_small_pages(struct superslab *ss);
 
 /* n SuperSlabs in a row, writable, from the system. State MAPPING. Not under the lock. NULL: no memory, or the lock
  * is this thread's already. */

@@ -12,6 +12,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/gap.h"
+#include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/pool_state.h"
@@ -182,7 +183,7 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             stats_add(&stats_counters.stage_reopen, 1);
             continue; /* It offers slabs of the class, or slots. */
         }
-        ss = lru_take_for_pool(); /* stage 3 */
+        ss = lru_take_for_pool(1); /* stage 3 */
         if (ss == NULL && !lru_make_way(1))
             return NULL;
         pool_unlock();

@@ -11,6 +11,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/emergency.h"
+#include "pool/huge_pages.h"
 #include "pool/lru.h"
 #include "pool/packed.h"
 #include "pool/pool_state.h"
@@ -102,7 +103,7 @@ static bool take_slots(unsigned n, unsigned align_slots, struct superslab **ss, 
             stats_add(&stats_counters.stage_reopen, 1);
             continue;
         }
-        struct superslab *fresh = lru_take_for_pool();
+        struct superslab *fresh = lru_take_for_pool(n);
         if (fresh != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
         } else {

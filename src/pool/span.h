@@ -1,4 +1,4 @@
-/* span.h - blocks above 32 KiB: spans of slabs inside SuperSlabs up to 1 MiB, runs of whole SuperSlabs above.
+/* span.h - blocks above 32 KiB: spans of slabs inside SuperSlabs up to 31 of them, runs of whole SuperSlabs above.
  * A block is known by its first slab's record: state SPAN_HEAD; or by a head in that, if it is packed with others: see packed.h. Its usable size is the request rounded up to the
  * system's page: nothing behind that is touched, so it costs no memory.
  */

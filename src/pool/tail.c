@@ -16,6 +16,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/huge_pages.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/span.h"

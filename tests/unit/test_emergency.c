@@ -393,7 +393,7 @@ static void spans_freed_under_the_lock_are_deferred(void **state)
     assert_int_equal(read_stats().spans, 0);
     assert_int_equal(read_stats().runs, 0);
     for (unsigned i = 0; i < N; i++) {
-        blocks[i] = hak_malloc(i % 8 == 7 ? 1 * MIB + 1 + i * 50000 : 32769 + i * 8000);
+        blocks[i] = hak_malloc(i % 8 == 7 ? SPAN_MAX_BYTES + 1 + i * 50000 : 32769 + i * 8000);
         assert_non_null(blocks[i]);
         blocks[i][0] = 1;
     }

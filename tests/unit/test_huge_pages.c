@@ -175,17 +175,21 @@ static void a_large_heap(void **state)
         hak_free(blocks[i]);
 }
 
-/* 400 blocks of 128 KiB of which so many bytes are touched: how many of their SuperSlabs have huge pages. Those that are left for
- * asking have none. */
-static unsigned huge_superslabs_of_spans(size_t touched_bytes)
+/* 50 MiB of blocks of len_bytes of which so much is touched, and behind each so many small ones: how many of their SuperSlabs have huge
+ * pages. Those that are left for asking have none. */
+static unsigned huge_superslabs(size_t len_bytes, size_t touched_bytes, unsigned n_small)
 {
-    enum { N = 400 };
+    enum { N = 400, N_SMALL = 64 };
     static unsigned char *blocks[N];
-    unsigned n_huge = 0;
+    static void *small[N][N_SMALL];
+    unsigned n = (unsigned)(50 * MIB / len_bytes), n_huge = 0;
     const struct superslab *before = NULL;
-    for (unsigned i = 0; i < N; i++) {
-        blocks[i] = hak_malloc(128 * KIB);
+    assert_true(n <= N && n_small <= N_SMALL);
+    for (unsigned i = 0; i < n; i++) {
+        blocks[i] = hak_malloc(len_bytes);
         memset(blocks[i], (int)(i % 251), touched_bytes);
+        for (unsigned k = 0; k < n_small; k++)
+            memset(small[i][k] = hak_malloc(2000), 1, 2000);
         const struct superslab *ss = superslab_of(blocks[i]);
         if (ss != before && ss->huge) {
             n_huge++;
@@ -193,11 +197,13 @@ static unsigned huge_superslabs_of_spans(size_t touched_bytes)
         }
         before = ss;
     }
-    for (unsigned i = 0; i < N; i++) {
+    for (unsigned i = 0; i < n; i++) {
         for (size_t k = 0; k < touched_bytes; k++)
             if (blocks[i][k] != i % 251)
                 fail_msg("byte %zu of block %u is %d", k, i, blocks[i][k]);
         hak_free(blocks[i]);
+        for (unsigned k = 0; k < n_small; k++)
+            hak_free(small[i][k]);
     }
     hak_trim(HAK_TRIM_PAGES);
     return n_huge;
@@ -206,16 +212,32 @@ static unsigned huge_superslabs_of_spans(size_t touched_bytes)
 static void spans_that_are_touched(void **state)
 {
     (void)state;
-    assert_in_range(huge_superslabs_of_spans(128 * KIB), 8, 24);
-    assert_int_equal(huge_superslabs_of_spans(96 * KIB), 0);
+    assert_in_range(huge_superslabs(128 * KIB, 128 * KIB, 0), 8, 24);
+    assert_int_equal(huge_superslabs(128 * KIB, 96 * KIB, 0), 0);
     assert_int_equal(hak_budget_set(512 * MIB, 512 * MIB), 0);
-    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+    assert_int_equal(huge_superslabs(128 * KIB, 128 * KIB, 0), 0);
     assert_int_equal(hak_budget_set(0, 0), 0);
     config.background = false; /* then the system is not asked */
-    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+    assert_int_equal(huge_superslabs(128 * KIB, 128 * KIB, 0), 0);
     config.background = true;
     config.huge_pages = HUGE_PAGES_NEVER;
-    assert_int_equal(huge_superslabs_of_spans(128 * KIB), 0);
+    assert_int_equal(huge_superslabs(128 * KIB, 128 * KIB, 0), 0);
+}
+
+/* Each in a SuperSlab of its own: what lies behind the shorter ones is nobody's. */
+static void spans_that_leave_gaps(void **state)
+{
+    (void)state;
+    assert_int_equal(huge_superslabs(1300 * KIB, 1300 * KIB, 0), 0);
+    assert_in_range(huge_superslabs(1920 * KIB, 1920 * KIB, 0), 8, 24);
+}
+
+/* Slabs that are filled would have huge pages, were it not for the spans that would be in them, too. */
+static void spans_beside_slabs(void **state)
+{
+    (void)state;
+    assert_in_range(huge_superslabs(128 * KIB, 128 * KIB, 64), 8, 50);
+    assert_int_equal(huge_superslabs(128 * KIB, 16 * KIB, 64), 0);
 }
 
 /* In memory with the rest of a huge page is what was never handed out: it goes when the rest is left alone. */
@@ -303,6 +325,8 @@ int main(void)
         cmocka_unit_test_setup(moved_pages_keep_their_advice, start),
         cmocka_unit_test_setup(a_large_heap, start),
         cmocka_unit_test_setup(spans_that_are_touched, start),
+        cmocka_unit_test_setup(spans_that_leave_gaps, start),
+        cmocka_unit_test_setup(spans_beside_slabs, start),
         cmocka_unit_test_setup(slots_that_were_never_used, start),
         cmocka_unit_test_setup(zeroed_memory, start),
         cmocka_unit_test_setup(blocks_apart, start),

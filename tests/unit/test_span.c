@@ -17,6 +17,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
+#include "service/config.h"
 #include "look.h"
 
 #include <errno.h>
@@ -46,7 +47,7 @@ enum { RSS_IS_OURS = true, TRAFFIC_STEPS = 8000 };
 static const size_t sizes_bytes[] = {
     32 * KIB + 1, 36 * KIB,   64 * KIB - 1, 64 * KIB, 64 * KIB + 1,    100 * KIB,     128 * KIB,   200000,  512 * KIB,
     1000000,      MIB - 4096, MIB - 1,      MIB,      MIB + 1,         MIB + 4096,    2 * MIB - 1, 2 * MIB, 2 * MIB + 1,
-    3 * MIB + 5,  4 * MIB,    7654321,      16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 64 * MIB};
+    3 * MIB + 5,  31 * 65536, 7654321,      16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 31 * 65536 + 1};
 #define N_SIZES (sizeof sizes_bytes / sizeof sizes_bytes[0])
 
 static size_t rss_bytes(void)
@@ -135,7 +136,7 @@ static void every_size_is_served(void **state)
         assert_int_equal(hak_usable_size(block), page_rounded(size_bytes));
         assert_int_equal(hak_good_size(size_bytes), page_rounded(size_bytes));
         struct hak_stats s = read_stats();
-        bool is_run = size_bytes > MIB;
+        bool is_run = size_bytes > SPAN_MAX_BYTES;
         assert_int_equal(s.runs, is_run);
         assert_int_equal(s.spans, !is_run);
         assert_int_equal(is_run ? s.run_bytes : s.span_bytes, page_rounded(size_bytes));
@@ -255,7 +256,48 @@ static void steady_growth_keeps_contents(void **state)
     hak_free(block);
 }
 
-/* With nothing behind it a span grows to 16 slabs, and a run on, without moving; shrinking never moves either. */
+/* What the longest spans leave of their SuperSlabs serves shorter ones; and what a run left in memory serves such a span. */
+static void long_spans_share_superslabs(void **state)
+{
+    (void)state;
+    unsigned char *longer[4], *shorter[4];
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < 4; i++) {
+        longer[i] = hak_malloc(SPAN_MAX_BYTES - 8 * SLAB_BYTES * (i % 2));
+        assert_non_null(longer[i]);
+        fill(longer[i], SPAN_MAX_BYTES - 8 * SLAB_BYTES * (i % 2), i);
+    }
+    uint64_t mapped_bytes = read_stats().mapped_bytes;
+    for (unsigned i = 0; i < 4; i++) {
+        shorter[i] = hak_malloc((i % 2 == 0 ? 1 : 9) * SLAB_BYTES);
+        assert_non_null(shorter[i]);
+        fill(shorter[i], SLAB_BYTES, i + 4);
+    }
+    assert_int_equal(read_stats().mapped_bytes, mapped_bytes);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(holds(longer[i], SPAN_MAX_BYTES - 8 * SLAB_BYTES * (i % 2), SPAN_MAX_BYTES / 2, i));
+        assert_true(holds(shorter[i], SLAB_BYTES, SLAB_BYTES, i + 4));
+        hak_free(longer[i]);
+        hak_free(shorter[i]);
+    }
+    config.purge_delay_ms = 1000;
+    hak_trim(HAK_TRIM_PAGES);
+    unsigned char *run = hak_malloc(6 * MIB);
+    fill(run, 6 * MIB, 9);
+    hak_free(run);
+    mapped_bytes = read_stats().mapped_bytes;
+    unsigned char *block = hak_malloc(SPAN_MAX_BYTES / 2 + SLAB_BYTES);
+    assert_true(block >= run && block < run + 6 * MIB);
+    assert_int_equal(read_stats().mapped_bytes, mapped_bytes);
+    hak_free(block);
+    block = hak_calloc(1, SPAN_MAX_BYTES);
+    assert_true(is_zero(block, SPAN_MAX_BYTES));
+    hak_free(block);
+    config.purge_delay_ms = 0;
+    hak_trim(HAK_TRIM_PAGES);
+}
+
+/* With nothing behind it a span grows to its longest, and a run on, without moving; shrinking never moves either. */
 static void grows_in_place_when_there_is_room(void **state)
 {
     (void)state;
@@ -688,6 +730,7 @@ int main(void)
         TEST(every_alignment_is_kept),
         TEST(contents_survive_every_resize),
         TEST(steady_growth_keeps_contents),
+        TEST(long_spans_share_superslabs),
         TEST(grows_in_place_when_there_is_room),
         TEST(realloc_to_nothing_frees),
         TEST(calloc_clears_what_was_used),

@@ -1,0 +1,170 @@
+/* huge_pages.c - see huge_pages.h.
+ * Owns     `huge` of SuperSlabs.     Called by  shared_pool.c, span.c (fresh ones), purge.c, tail.c, packed.c (before parts go back)
+ * Calls    os.h, release.h
+ * Threads  any; the records of other SuperSlabs are read as a guess.
+ */
+#include "pool/huge_pages.h"
+
+#include "os/os.h"
+#include "pool/release.h"
+#include "service/budget.h"
+#include "service/config.h"
+#include "service/stats.h"
+#include "superslab/slab.h"
+
+/* A heap that has grown to so much may hold a huge page of which not all is used: an eighth of it at most. (xmllint: 0.89 of the
+ * time of 32 MiB. See docs/memory.md.) */
+#define HUGE_HEAP_BYTES (16 * MIB)
+
+/* A larger block may be meant to stay empty for the most part: a huge page for each touch would be ruinous. */
+#define HUGE_RUN_MAX_BYTES (64 * MIB)
+
+/* How densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out tell. */
+#define SLABS_SUPERSLABS 16
+
+/* Whether slabs are filled as the heap grows: threads that each begin a slab per class touch a few pages of each, and huge
+ * pages would make them use all (bench_workloads threads_100: 58 MiB instead of 9). */
+static bool slabs_are_dense(const struct superslab *fresh)
+{
+    unsigned n_slabs = 0, n_pages = 0, n_all = count_bits(slab_all_pages());
+    const struct superslab *first = fresh - (fresh->index < SLABS_SUPERSLABS ? fresh->index : SLABS_SUPERSLABS);
+    for (const struct superslab *ss = first; ss < fresh; ss++) {
+        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
+            continue;
+        for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+            const struct slab *slab = superslab_slab(ss, i);
+            enum slab_state state = CTL_STATE(slab_ctl_read(slab));
+            if (state != SLAB_OWNED && state != SLAB_PARTIAL && state != SLAB_FULL)
+                continue;
+            n_slabs++; /* relaxed: a guess */
+            n_pages += count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed));
+        }
+    }
+    return n_slabs >= SUPERSLAB_SLABS && n_pages * 8 >= n_slabs * n_all * 7;
+}
+
+/* Of spans nobody knows how much of them is touched but the system. It is asked about the nearest SPANS_ASKED SuperSlabs before the
+ * fresh one that hold spans in small pages: of what was handed out there, all but UNTOUCHED_SIXTEENTHS must be in memory, for what a
+ * program leaves untouched stays so. (An answer takes 4 microseconds.) And of the nearest SPANS_SUPERSLABS that hold spans, all but
+ * SPARE_SIXTEENTHS must be handed out, as their blocks may leave gaps that nobody fits into; the first SPANS_FILLING of them do not
+ * count, for they are often filling still. */
+#define UNTOUCHED_SIXTEENTHS 2
+#define SPARE_SIXTEENTHS 3
+#define SPANS_ASKED 2
+#define SPANS_SUPERSLABS 8
+#define SPANS_FILLING 2
+#define SPANS_BEFORE 32 /* so far back they are looked for */
+
+enum spans_seen {
+    SPANS_FEW,     /* too few in small pages, and in less than a quarter of the SuperSlabs */
+    SPANS_UNKNOWN, /* too few in small pages */
+    SPANS_UNTOUCHED,
+    SPANS_SPARSE,
+    SPANS_DENSE
+};
+
+static bool holds_span(const struct superslab *ss)
+{
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        enum slab_state state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
+        if (state == SLAB_SPAN_HEAD || state == SLAB_PACKED)
+            return true;
+    }
+    return false;
+}
+
+static enum spans_seen look_at_spans(const struct superslab *fresh)
+{
+    size_t asked_bytes = 0, in_memory_bytes = 0, all_bytes = 0, handed_out_bytes = 0;
+    unsigned n_seen = 0, n_asked = 0, n_before = fresh->index < SPANS_BEFORE ? fresh->index : SPANS_BEFORE;
+    for (unsigned i = 1; i <= n_before && (n_asked < SPANS_ASKED || n_seen < SPANS_SUPERSLABS); i++) {
+        const struct superslab *ss = fresh - i;
+        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || !holds_span(ss))
+            continue;
+        size_t bytes = superslab_dirty_bytes(ss);
+        n_seen++;
+        if (n_seen > SPANS_FILLING && n_seen <= SPANS_SUPERSLABS) {
+            all_bytes += SUPERSLAB_BYTES;
+            handed_out_bytes += bytes;
+        }
+        if (n_asked < SPANS_ASKED && !atomic_load(&ss->huge)) {
+            n_asked++;
+            asked_bytes += bytes;
+            in_memory_bytes += os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES);
+        }
+    }
+    if (n_asked < SPANS_ASKED || all_bytes == 0)
+        return n_seen * 4 < n_before ? SPANS_FEW : SPANS_UNKNOWN;
+    if (in_memory_bytes * 16 < asked_bytes * (16 - UNTOUCHED_SIXTEENTHS))
+        return SPANS_UNTOUCHED;
+    return handed_out_bytes * 16 < all_bytes * (16 - SPARE_SIXTEENTHS) ? SPANS_SPARSE : SPANS_DENSE;
+}
+
+/* So that there are always such ones, each so manieth has small pages: in heaps of up to so many SuperSlabs, and above. */
+#define PROBE_INTERVAL 8
+#define PROBE_SUPERSLABS 64
+#define PROBE_INTERVAL_ABOVE 16
+
+static bool is_probe(const struct superslab *fresh)
+{
+    unsigned interval = fresh->index < PROBE_SUPERSLABS ? PROBE_INTERVAL : PROBE_INTERVAL_ABOVE;
+    return fresh->index % interval == interval - 1;
+}
+
+/* Whether a heap is so large that some may have huge pages, if the program leaves it to us. */
+static bool may_be_huge(void)
+{
+    return config.huge_pages == HUGE_PAGES_AUTO && stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES;
+}
+
+bool huge_pages_for_spans(const struct superslab *fresh)
+{
+    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+        return true;
+    return may_be_huge() && !is_probe(fresh) && !budget_is_set() && release_may_ask(1) &&
+           look_at_spans(fresh) == SPANS_DENSE;
+}
+
+/* It will hold spans, too, if those before it do. (200 MB of blocks of 33 to 400 KB of which a third is touched, beside 100 MB of small
+ * ones: 170 MB instead of 216.) */
+bool huge_pages_for_slabs(const struct superslab *fresh)
+{
+    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+        return true;
+    if (!may_be_huge() || budget_presses() || !slabs_are_dense(fresh))
+        return false;
+    enum spans_seen spans = release_may_ask(1) ? look_at_spans(fresh) : SPANS_FEW;
+    return spans == SPANS_FEW || (spans != SPANS_UNTOUCHED && !is_probe(fresh));
+}
+
+bool huge_pages_for_runs(size_t len_bytes)
+{
+    return config.huge_pages == HUGE_PAGES_ALWAYS ||
+           (config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses());
+}
+
+void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)
+{
+    /* Small pages would keep the system from using a huge one, and cost more than a huge one does: one by one, they are
+     * mostly missing. */
+    for (uint32_t i = 0; i < n_huge; i++)
+        if (!superslab_is_clean(ss + i) && !ss[i].huge && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES))
+            superslab_forget_slots(ss + i, true);
+    for (uint32_t i = 0; i < n;) {
+        uint32_t end = i;
+        bool huge = i < n_huge;
+        while (end < n && superslab_is_clean(ss + end) && ss[end].huge != huge && huge == (end < n_huge))
+            ss[end++].huge = huge;
+        if (end > i)
+            os_advise_huge(superslab_memory(ss + i), (size_t)(end - i) << SUPERSLAB_SHIFT, huge);
+        i = end > i ? end : i + 1;
+    }
+}
+
+void superslab_use_small_pages(struct superslab *ss)
+{
+    if (atomic_exchange(&ss->huge, 0) == 0)
+        return;
+    os_advise_huge(superslab_memory(ss), SUPERSLAB_BYTES, false);
+    os_split_huge_page(superslab_memory(ss));
+}

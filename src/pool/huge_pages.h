@@ -1,0 +1,22 @@
+/* huge_pages.h - which SuperSlabs have huge pages, of 2 MiB as they are.
+ * 512 page faults take 250 to 700 microseconds, that of a huge page some 85; but all of a huge page is in memory, used or not.
+ */
+#ifndef HAKMEM_POOL_HUGE_PAGES_H
+#define HAKMEM_POOL_HUGE_PAGES_H
+
+#include "meta/layout.h"
+
+/* Whether a fresh SuperSlab for slabs or for spans, or a block of so many bytes, is to have huge pages. Not under the lock. */
+bool huge_pages_for_slabs(const struct superslab *fresh);
+bool huge_pages_for_spans(const struct superslab *fresh);
+bool huge_pages_for_runs(size_t len_bytes);
+
+/* Lets the system use huge pages for the first n_huge of n SuperSlabs in a row that are being brought into use, and for
+ * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
+void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);
+
+/* Ends the use of huge pages in a SuperSlab, before a part of it is purged: the part would stay in memory, and the system
+ * might make a huge page of what is left. Under the lock only where a part of a block is purged (tail.c). */
+void superslab_use_small_pages(struct superslab *ss);
+
+#endif
