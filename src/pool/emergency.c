@@ -25,6 +25,7 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
 {
     if (size_bytes > PTRDIFF_MAX / 2 || alignment > PTRDIFF_MAX / 4)
         return NULL;
+    size_bytes = max_size(size_bytes, 1); /* so that the block lies in its mapping */
     size_t offset_bytes = max_size(alignment, CACHE_LINE_BYTES);
     size_t mapping_bytes = round_up(offset_bytes + size_bytes, SUPERSLAB_BYTES);
     char *mapping = os_reserve(mapping_bytes, max_size(alignment, SUPERSLAB_BYTES));
@@ -37,7 +38,7 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
         return NULL;
     }
     struct header *header = (struct header *)(void *)(mapping + offset_bytes) - 1;
-    *header = (struct header){MAGIC, mapping, mapping_bytes, max_size(size_bytes, 1)};
+    *header = (struct header){MAGIC, mapping, mapping_bytes, size_bytes};
     return header + 1;
 }
 

@@ -80,9 +80,9 @@ static void assert_unknown(const char *block, size_t len_bytes)
 static void has_every_size_and_alignment(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < N_SIZES; i++) {
+    for (size_t i = 0; i <= N_SIZES; i++) {
         for (size_t alignment = 1; alignment <= 4 * MIB; alignment *= 2) {
-            size_t size_bytes = sizes_bytes[i];
+            size_t size_bytes = i < N_SIZES ? sizes_bytes[i] : 0;
             unsigned char *block = emergency_claim(size_bytes, alignment);
             assert_non_null(block);
             assert_aligned(block, alignment < 16 ? 16 : alignment);
