@@ -17,7 +17,6 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
-#include "service/config.h"
 #include "look.h"
 
 #include <errno.h>
@@ -280,7 +279,6 @@ static void long_spans_share_superslabs(void **state)
         hak_free(longer[i]);
         hak_free(shorter[i]);
     }
-    config.purge_delay_ms = 1000;
     hak_trim(HAK_TRIM_PAGES);
     unsigned char *run = hak_malloc(6 * MIB);
     fill(run, 6 * MIB, 9);
@@ -293,7 +291,6 @@ static void long_spans_share_superslabs(void **state)
     block = hak_calloc(1, SPAN_MAX_BYTES);
     assert_true(is_zero(block, SPAN_MAX_BYTES));
     hak_free(block);
-    config.purge_delay_ms = 0;
     hak_trim(HAK_TRIM_PAGES);
 }
 
