@@ -395,7 +395,7 @@ static void draw_legend(struct canvas *c, double x, double y, double w, double h
     y += 98;
     if (c->how->by == MAP_BY_CLASS)
         draw_key(c, MAP_TONE_SPAN, x, y, "span: one block above 32 KiB");
-    draw_key(c, MAP_TONE_RUN, x, y + 20, "run: one block above 1 MiB");
+    draw_key(c, MAP_TONE_RUN, x, y + 20, "run: one block above 1.9 MiB");
     draw_key(c, MAP_TONE_IDLE, x, y + 40, "no block, waits to go back");
     draw_key(c, MAP_TONE_TORN, x, y + 60, "changed while it was read");
 }

@@ -64,7 +64,7 @@ HAK_API HAK_ALLOCATES void *hak_calloc(size_t count, size_t size_bytes) HAK_NOEX
  * errno      ENOMEM as hak_malloc; EINVAL when block is none, under HAKMEM_ON_ERROR=warn.
  * Ownership  of the result the caller's; of the old block too when NULL is returned for a size that is not 0.
  * Cost       no copy while the block is large enough, and not more than twice as large. Blocks above 32 KiB grow where they
- *            lie if the memory behind them is free; those above 1 MiB move by remapping their pages. A block that outgrows its
+ *            lie if the memory behind them is free; those above 2 MiB move by remapping their pages. A block that outgrows its
  *            class gets a quarter more than it had, up to 32 KiB.
  * Source     ISO C17 7.22.3.5; size 0 as glibc does it. */
 HAK_API __attribute__((warn_unused_result)) void *hak_realloc(void *block, size_t size_bytes) HAK_NOEXCEPT;

@@ -1,6 +1,6 @@
 /* huge_pages.c - see huge_pages.h.
  * Owns     `huge` of SuperSlabs.     Called by  shared_pool.c, span.c (fresh ones), purge.c, tail.c, packed.c (before parts go back)
- * Calls    os.h, release.h
+ * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
 #include "pool/huge_pages.h"
@@ -63,14 +63,21 @@ enum spans_seen {
     SPANS_DENSE
 };
 
-static bool holds_span(const struct superslab *ss)
+/* Bytes handed out of a SuperSlab that holds spans; 0: it holds none. Of most that don't, the class map knows, in one line of the cache. */
+static size_t bytes_beside_spans(const struct superslab *ss)
 {
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        enum slab_state state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
-        if (state == SLAB_SPAN_HEAD || state == SLAB_PACKED)
-            return true;
+    const _Atomic uint8_t *class_map = ss->arena->class_map + (size_t)ss->index * SUPERSLAB_SLABS;
+    unsigned n_marked = 0, n_spans = 0;
+    size_t sum_bytes = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) /* relaxed: a guess */
+        n_marked += atomic_load_explicit(&class_map[i], memory_order_relaxed) == CLASS_SPAN * CLASS_OFFSET_SCALE;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && n_marked != 0; i++) {
+        const struct slab *slab = superslab_slab(ss, i);
+        enum slab_state state = CTL_STATE(slab_ctl_read(slab));
+        n_spans += state == SLAB_SPAN_HEAD || state == SLAB_PACKED;
+        sum_bytes += slab_dirty_bytes(slab);
     }
-    return false;
+    return n_spans == 0 ? 0 : sum_bytes;
 }
 
 static enum spans_seen look_at_spans(const struct superslab *fresh)
@@ -79,9 +86,11 @@ static enum spans_seen look_at_spans(const struct superslab *fresh)
     unsigned n_seen = 0, n_asked = 0, n_before = fresh->index < SPANS_BEFORE ? fresh->index : SPANS_BEFORE;
     for (unsigned i = 1; i <= n_before && (n_asked < SPANS_ASKED || n_seen < SPANS_SUPERSLABS); i++) {
         const struct superslab *ss = fresh - i;
-        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || !holds_span(ss))
+        if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED)
             continue;
-        size_t bytes = superslab_dirty_bytes(ss);
+        size_t bytes = bytes_beside_spans(ss);
+        if (bytes == 0)
+            continue;
         n_seen++;
         if (n_seen > SPANS_FILLING && n_seen <= SPANS_SUPERSLABS) {
             all_bytes += SUPERSLAB_BYTES;

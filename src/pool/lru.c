@@ -393,7 +393,7 @@ struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept)
 /* A span that will have most of it is as good as a run. (20 blocks of 1 to 8 MiB, one replaced at random: 0.11 s; 0.25 without.) */
 struct superslab *lru_take_for_pool(unsigned n_slots)
 {
-    return take(1, SUPERSLAB_BYTES, n_slots <= SUPERSLAB_SLABS / 2);
+    return take(1, SUPERSLAB_BYTES, n_slots <= LRU_POOL_SLOTS);
 }
 
 uint32_t lru_count(void)

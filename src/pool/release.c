@@ -62,9 +62,9 @@ void superslab_forget_slots(struct superslab *ss, bool gone)
     size_t dirty_bytes = superslab_dirty_bytes(ss), prefix_bytes = ss->dirty_prefix_bytes;
     for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty_by_slab; i++) {
         struct slab *slab = superslab_slab(ss, i);
-        if (slab_ctl_read(slab) == 0)
-            continue;
         unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
+        if (slab_ctl_read(slab) == 0 && dirty == 0)
+            continue;
         if (dirty != 0)
             prefix_bytes = i * SLAB_BYTES + (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
         slab->last_class = 0;

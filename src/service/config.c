@@ -15,7 +15,7 @@
 #define LRU_SUPERSLABS_STANDARD 4
 #define EMPTY_SLABS_STANDARD 64
 #define PURGE_DELAY_MS_STANDARD 250
-/* Smaller heaps have no huge pages (release.c, HUGE_HEAP_BYTES), and the two SuperSlabs that are asked before the first one gets them are
+/* Smaller heaps have no huge pages (huge_pages.c, HUGE_HEAP_BYTES), and the two SuperSlabs that are asked before the first one gets them are
  * to be packed already. */
 #define PACKED_HEAP_BYTES (12 * MIB)
 #define GUARD_SAMPLE_AUTO 50000

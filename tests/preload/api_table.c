@@ -307,9 +307,9 @@ static void test_too_large(const struct allocator *a)
 
 static void test_sizes(const struct allocator *a)
 {
-    static const size_t sizes[] = {0,     1,     7,      8,       9,       15,      16,      17,      100,
-                                   1024,  1025,  4095,   4096,    4097,    8192,    32767,   32768,   32769,
-                                   65536, 65537, 200000, 1048575, 1048576, 1048577, 2097152, 2097153, 5000000};
+    static const size_t sizes[] = {0,      1,       7,       8,       9,       15,      16,      17,      100,    1024,
+                                   1025,   4095,    4096,    4097,    8192,    32767,   32768,   32769,   65536,  65537,
+                                   200000, 1048575, 1048576, 1048577, 2031616, 2031617, 2097152, 2097153, 5000000};
     for (size_t i = 0; i < CHECK_COUNT(sizes); i++) {
         size_t n = sizes[i];
         errno = MARK;
@@ -522,7 +522,7 @@ static void test_bad_alignment(void)
 
 static void test_alignment(void)
 {
-    static const size_t sizes[] = {0, 1, 8, 40, 1000, 5000, 32768, 40000, 1048576, 1048577, 3000000};
+    static const size_t sizes[] = {0, 1, 8, 40, 1000, 5000, 32768, 40000, 1048576, 1048577, 2031616, 2031617, 3000000};
     for (size_t alignment = 16; alignment <= (size_t)1 << 30; alignment *= 2)
         for (size_t i = 0; i < CHECK_COUNT(sizes); i++) {
             if (alignment > 64 * CHECK_MIB && i % 4 != 1)

@@ -20,8 +20,8 @@ static void collect_class_sizes(void)
     for (size_t n = good_size(1); n <= 32768 && n_class_sizes < MAX_SIZES - 20; n = good_size(n + 1))
         class_sizes[n_class_sizes++] = n;
     n_small_sizes = n_class_sizes;
-    static const size_t large[] = {32769,   40000,   65536,   65537,   131072,  300000,  524289, 1048575,
-                                   1048576, 1048577, 2097152, 2097153, 3000000, 4194304, 9000000};
+    static const size_t large[] = {32769,   40000,   65536,   65537,   131072,  300000,  524289,  1048575, 1048576,
+                                   1048577, 2031616, 2031617, 2097152, 2097153, 3000000, 4194304, 9000000};
     for (size_t i = 0; i < CHECK_COUNT(large); i++)
         class_sizes[n_class_sizes++] = large[i];
     REQUIRE(n_small_sizes >= 8);

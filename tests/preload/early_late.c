@@ -10,9 +10,9 @@
 #define N_HANDLERS 8192
 #define N_KEYS 100 /* the first 32 lie in the thread's descriptor, the others in a block that libc allocates */
 
-static const size_t first_sizes[] = {0,     1,     8,     9,     16,    24,     64,      100,     128,
-                                     200,   500,   1024,  1025,  2000,  4096,   5000,    8192,    9000,
-                                     16384, 20000, 32768, 32769, 65536, 100000, 1048576, 1048577, 5000000};
+static const size_t first_sizes[] = {0,     1,     8,     9,      16,      24,      64,      100,     128,    200,
+                                     500,   1024,  1025,  2000,   4096,    5000,    8192,    9000,    16384,  20000,
+                                     32768, 32769, 65536, 100000, 1048576, 1048577, 2031616, 2031617, 5000000};
 
 static void *early[64];
 static unsigned n_handlers_run, n_constructors;

@@ -21,7 +21,7 @@ enum when { AT_ONCE, AT_FLUSH, QUIET };
 
 static const size_t block_sizes[] = {8, 64, 1000, 4096, 20000, 100000, 1500000, 5000000};
 static const size_t slab_sizes[] = {8, 48, 64, 1000, 4096, 20000};
-static const size_t large_sizes[] = {40000, 100000, 1048576, 1048577, 5000000};
+static const size_t large_sizes[] = {40000, 100000, 1048576, 1048577, 2031616, 2031617, 5000000};
 
 static void *volatile keep; /* what the compiler must not see through */
 

@@ -323,6 +323,16 @@ static void the_last_run_serves_as_it_is(void **state)
     assert_true(superslab_is_clean(superslab_of(run) + 3)); /* asked about */
     hak_free(shorter);
 
+    /* A long span takes part of it: the rest is asked about, too. */
+    char *part, *most = hak_malloc(SPAN_MAX_BYTES), *untouched = hak_malloc(70 * MIB);
+    untouched[0] = 1;
+    hak_free(untouched);
+    committed = committed_bytes();
+    assert_non_null(part = hak_malloc(SPAN_MAX_BYTES));
+    assert_true(committed_bytes() < committed - 60 * MIB);
+    hak_free(part);
+    hak_free(most);
+
     /* Who wants it zero does not clear, and so touch, what nobody has touched. */
     unsigned char *same = hak_malloc(70 * MIB);
     same[0] = same[70 * MIB - 1] = 1;

@@ -808,7 +808,7 @@ function showLegend(colors) {
         : by === 'occupancy' ? ramp(colors.ramps.occupancy, 'no block used', 'all') : make('div');
     if (by === 'tier') keys.append(key(tone.hot, 'used, HOT'), key(tone.draining, 'used, DRAINING: no new blocks, so it empties'));
     if (by === 'class') keys.append(key(tone.span, 'span: one block above 32 KiB'));
-    keys.append(key(tone.run, 'run: one block above 1 MiB'), key(tone.idle, 'no block, waits to go back', true), key(tone.torn, 'changed while it was read'));
+    keys.append(key(tone.run, 'run: one block above 1.9 MiB'), key(tone.idle, 'no block, waits to go back', true), key(tone.torn, 'changed while it was read'));
     byId('legend').replaceChildren(sampleCell(colors), scale, keys);
 }
 
