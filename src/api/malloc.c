@@ -125,11 +125,13 @@ static size_t roomy_bytes(size_t old_bytes)
     return min_size(old_bytes + old_bytes / 4, CLASS_MAX_BYTES);
 }
 
-/* A block for what has grown, and grows again, mostly: not packed (packed.h), where it would have to move each time. */
+/* A block for what has grown, and grows again, mostly: not packed (packed.h), where it would have to move each time; nor in the last
+ * slots of a SuperSlab. (The trace of sqlite3, where tables double: 24.8 MiB; 26.2 without.) */
 static HIT_TEXT void *claim_grown(size_t size_bytes)
 {
     bool zeroed = false;
-    return size_bytes > CLASS_MAX_BYTES ? front_claim_span(size_bytes, SLAB_BYTES, &zeroed) : hit_malloc(size_bytes);
+    size_t alignment = size_bytes > SPAN_GROWN_MAX_BYTES ? SUPERSLAB_BYTES : SLAB_BYTES;
+    return size_bytes > CLASS_MAX_BYTES ? front_claim_span(size_bytes, alignment, &zeroed) : hit_malloc(size_bytes);
 }
 
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,

@@ -5,9 +5,9 @@
  *                    lie side by side serve as one. But first each is kept as it was, for the next block of as many slots
  *   packed_places[i] a packed span that this thread freed, kept as it was for the next block of about as many pages
  *
- * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB, or one longer block. It grows with the thread's
- * misses, up to a bound, while threads wait for the pool lock often. With a budget, with HAKMEM_PURGE_DELAY_MS=0 and in hardened
- * mode there is none.
+ * Who only allocates takes them from the pool, several blocks' worth at a time. There is room for 1 MiB, or one longer block. It
+ * grows with the thread's misses, up to a bound, while threads wait for the pool lock often. With a budget, with
+ * HAKMEM_PURGE_DELAY_MS=0 and in hardened mode there is none.
  */
 #ifndef HAKMEM_FRONT_SPAN_CACHE_H
 #define HAKMEM_FRONT_SPAN_CACHE_H

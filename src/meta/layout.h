@@ -28,6 +28,8 @@
 #define SUPERSLAB_SLABS 32
 #define SPAN_MAX_SLABS 31                                /* a longer block is a run */
 #define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)     /* 1.94 MiB */
+#define SPAN_GROWN_MAX_SLABS 16                          /* what grows beyond is a run, and can grow on */
+#define SPAN_GROWN_MAX_BYTES (SPAN_GROWN_MAX_SLABS * SLAB_BYTES)
 #define CHUNK_SUPERSLABS 128                             /* records are committed for so many at a time: 256 MiB */
 #define CHUNK_SLABS (CHUNK_SUPERSLABS * SUPERSLAB_SLABS) /* one word of a class set's second level: 64 * 64 */
 

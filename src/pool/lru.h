@@ -21,10 +21,12 @@ bool lru_settle(uint32_t but_n);
  * release_evicted after unlocking. */
 bool lru_make_way(uint32_t n);
 
-/* n SuperSlabs in a row for a run from the cache, or one for the pool, which wants so many of its slots now: for more than LRU_POOL_SLOTS,
- * what is warm of a run will do, too, and lru_settle comes first. State MAPPING; NULL when it has none. Pool lock. Those behind the first n_kept of a run should be purged: late runs were not used so far, and what old ones left
- * would stay in memory. */
+/* n SuperSlabs in a row for a run from the cache. State MAPPING; NULL when it has none. Pool lock. Those behind the first n_kept should be
+ * purged: late runs were not used so far, and what old ones left would stay in memory. */
 struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept);
+
+/* The same of one for the pool, which wants so many of its slots now. For more than LRU_POOL_SLOTS what is warm of a run will do, too;
+ * then lru_settle comes first. */
 #define LRU_POOL_SLOTS (SUPERSLAB_SLABS / 2)
 struct superslab *lru_take_for_pool(unsigned n_slots);
 

@@ -241,9 +241,10 @@ static bool resize_span(struct slab *head, size_t len_bytes)
     struct superslab *ss = head->superslab;
     unsigned slot = slot_of(head);
     size_t n_new = span_slots_for(len_bytes);
-    if (n_new == 0 || n_new > SPAN_MAX_SLABS || !pool_lock(HAK_LOCK_SPAN))
-        return false;
     unsigned n_old = span_slots(head);
+    if (n_new == 0 || n_new > SPAN_MAX_SLABS || (n_old <= SPAN_GROWN_MAX_SLABS && n_new > SPAN_GROWN_MAX_SLABS) ||
+        !pool_lock(HAK_LOCK_SPAN))
+        return false;
     if (n_new > n_old) {
         unsigned more = (unsigned)n_new - n_old;
         if (!pool_take_slots_at(ss, slot + n_old, more)) {
@@ -528,7 +529,8 @@ void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed)
         return NULL;
     size_t len_bytes = round_up(max_size(size_bytes, 1), os_page_bytes());
     put_deferred();
-    if (len_bytes <= SPAN_MAX_BYTES && alignment <= SUPERSLAB_BYTES)
+    size_t most_bytes = alignment < SUPERSLAB_BYTES ? SPAN_MAX_BYTES : SPAN_GROWN_MAX_BYTES;
+    if (len_bytes <= most_bytes && alignment <= SUPERSLAB_BYTES)
         return claim_span(len_bytes, alignment, zeroed);
     /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
     if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
@@ -596,7 +598,7 @@ size_t span_usable_bytes(const void *block)
 
 static bool resize_packed(const void *block, struct packed_head *head, size_t len_bytes)
 {
-    if (len_bytes > SPAN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
+    if (len_bytes > SPAN_GROWN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
         return false;
     bool shorter = len_bytes < packed_bytes(head), resized = packed_resize(block, head, len_bytes);
     if (shorter)
@@ -624,7 +626,7 @@ bool span_resize(void *block, size_t size_bytes)
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
     if (span_slots(head) != 0)
         return resize_span(head, len_bytes);
-    return len_bytes > SPAN_MAX_BYTES && resize_run(head, len_bytes);
+    return len_bytes > SPAN_GROWN_MAX_BYTES && resize_run(head, len_bytes);
 }
 
 static bool shrink(void *block, size_t len_bytes)

@@ -8,7 +8,8 @@
 #include "meta/layout.h"
 
 /* A block of at least size_bytes (not above PTRDIFF_MAX) on a multiple of alignment (a power of two). *zeroed asks for one that reads
- * as zero, where that costs less than to clear it all, and tells whether every byte is known to be zero.
+ * as zero, where that costs less than to clear it all, and tells whether every byte is known to be zero. Above SPAN_GROWN_MAX_BYTES an
+ * alignment of 2 MiB gets a run, whose block can grow where it lies.
  * Returns NULL when there is no memory. Any thread. */
 void *span_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 

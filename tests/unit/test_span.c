@@ -294,7 +294,7 @@ static void long_spans_share_superslabs(void **state)
     hak_trim(HAK_TRIM_PAGES);
 }
 
-/* With nothing behind it a span grows to its longest, and a run on, without moving; shrinking never moves either. */
+/* With nothing behind it a span grows to 16 slabs, and a run on, without moving; shrinking never moves either. */
 static void grows_in_place_when_there_is_room(void **state)
 {
     (void)state;
@@ -303,7 +303,7 @@ static void grows_in_place_when_there_is_room(void **state)
     unsigned char *block = hak_aligned_alloc(2 * MIB, 40 * KIB);
     assert_non_null(block);
     fill(block, 40 * KIB, 3);
-    for (size_t n = 1; n <= SPAN_MAX_SLABS; n++) {
+    for (size_t n = 1; n <= SPAN_GROWN_MAX_SLABS; n++) {
         unsigned char *grown = hak_realloc(block, n * SLAB_BYTES);
         assert_ptr_equal(grown, block);
         assert_true(holds(block, 40 * KIB, 40 * KIB, 3));
@@ -311,7 +311,8 @@ static void grows_in_place_when_there_is_room(void **state)
         memset(block + 40 * KIB, (int)n, n * SLAB_BYTES - 40 * KIB);
         assert_null(pool_check());
     }
-    for (size_t n = SPAN_MAX_SLABS; n >= 1; n--) {
+    assert_false(span_resize(block, 17 * SLAB_BYTES)); /* what grows beyond becomes a run */
+    for (size_t n = SPAN_GROWN_MAX_SLABS; n >= 1; n--) {
         assert_ptr_equal(hak_realloc(block, n * SLAB_BYTES), block);
         assert_int_equal(hak_usable_size(block), n * SLAB_BYTES);
         assert_null(pool_check());
@@ -335,6 +336,13 @@ static void grows_in_place_when_there_is_room(void **state)
     hak_free(moved);
     while (n_others > 0)
         hak_free(others[--n_others]);
+
+    block = hak_malloc(MIB);
+    assert_non_null(block = hak_realloc(block, MIB + 1));
+    assert_int_equal(read_stats().runs, 1);
+    for (size_t len_bytes = MIB + 1; len_bytes <= 2 * MIB; len_bytes += 100000)
+        assert_ptr_equal(hak_realloc(block, len_bytes), block);
+    hak_free(block);
 
     hak_trim(HAK_TRIM_PAGES);
     /* The last run below the arena's end of use has free SuperSlabs behind it. */
