@@ -326,15 +326,14 @@ static uint32_t best_for_pool(const struct superslab *ss, uint32_t *n_warm)
     return clean;
 }
 
-/* Of all rows, but one, that with the most warm ones; of equal ones the shortest, as long ones are for long blocks; of these the
- * youngest. */
-static struct superslab *take(uint32_t n, size_t alignment, bool for_pool, const struct superslab *but)
+/* Of all rows the one with the most warm ones; of equal ones the shortest, as long ones are for long blocks; of these the youngest. */
+static struct superslab *take(uint32_t n, size_t alignment, bool for_pool)
 {
     struct superslab *best = NULL;
     uint32_t best_first = 0, best_warm = 0;
     for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
         uint32_t warm, first = for_pool ? best_for_pool(ss, &warm) : best_in_row(ss, n, alignment, &warm);
-        if (ss != but && first != ss->run_superslabs &&
+        if (first != ss->run_superslabs &&
             (best == NULL || warm > best_warm || (warm == best_warm && ss->run_superslabs < best->run_superslabs)) &&
             !any_pinned(ss, ss->run_superslabs)) {
             best = ss;
@@ -386,17 +385,15 @@ static struct superslab *take_beside(uint32_t n)
 struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept)
 {
     const struct superslab *unasked = lru.unasked;
-    struct superslab *ss = take(n, alignment, false, NULL);
+    struct superslab *ss = take(n, alignment, false);
     *n_kept = ss != NULL && ss == unasked ? n : (uint32_t)min_size(n, touched_part(KEPT_PARTS * (size_t)n) + 1);
     return ss != NULL || alignment > SUPERSLAB_BYTES ? ss : take_beside(n);
 }
 
-/* More than half of its slots: a span that will have most of it is as good as a run, but for the row that waits for one as long. (20
- * blocks of 1 to 8 MiB, one replaced at random: 0.11 s; 0.25 without.) */
+/* A span that will have most of it is as good as a run. (20 blocks of 1 to 8 MiB, one replaced at random: 0.11 s; 0.25 without.) */
 struct superslab *lru_take_for_pool(unsigned n_slots)
 {
-    bool like_run = n_slots > SUPERSLAB_SLABS / 2;
-    return take(1, SUPERSLAB_BYTES, !like_run, like_run ? lru.unasked : NULL);
+    return take(1, SUPERSLAB_BYTES, n_slots <= LRU_POOL_SLOTS);
 }
 
 uint32_t lru_count(void)

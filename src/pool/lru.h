@@ -25,7 +25,9 @@ bool lru_make_way(uint32_t n);
  * purged: late runs were not used so far, and what old ones left would stay in memory. */
 struct superslab *lru_take(uint32_t n, size_t alignment, uint32_t *n_kept);
 
-/* The same of one for the pool, which wants so many of its slots now: for more than half of them what is warm of a run will do, too. */
+/* The same of one for the pool, which wants so many of its slots now. For more than LRU_POOL_SLOTS what is warm of a run will do, too;
+ * then lru_settle comes first. */
+#define LRU_POOL_SLOTS (SUPERSLAB_SLABS / 2)
 struct superslab *lru_take_for_pool(unsigned n_slots);
 
 /* Number of SuperSlabs in the cache. Without the lock: a guess. */

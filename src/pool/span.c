@@ -103,6 +103,8 @@ static bool take_slots(unsigned n, unsigned align_slots, struct superslab **ss, 
             stats_add(&stats_counters.stage_reopen, 1);
             continue;
         }
+        if (n > LRU_POOL_SLOTS && !lru_settle(0)) /* which may give the lock up */
+            return false;
         struct superslab *fresh = lru_take_for_pool(n);
         if (fresh != NULL) {
             stats_add(&stats_counters.stage_lru, 1);
