@@ -1,5 +1,5 @@
 /* span.c - see span.h.
- * Owns     the span fields of slab and SuperSlab records.     Called by  api/malloc.c, front/, held.c
+ * Owns     the span fields of slab and SuperSlab records; blocks that wait for the lock; whether one could not be shortened.     Called by  api/malloc.c, front/, held.c
  * Calls    shared_pool.h (slots, lock), release.h (SuperSlabs)
  * Threads  any; records of a block are written by the thread that claims or returns it, under the pool lock.
  * I1  Every slab of a span, and of every SuperSlab of a run, is CLASS_SPAN in the class map; exactly the first one is
