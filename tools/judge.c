@@ -759,7 +759,7 @@ static bool locate_superslab_record(const struct court *court, uint64_t address,
  * packed spans, in one of PACKED. */
 enum list_kind { LIST_BUCKET = 1, LIST_ROW = 2, LIST_DRAINING = 4, LIST_PACKED = 8 };
 
-/* The list of PACKED for a row of free pages: as packed.c has it. */
+/* The list of PACKED for a row of free pages: as packed_pages.c has it. */
 static unsigned packed_list_of(unsigned row)
 {
     return (unsigned)min_size(row / PACKED_ROW_STEP, N_PACKED_LISTS - 1);

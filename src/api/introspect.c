@@ -19,7 +19,6 @@
 #include "meta/metapool.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/stack.h"

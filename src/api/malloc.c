@@ -1,6 +1,6 @@
 /* malloc.c - START HERE: the native interface, and with it the whole path of an allocation.
  * Owns     nothing.     Called by  programs (hak_*), override.c (the libc names)
- * Calls    front/hit.h (magazines), front/front.h (their slow paths), pool/span.h (blocks above 32 KiB)
+ * Calls    front/hit.h (magazines), front/front.h (their slow paths), pool/large.h (blocks above 32 KiB)
  * Threads  any. Contracts: include/hakmem/hakmem.h
  *
  * malloc(n)   n <= 4096        the thread's magazine of n's class                        front/hit.h
@@ -9,7 +9,7 @@
  *             superslab/slab.c
  *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c
  *             no slot          a SuperSlab from the LRU cache, or from the system        pool/release.c, meta/arena.c
- *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/span.c
+ *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/large.c
  * free(p)     the mirror image                                                           front/hit.h, front/free.c
  */
 #include "front/harden.h"
@@ -18,7 +18,7 @@
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
-#include "pool/span.h"
+#include "pool/large.h"
 
 #include <errno.h>
 #include <string.h>
@@ -125,13 +125,10 @@ static size_t roomy_bytes(size_t old_bytes)
     return min_size(old_bytes + old_bytes / 4, CLASS_MAX_BYTES);
 }
 
-/* A block for what has grown, and grows again, mostly: not packed (packed.h), where it would have to move each time; nor in the last
- * slots of a SuperSlab. (The trace of sqlite3, where tables double: 24.8 MiB; 26.2 without.) */
+/* A block for what has grown. */
 static HIT_TEXT void *claim_grown(size_t size_bytes)
 {
-    bool zeroed = false;
-    size_t alignment = size_bytes > SPAN_GROWN_MAX_BYTES ? SUPERSLAB_BYTES : SLAB_BYTES;
-    return size_bytes > CLASS_MAX_BYTES ? front_claim_span(size_bytes, alignment, &zeroed) : hit_malloc(size_bytes);
+    return size_bytes > CLASS_MAX_BYTES ? front_claim_grown(size_bytes) : hit_malloc(size_bytes);
 }
 
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,
@@ -142,11 +139,11 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
     size_t kept_bytes = min_size(old_bytes, size_bytes);
     bool lends = span && kept_bytes > SPAN_MAX_BYTES; /* between runs, pages move */
     if (lends)
-        span_lend(block, kept_bytes);
+        large_lend(block, kept_bytes);
     void *moved = size_bytes > old_bytes ? claim_grown(size_bytes) : hit_malloc(size_bytes);
     if (unlikely(moved == NULL)) {
         if (lends)
-            span_take_back(block, kept_bytes);
+            large_take_back(block, kept_bytes);
         if (size_bytes > old_bytes)
             return NULL;
         if (span)
@@ -155,7 +152,7 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
         return block;
     }
     if (span && size_bytes > CLASS_MAX_BYTES)
-        span_move(block, moved, kept_bytes);
+        large_move(block, moved, kept_bytes);
     else
         memcpy(moved, block, kept_bytes);
     hit_free(block);

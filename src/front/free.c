@@ -1,12 +1,12 @@
 /* free.c - the slow path of free: what no magazine takes.
- * Owns     nothing.     Called by  api/, harden.c, guarded.c     Calls  locate.h, flush.h, span_cache.h, shared_pool.h, span.h, report.h
+ * Owns     nothing.     Called by  api/, harden.c, guarded.c     Calls  locate.h, flush.h, span_cache.h, shared_pool.h, large.h, report.h
  * Threads  each on its own record; without a record, on the shared pool.
  *
  * The whole decision of free(p), in order:
  *   hit path      p lies in the first arena, its slab has a class, this thread's magazine has room: push
  *   slow path     p is NULL: nothing
  *                 p lies in no arena: misuse "not a block of this allocator"
- *                 its slab holds a span: p is its first address: span_return; else misuse
+ *                 its slab holds a span: p is its first address: large_return; else misuse
  *                 its slab has no class: misuse
  *                 p is not at a block's beginning: misuse "into the middle of a block"
  *                 this thread has a magazine for the class: make room (grow, or flush the older half), push
@@ -25,7 +25,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/gap.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/report.h"
 
 #include <errno.h>
@@ -114,7 +114,7 @@ static void return_located(const struct place *place, void *block, const char *c
     if (place->class_id == CLASS_SPAN) {
         if (unlikely(profile_has_records()))
             profile_forget(block);
-        if ((thread == NULL || !span_cache_return(thread, block, place->slab)) && !span_return(block))
+        if ((thread == NULL || !span_cache_return(thread, block, place->slab)) && !large_return(block))
             report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
     } else if (thread != NULL) {
         return_to_magazine(thread, place, block);
@@ -176,7 +176,7 @@ static bool may_be_size(size_t size_bytes, size_t usable_bytes)
 {
     return round_up(max_size(size_bytes, 1), os_page_bytes()) == usable_bytes ||
            (size_bytes <= usable_bytes &&
-            ((profile_has_records() && usable_bytes <= CLASS_MAX_BYTES) || span_any_unshrunk()));
+            ((profile_has_records() && usable_bytes <= CLASS_MAX_BYTES) || large_any_unshrunk()));
 }
 
 /* What the caller says of a large block: these come here anyway. */
@@ -184,7 +184,7 @@ static void check_release(const void *block, const struct release *release)
 {
     if (registry_class_offset(block) != CLASS_SPAN * CLASS_OFFSET_SCALE)
         return;
-    size_t usable_bytes = span_usable_bytes(block); /* 0: no block; that is found next */
+    size_t usable_bytes = large_usable_bytes(block); /* 0: no block; that is found next */
     if (unlikely(usable_bytes != 0 && release->size_bytes != RELEASE_ANY_SIZE &&
                  !may_be_size(release->size_bytes, usable_bytes)))
         report_misuse(release->call, "the size is not the block's", block, "usable bytes", usable_bytes);

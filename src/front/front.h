@@ -40,7 +40,7 @@ static ALWAYS_INLINE size_t front_told_bytes(size_t size_bytes, size_t alignment
 /* A block on a multiple of alignment, a power of two, that is above 4 KiB or whose magazine was empty or closed. */
 NOINLINE void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind);
 
-/* A block above 32 KiB. *zeroed asks for one that reads as zero, as span_claim's, and tells whether
+/* A block above 32 KiB. *zeroed asks for one that reads as zero, as large_claim's, and tells whether
  * every byte does. NULL with errno ENOMEM. */
 void *front_claim_large(size_t size_bytes, bool *zeroed);
 
@@ -57,17 +57,20 @@ NOINLINE void front_return_as(void *block, const struct release *release);
  * ENOMEM. */
 void *front_claim_class(unsigned class_id, bool exact);
 
-/* A block above 32 KiB, or one with an alignment that no class has; as span_claim, with errno. */
+/* A block above 32 KiB, or one with an alignment that no class has; as large_claim, with errno. */
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
 
-/* A place for a block that the heap profile has picked: a span, whatever its size; as span_claim_apart. Gives up sooner: NULL, and
+/* One for what has outgrown another block, and grows again, mostly (LARGE_GROWING). NULL with errno ENOMEM. */
+void *front_claim_grown(size_t size_bytes);
+
+/* A place for a block that the heap profile has picked: a span, whatever its size; as large_claim. Gives up sooner: NULL, and
  * errno as it was. */
 void *front_claim_apart(size_t size_bytes, size_t alignment);
 
-/* Makes a block of a span longer or shorter where it lies; as span_resize. */
+/* Makes a block of a span longer or shorter where it lies; as large_resize. */
 bool front_resize_span(void *block, size_t size_bytes);
 
-/* Makes it shorter, as span_shrink. */
+/* Makes it shorter, as large_shrink. */
 void front_shrink_span(void *block, size_t size_bytes);
 
 /* Frees a block that is not NULL. Keeps errno. */

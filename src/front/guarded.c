@@ -1,6 +1,6 @@
 /* guarded.c - see guarded.h.
  * Owns     what is known of large blocks (struct large, in the records of the slab in which they begin), their quarantine.
- * Called by  harden.c     Calls  front.h (behind the doors), span.h, os.h
+ * Called by  harden.c     Calls  front.h (behind the doors), large.h, os.h
  * Threads  any. What is known of a block belongs to who holds it; freeing is one compare-exchange of its state, the quarantine
  *          is exchanged by atomic operations.
  */
@@ -12,6 +12,7 @@
 #include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/large.h"
 #include "pool/span.h"
 #include "service/budget.h"
 #include "service/report.h"
@@ -111,7 +112,7 @@ static void release_large(struct large *large)
     large->seal = 0;
     large->block = NULL;
     if (large->is_guarded)
-        span_open(base);
+        large_open(base);
     front_return_block(base, "free");
 }
 
@@ -164,12 +165,12 @@ static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
 {
     if (in != NULL) { /* before it is seen there: the figures never fall below zero */
         atomic_fetch_add(&guarded_figures.n_waiting, 1);
-        atomic_fetch_add(&guarded_figures.waiting_bytes, span_usable_bytes(in->base));
+        atomic_fetch_add(&guarded_figures.waiting_bytes, large_usable_bytes(in->base));
     }
     struct large *out = (struct large *)atomic_exchange(slot, (uintptr_t)in); /* NOLINT: our own record */
     if (out != NULL) {
         atomic_fetch_sub(&guarded_figures.n_waiting, 1);
-        atomic_fetch_sub(&guarded_figures.waiting_bytes, span_usable_bytes(out->base));
+        atomic_fetch_sub(&guarded_figures.waiting_bytes, large_usable_bytes(out->base));
     }
     return out;
 }
@@ -232,7 +233,7 @@ static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_by
         if (fits(large, total_bytes, front_bytes, alignment, guard) &&
             (!guard || os_commit(large->base + front_bytes, data_bytes))) {
             char *base = large->base;
-            span_take_pages(base, front_bytes + data_bytes);
+            large_take_pages(base, front_bytes + data_bytes);
             check_clear(large, "malloc");
             large->seal = 0;
             large->block = NULL;
@@ -301,9 +302,9 @@ static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum 
     if (!waited && !zeroed && is_cleared_in_place(total_bytes, guard)) {
         memset(base + front_bytes, 0, total_bytes - front_bytes); /* its room too: the block may wait, and be taken again longer */
     } else if (!waited) {
-        if (!span_discard(base, !zeroed))
+        if (!large_discard(base, !zeroed))
             memset(base, 0, total_bytes);
-        span_take_pages(base, front_bytes + data_bytes);
+        large_take_pages(base, front_bytes + data_bytes);
     }
     struct arena *arena = registry_arena(block);
     atomic_store(&arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS].has_large_bits, 1);
@@ -361,7 +362,7 @@ void guarded_return(void *block, const struct release *release)
     if (large->is_guarded)
         discount_guard();
     if ((checks(SECURE_ZERO) || checks(SECURE_QUARANTINE)) &&
-        (is_cleared_in_place(large->total_bytes, large->is_guarded) || !span_discard(large->base, true)))
+        (is_cleared_in_place(large->total_bytes, large->is_guarded) || !large_discard(large->base, true)))
         memset(large->base + large->front_bytes, 0, large->data_bytes);
     if (large->is_guarded)
         forbid(large->base, (size_t)(end_of(large) - large->base));

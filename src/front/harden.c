@@ -22,8 +22,8 @@
 #include "meta/arena.h"
 #include "os/context.h"
 #include "os/os.h"
+#include "pool/large.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
 #include "service/config.h"
 #include "service/modules.h"
 #include "service/report.h"
@@ -372,7 +372,7 @@ static size_t look(const void *block, const char *call, struct place *place, enu
     *kind = KIND_MALLOC;
     if (place->class_id == CLASS_SPAN) {
         if (place->slab == NULL)
-            return span_usable_bytes(block);
+            return large_usable_bytes(block);
         size_t size_bytes;
         if (guarded_is_live(block, &size_bytes, kind))
             return size_bytes;

@@ -1,10 +1,10 @@
 /* locate.c - an address of a block: its slab, class and number.
- * Owns     nothing.     Called by  free.c, flush.c, harden.c, api/malloc.c     Calls  registry.h, arena.h, span.h, report.h
+ * Owns     nothing.     Called by  free.c, flush.c, harden.c, api/malloc.c     Calls  registry.h, arena.h, large.h, report.h
  * Threads  any; of a block that somebody else frees meanwhile, whatever was true at some time.
  */
 #include "front/locate.h"
 
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/report.h"
 #include "superslab/slab_gaps.h"
 
@@ -53,7 +53,7 @@ size_t locate_usable_bytes(const void *block, const char *call, bool *span)
         return 0;
     *span = place.class_id == CLASS_SPAN;
     if (*span) {
-        usable_bytes = span_usable_bytes(block);
+        usable_bytes = large_usable_bytes(block);
         if (unlikely(usable_bytes == 0))
             report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
     } else if (unlikely(slab_is_free(place.slab, place.index))) {

@@ -16,7 +16,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/config.h"
 #include "service/modules.h"
 #include "service/report.h"
@@ -170,7 +170,7 @@ static void add(_Atomic uint64_t *sum, uint64_t n)
 
 static void note(void *block, size_t size_bytes, unsigned class_id)
 {
-    uint64_t *sample_of_block = span_sample(block);
+    uint64_t *sample_of_block = large_sample(block);
     struct stack stack;
     if (sample_of_block == NULL)
         return;
@@ -254,7 +254,7 @@ void profile_consider(void *block, size_t size_bytes)
 
 void profile_forget(void *block)
 {
-    uint64_t *sample = span_sample(block);
+    uint64_t *sample = large_sample(block);
     if (sample == NULL || *sample == 0 || !enter())
         return;
     forget(sample);
@@ -263,7 +263,7 @@ void profile_forget(void *block)
 
 void profile_resized(void *block, size_t size_bytes)
 {
-    uint64_t *sample = span_sample(block);
+    uint64_t *sample = large_sample(block);
     int saved_errno = errno;
     if (sample == NULL || !enter())
         return;

@@ -6,7 +6,7 @@
  *
  * Off, it costs nothing: no hit path knows of it. On, each malloc misses first (sampler.h).
  *
- *   noted block     a span of its own (span.h), whatever its size, so its free comes to the slow path
+ *   noted block     a span of its own (large.h), whatever its size, so its free comes to the slow path
  *     its slab      `sample`: session, record, class, bytes asked for (PROFILE_... below)
  *   record          a stack, and four sums; records are never removed while a session lasts
  *   module          a file that frames of records lie in, which may be unloaded by now (modules.h)

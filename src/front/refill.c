@@ -16,7 +16,7 @@
 #include "pool/emergency.h"
 #include "pool/gap.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"
@@ -293,16 +293,27 @@ void *front_claim_slow(size_t size_bytes)
     return STRAIGHT(malloc, claim_slow(size_bytes), size_bytes);
 }
 
-static void *claim_span(size_t size_bytes, size_t alignment, bool apart, bool *zeroed)
+/* The longest block that is made of what a thread holds. */
+static size_t most_held_bytes(enum large_place place)
+{
+    return place == LARGE_GROWING ? SPAN_GROWN_MAX_BYTES : SPAN_MAX_BYTES;
+}
+
+static bool may_be_packed(size_t alignment, enum large_place place)
+{
+    return alignment <= PACKED_PAGE_BYTES && place == LARGE_ANYWHERE;
+}
+
+static void *claim_large(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
 {
     struct thread *thread = thread_enter();
     size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
     bool promised = budget_is_set();
     void *block = NULL;
-    if (thread != NULL && !apart && len_bytes <= SPAN_MAX_BYTES && alignment <= SLAB_BYTES)
-        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), alignment <= PACKED_PAGE_BYTES, zeroed);
+    if (thread != NULL && place != LARGE_APART && len_bytes <= most_held_bytes(place) && alignment <= SLAB_BYTES)
+        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), may_be_packed(alignment, place), zeroed);
     if (block == NULL && (likely(!promised) || pressure_promise(thread, len_bytes))) {
-        block = apart ? span_claim_apart(size_bytes, alignment, zeroed) : span_claim(size_bytes, alignment, zeroed);
+        block = large_claim(size_bytes, alignment, place, zeroed);
         if (promised)
             budget_settle(len_bytes);
     }
@@ -313,13 +324,13 @@ static void *claim_span(size_t size_bytes, size_t alignment, bool apart, bool *z
     return block;
 }
 
-static void *claim_span_or_more(size_t size_bytes, size_t alignment, bool *zeroed)
+static void *claim_large_or_more(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
 {
-    void *block = claim_span(size_bytes, alignment, false, zeroed);
+    void *block = claim_large(size_bytes, alignment, place, zeroed);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
-        block = claim_span(size_bytes, alignment, false, zeroed);
+        block = claim_large(size_bytes, alignment, place, zeroed);
     if (unlikely(block == NULL) && pressure_last_resort(size_bytes))
-        block = claim_span(size_bytes, alignment, false, zeroed);
+        block = claim_large(size_bytes, alignment, place, zeroed);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         block = emergency_claim(size_bytes, alignment);
         *zeroed = true;
@@ -332,32 +343,43 @@ static void *claim_span_or_more(size_t size_bytes, size_t alignment, bool *zeroe
 void *front_claim_apart(size_t size_bytes, size_t alignment)
 {
     bool zeroed = false;
-    return claim_span(size_bytes, alignment, true, &zeroed);
+    return claim_large(size_bytes, alignment, LARGE_APART, &zeroed);
 }
 
-void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+static ALWAYS_INLINE void *claim_at(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
 {
     void *block = NULL;
-    if (likely(alignment <= SLAB_BYTES))
-        block = span_cache_claim_again(size_bytes, alignment <= PACKED_PAGE_BYTES, zeroed);
+    if (likely(alignment <= SLAB_BYTES && size_bytes <= most_held_bytes(place)))
+        block = span_cache_claim_again(size_bytes, may_be_packed(alignment, place), zeroed);
     if (block == NULL)
-        block = claim_span_or_more(size_bytes, alignment, zeroed);
+        block = claim_large_or_more(size_bytes, alignment, place, zeroed);
     if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
         profile_consider(block, size_bytes);
     return block;
 }
 
+void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    return claim_at(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
+}
+
+void *front_claim_grown(size_t size_bytes)
+{
+    bool zeroed = false;
+    return claim_at(size_bytes, 1, LARGE_GROWING, &zeroed);
+}
+
 bool front_resize_span(void *block, size_t size_bytes)
 {
     struct thread *thread = thread_enter();
-    size_t old_bytes = budget_is_set() ? span_usable_bytes(block) : SIZE_MAX;
+    size_t old_bytes = budget_is_set() ? large_usable_bytes(block) : SIZE_MAX;
     size_t more_bytes =
         size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
     bool resized = false;
-    if (thread != NULL && thread->span_cache.held_slabs != 0 && size_bytes > span_usable_bytes(block))
+    if (thread != NULL && thread->span_cache.held_slabs != 0 && size_bytes > large_usable_bytes(block))
         span_cache_make_way(thread, block);
     if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
-        resized = span_resize(block, size_bytes);
+        resized = large_resize(block, size_bytes);
         if (more_bytes != 0)
             budget_settle(more_bytes);
         if (resized)
@@ -373,7 +395,7 @@ bool front_resize_span(void *block, size_t size_bytes)
 void front_shrink_span(void *block, size_t size_bytes)
 {
     struct thread *thread = thread_enter();
-    bool shrunk = span_shrink(block, size_bytes);
+    bool shrunk = large_shrink(block, size_bytes);
     if (shrunk)
         tail_note(block);
     if (thread != NULL)

@@ -251,7 +251,7 @@ static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_by
     struct span_cache *cache = &thread->span_cache;
     struct packed_block blocks[AHEAD_SLOTS];
     unsigned most = min_size(AHEAD_SLOTS / n, SPAN_CACHE_PACKED - cache->n_packed + 1u);
-    unsigned n_blocks = most < 2 || !is_allowed() ? 0 : span_hold_packed(len_bytes, most, blocks);
+    unsigned n_blocks = most < 2 || !is_allowed() ? 0 : packed_hold_ahead(len_bytes, most, blocks);
     if (n_blocks == 0)
         return NULL;
     for (unsigned i = n_blocks - 1; i != 0; i--)
@@ -363,7 +363,7 @@ bool span_cache_return(struct thread *thread, const void *block, struct slab *sl
 
 void *span_cache_claim_again(size_t size_bytes, bool page, bool *zeroed)
 {
-    struct thread *thread = size_bytes > SPAN_MAX_BYTES ? NULL : thread_enter_open();
+    struct thread *thread = thread_enter_open();
     if (unlikely(thread == NULL))
         return NULL;
     struct span_cache *cache = &thread->span_cache;

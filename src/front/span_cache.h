@@ -42,7 +42,7 @@ struct span_cache {
 /* ---- The doors: what nearly every call comes to. Outside of slow paths; no record of a thread may be there, and nothing is
  * changed where they say no ---- */
 
-/* The youngest block that was freed and takes as many slots as size_bytes, or about as many pages, as a block again: on a multiple of
+/* The youngest block that was freed and takes as many slots as size_bytes (SPAN_MAX_BYTES at most), or about as many pages, as a block again: on a multiple of
  * 64 KiB, or of 4 KiB if `page` will do. NULL: there is none. */
 void *span_cache_claim_again(size_t size_bytes, bool page, bool *zeroed);
 

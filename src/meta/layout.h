@@ -42,7 +42,7 @@
  *   PARTIAL ---stage 1---> OWNED            PARTIAL ---the last block is returned---> RETIRING
  *   RETIRING ---release---> EMPTY           RETIRING ---release refused---> PARTIAL
  *   EMPTY ---purge---> TAKEN ---> UNUSED, or EMPTY if the system refuses
- *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---span_return---> EMPTY
+ *   TAKEN ---> SPAN_HEAD, SPAN_BODY ---large_return---> EMPTY
  *   SPAN_HEAD, used 0 <---tail_purge---> SPAN_HEAD, used 1: only the pool lock's holder may take it out of the program's hands
  *   UNUSED, EMPTY ---packed_claim---> TAKEN ---> PACKED ---its last page is returned---> EMPTY
  *   SPAN_* ---held_take---> HELD ---held_make---> SPAN_HEAD, SPAN_BODY        HELD ---held_put---> EMPTY
@@ -135,7 +135,7 @@ struct slab {
     union {
         struct {
             _Atomic size_t span_bytes;  /* head: usable bytes, a multiple of the page. Who holds the slots */
-            struct slab *next_deferred; /* head: returned by a signal handler, and not yet put back. See span.c */
+            struct slab *next_deferred; /* head: returned by a signal handler, and not yet put back. See large.c */
         };
         struct {
             struct slab *newer, *older;

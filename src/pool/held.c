@@ -9,7 +9,6 @@
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
-#include "service/report.h"
 
 unsigned held_find(const struct held_slots *slots, unsigned n, unsigned *slot)
 {
@@ -37,7 +36,7 @@ void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool 
     }
     slots->mask &= ~pool_slot_mask(slot, n);
     slots->dirty_pages -= n_dirty;
-    *zeroed = span_hand_out_pages(slots->ss, slot, len_bytes);
+    *zeroed = span_hand_out_pages(head, len_bytes);
     return held_give(slots->ss, head, slot, len_bytes);
 }
 
@@ -89,8 +88,7 @@ void held_put(const struct held_slots *slots, unsigned n)
 {
     if (n == 0)
         return;
-    if (!pool_lock(HAK_LOCK_SPAN))
-        report_broken(span_lock_is_gone, slots->ss);
+    pool_lock_again(HAK_LOCK_SPAN, slots->ss);
     for (unsigned i = 0; i < n; i++)
         put(&slots[i]);
     pool_unlock();

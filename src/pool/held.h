@@ -63,7 +63,7 @@ static ALWAYS_INLINE void *held_make_again(const struct held_slots *slots, size_
     size_t len_bytes = round_up(size_bytes, os_page_bytes());
     for (unsigned i = 1; i < n; i++) /* which are numbered still */
         span_set_state(&head[i], SLAB_SPAN_BODY);
-    *zeroed = unlikely(len_bytes > span_bytes(head)) && span_hand_out_pages(slots->ss, slot, len_bytes);
+    *zeroed = unlikely(len_bytes > span_bytes(head)) && span_hand_out_pages(head, len_bytes);
     if (unlikely(len_bytes < span_bytes(head)))
         *behind_bytes = tail_behind(&head[n - 1], len_bytes);
     return held_give(slots->ss, head, slot, len_bytes);

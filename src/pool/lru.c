@@ -1,5 +1,5 @@
 /* lru.c - see lru.h.
- * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, trim.     Calls  release.h, os.h
+ * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, run.c, trim.     Calls  release.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
  *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
@@ -234,28 +234,24 @@ bool lru_push_unasked(struct superslab *ss, uint32_t n)
     return true;
 }
 
-bool lru_settle(uint32_t but_n)
+void lru_settle(uint32_t but_n)
 {
     struct superslab *ss = lru.unasked;
     if (ss == NULL || ss->run_superslabs == but_n || any_pinned(ss, ss->run_superslabs))
-        return true;
+        return;
     uint32_t n = ss->run_superslabs;
     unlink_cached(ss);
     set_states(ss, n, SUPERSLAB_LEAVING);
     pool_unlock();
     release_untouched(ss, n);
-    if (!pool_lock(HAK_LOCK_SPAN))
-        return false;
+    pool_lock_again(HAK_LOCK_SPAN, ss);
     lru_push(ss, n);
-    return true;
 }
 
-bool lru_make_way(uint32_t n)
+void lru_make_way(uint32_t n)
 {
-    if (!lru_settle(0))
-        return false;
+    lru_settle(0);
     evict(lru_most(n));
-    return true;
 }
 
 /* Takes n SuperSlabs from number `first` on out of a row. */

@@ -14,12 +14,12 @@ void lru_push(struct superslab *ss, uint32_t n);
 bool lru_push_unasked(struct superslab *ss, uint32_t n);
 
 /* Asks what of the run that waits is in memory, and lets it count: before another run waits, or one of but_n SuperSlabs is wanted and
- * that which waits is not as long. Lock held, but given up meanwhile. False: it could not be taken again. */
-bool lru_settle(uint32_t but_n);
+ * that which waits is not as long. Lock held, but given up meanwhile. */
+void lru_settle(uint32_t but_n);
 
 /* Before n fresh SuperSlabs are mapped: the same, and what the cache has no room for then, oldest first, must be given back by
  * release_evicted after unlocking. */
-bool lru_make_way(uint32_t n);
+void lru_make_way(uint32_t n);
 
 /* n SuperSlabs in a row for a run from the cache. State MAPPING; NULL when it has none. Pool lock. Those behind the first n_kept should be
  * purged: late runs were not used so far, and what old ones left would stay in memory. */

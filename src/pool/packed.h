@@ -11,7 +11,6 @@
 #ifndef HAKMEM_POOL_PACKED_H
 #define HAKMEM_POOL_PACKED_H
 
-#include "hakmem/hakmem.h"
 #include "superslab/slab.h"
 
 /* Whether a new block of len_bytes, a multiple of the page, is to be packed. */
@@ -39,27 +38,24 @@ static inline size_t packed_bytes(const struct packed_head *head)
     return PACKED_ASKED(packed_word(head)) * PACKED_PAGE_BYTES;
 }
 
-/* ---- Under the pool lock ---- */
-
-/* A block among those that are there, in the SuperSlab where it leaves the least of a gap. NULL: it fits nowhere. */
+/* A block of len_bytes, beside others where it leaves the least of a gap, or in slots that nobody has; *zeroed as of large_claim. NULL:
+ * there is no memory, or a signal handler asks that interrupted the lock's holder. Takes the lock, as all of these. */
 void *packed_claim(size_t len_bytes, bool *zeroed);
 
-/* A block in n slots of which the caller has just taken the first, which hold nothing yet. */
-void *packed_claim_in(struct superslab *ss, unsigned slot, unsigned n, size_t len_bytes, bool *zeroed);
+/* Puts a block back; later, if a signal handler asks that interrupted the lock's holder. False: it is none (freed twice). */
+bool packed_return(const void *block, struct packed_head *head);
 
-/* Takes a block out of the program's hands, and puts its pages back. False: it is none (freed twice). *freed: a SuperSlab that has become
- * empty, for lru_push. */
-bool packed_put(const void *block, struct packed_head *head, struct superslab **freed);
-
-/* For a signal handler that interrupted the lock's holder: takes a block out of the program's hands, to be put back another time, with the
- * lock. False: it is none. Without the lock; and then with it. */
-bool packed_let_wait(const void *block, struct packed_head *head);
-void packed_put_waiting(struct packed_head *head, struct superslab **freed);
+/* Puts back what was to come later. */
+void packed_put_deferred(void);
 
 /* Makes a block longer or shorter where it lies. False: it cannot. */
 bool packed_resize(const void *block, struct packed_head *head, size_t len_bytes);
 
-/* ---- Held by a thread: without the lock ---- */
+/* ---- Held by a thread ---- */
+
+/* Blocks of len_bytes to hold: one, and further ones that need no memory of the system's, up to `most` in all. Returns how many; 0: there
+ * is no memory. Takes the lock. */
+unsigned packed_hold_ahead(size_t len_bytes, unsigned most, struct packed_block *blocks);
 
 /* Of a block in this slot that the heap profile knows nothing of: its pages. 0: it is none. */
 unsigned packed_length_in(struct slab *slab, const void *block);
@@ -72,28 +68,5 @@ void packed_give(const void *block, unsigned asked_pages);
 
 /* Puts held blocks back, and takes the lock for it, which the caller must not have interrupted. */
 void packed_put_held(const struct packed_block *blocks, unsigned n);
-
-/* ---- What lies idle, fork, checks ---- */
-
-/* Pages of a PACKED slot that are in no block, and in memory. A guess; any thread. */
-static inline unsigned packed_idle_pages(const struct slab *slab)
-{
-    /* relaxed, both: a guess */
-    return atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) &
-           ~(unsigned)atomic_load_explicit(&slab->packed_pages, memory_order_relaxed) & 0xffff;
-}
-
-/* Gives them back. Returns the bytes. Takes the lock. */
-size_t packed_purge(struct slab *slab, enum hak_lock_cause cause);
-
-/* The pages of each slot by the heads: what packed_pages must be. */
-void packed_count(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS]);
-
-/* In the child of a fork, lock held: sets the PACKED slots' pages by the heads. Those without become EMPTY, and are in the mask that is
- * returned. */
-uint32_t packed_rebuild(struct superslab *ss);
-
-/* What is wrong with its PACKED slots; NULL: nothing. Exact when no other thread is at work. */
-const char *packed_check(const struct superslab *ss);
 
 #endif

@@ -1,5 +1,5 @@
 /* pool_state.h - what the files of the shared pool share: its lists and counters, and what moves a SuperSlab between them.
- * Included by  slots.c, packed.c, shared_pool.c, span.c, purge.c, repair.c and no other file; and by who reads it from another process
+ * Included by  slots.c, packed.c, packed_pages.c, shared_pool.c, span.c, held.c, tail.c, purge.c, repair.c and no other file; and by who reads it from another process
  *              (api/anchor.h).
  * Threads  everything here under the pool lock, but for what is said to be looked at without.
  */
@@ -19,7 +19,7 @@
 struct pool_state {
     struct superslab *bucket[N_BUCKETS]; /* HOT ones */
     struct superslab *row[N_BUCKETS];    /* the same by the length of their longest row of free slots */
-    struct superslab *packed[N_PACKED_LISTS]; /* those with PACKED slots: see packed.c */
+    struct superslab *packed[N_PACKED_LISTS]; /* those with PACKED slots: see packed_pages.c */
     struct superslab *draining;
     uint64_t bucket_bits, row_bits, packed_bits; /* bit k: bucket k, list of rows k, packed k is not empty */
     size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
@@ -65,7 +65,7 @@ void pool_link_superslab(struct superslab *ss);
 /* The number of free slots changed. */
 void pool_relink_superslab(struct superslab *ss);
 
-/* Its free pages changed: into the list where it belongs. And out of any. (packed.c) */
+/* Its free pages changed: into the list where it belongs. And out of any. (packed_pages.c) */
 void packed_relink(struct superslab *ss);
 void packed_unlink(struct superslab *ss);
 

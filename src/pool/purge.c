@@ -13,7 +13,7 @@
 #include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
-#include "pool/packed.h"
+#include "pool/packed_pages.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/tail.h"

@@ -5,7 +5,7 @@
 #include "meta/arena.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
-#include "pool/packed.h"
+#include "pool/packed_pages.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "service/stats.h"

@@ -1,6 +1,6 @@
 /* slots.c - the pool lock, the lists of SuperSlabs, their tiers and slots: see pool_state.h and shared_pool.h.
  * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
- * Called by  shared_pool.c, purge.c, repair.c, span.c     Calls  class_set.h, tier.h, release.h, slab.h
+ * Called by  shared_pool.c, purge.c, repair.c, span.c, run.c     Calls  class_set.h, tier.h, release.h, slab.h
  * Threads  any, under the lock.
  * I1  A POOLED SuperSlab is in the bucket of its number of free slots and in the list of its longest row of them if HOT, in the
  *     draining list if not.
@@ -17,6 +17,7 @@
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"
+#include "service/report.h"
 #include "service/stats.h"
 
 struct lock pool_lock_word;
@@ -35,6 +36,12 @@ bool pool_lock(enum hak_lock_cause cause)
     if (result == LOCK_TAKEN_AFTER_WAIT)
         stats_add(&stats_counters.lock_contended, 1);
     return true;
+}
+
+void pool_lock_again(enum hak_lock_cause cause, const void *about)
+{
+    if (!pool_lock(cause))
+        report_broken("the pool lock is held by the thread that has just given it back", about);
 }
 
 bool pool_try_lock(enum hak_lock_cause cause)

@@ -1,5 +1,5 @@
 /* tail.c - see tail.h.
- * Owns     the mark of a head whose tail is being purged.     Called by  front/refill.c, span_cache.c (notes), purge.c, span.c
+ * Owns     the mark of a head whose tail is being purged.     Called by  front/refill.c, span_cache.c (notes), purge.c, span.c, run.c
  * Calls    shared_pool.h (the lock), release.h, background.h
  * Threads  any. Records of blocks that others hold are read as a guess; what is done is done under the lock, with the head marked.
  *
@@ -125,7 +125,7 @@ size_t tail_purge(struct slab *head, enum hak_lock_cause cause)
             struct superslab *last = last_of_run(ss, &used_bytes);
             purged_bytes = tail_purge_run_locked(last, used_bytes);
         }
-        /* Fails where a signal handler of this very thread has freed the block meanwhile: span.c, defer. */
+        /* Fails where a signal handler of this very thread has freed the block meanwhile: large.c, defer. */
         atomic_compare_exchange_strong(&head->ctl, &marked, SLAB_CTL(SLAB_SPAN_HEAD, 0, 0));
     }
     pool_unlock();

@@ -19,7 +19,7 @@
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/config.h"
 #include "service/stats.h"
 #include "model.h"
@@ -477,8 +477,8 @@ static void put_back_deferred(void)
     bool zeroed;
     if (!may_be_deferred)
         return;
-    void *block = span_claim(SPAN_SAMPLE_BYTES, 1, &zeroed);
-    REQUIRE(block == NULL || span_return(block), NULL);
+    void *block = large_claim(SPAN_SAMPLE_BYTES, 1, LARGE_ANYWHERE, &zeroed);
+    REQUIRE(block == NULL || large_return(block), NULL);
     lines.line_bytes = max_size(lines.line_bytes, committed_bytes());
     may_be_deferred = false;
 }

@@ -7,7 +7,8 @@
  *   src/pool/huge_pages.c: superslab_choose_pages
  *   src/pool/release.c: release_untouched release_row release_forget
  *   src/pool/lru.c: lru_push lru_take lru_forget
- *   src/pool/span.c: claim_span put_slots_and_unlock mark_run unmark_run put_run_and_unlock
+ *   src/pool/span.c: span_claim put_slots_and_unlock
+ *   src/pool/run.c: mark_run unmark_run put_superslabs_and_unlock
  *   src/meta/arena.c: mark_taken arena_put
  * Proves, of the child, when its fork handler is done and after whatever it does then
  *   P1  what counts as clean reads as zero: UNUSED slots, and SuperSlabs outside the pool with nothing dirty. calloc

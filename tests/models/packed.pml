@@ -1,7 +1,7 @@
 /* packed.pml - pages of one slot are claimed for packed spans, returned, kept by threads, given again, resized and purged.
  * Stands for
- *   src/pool/packed.c: take_pages make_block put_pages put packed_put begins_at packed_hold packed_give packed_put_held take_behind packed_resize packed_purge packed_count
- *   src/pool/span.c: claim_packed_locked return_packed resize_packed
+ *   src/pool/packed_pages.c: packed_take_pages packed_put_pages packed_take_behind packed_purge packed_count
+ *   src/pool/packed.c: make_block put begins_at packed_return packed_hold packed_give packed_put_held packed_resize claim_locked
  * Proves
  *   P1  no page is in two blocks
  *   P2  whoever frees a block finds it to be one, unless the program has freed it twice

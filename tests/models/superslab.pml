@@ -13,7 +13,7 @@
  *   src/pool/lru.c: lru_push lru_take_for_pool take_expired
  *   src/pool/purge.c: purge_empty_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove
- *   src/pool/span.c: claim_span put_slots_and_unlock
+ *   src/pool/span.c: span_claim put_slots_and_unlock
  *   src/meta/arena.c: arena_take arena_put
  * Proves
  *   P1  no memory in use goes back to the system, and no SuperSlab that somebody refers to

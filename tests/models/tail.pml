@@ -4,7 +4,8 @@
  *   src/pool/held.h: held_take held_make_again
  *   src/pool/held.c: held_put
  *   src/pool/span.h: span_set_state span_set_bytes
- *   src/pool/span.c: span_hand_out_pages make_span_and_unlock resize_span span_return put_slots_and_unlock defer put_deferred
+ *   src/pool/span.c: span_hand_out_pages make_span_and_unlock span_resize put_slots_and_unlock span_put_and_unlock
+ *   src/pool/large.c: large_return defer put_deferred
  *   src/pool/repair.c: unmark_head
  * Proves
  *   P1  no page that a block needs is purged
@@ -100,7 +101,7 @@ proctype thread()
     bool taken, grown;
 end:
     do
-    /* span_claim */
+    /* large_claim */
     :: atomic { lock == 0 && ctl == EMPTY -> lock = _pid + 1 } ->
         ctl = TAKEN;
         choose_pages();

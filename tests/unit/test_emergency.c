@@ -17,7 +17,7 @@
 #include "os/os.h"
 #include "pool/emergency.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "look.h"
 
 #include <errno.h>
@@ -405,11 +405,11 @@ static void spans_freed_under_the_lock_are_deferred(void **state)
     for (unsigned i = 0; i < N; i++)
         hak_free(blocks[i]);
     for (unsigned i = 0; i < N; i++)
-        assert_false(span_return(blocks[i])); /* freed twice: found although it is not yet put back */
+        assert_false(large_return(blocks[i])); /* freed twice: found although it is not yet put back */
     pool_unlock();
     assert_int_equal(errno, 0);
     for (unsigned i = 0; i < N; i++)
-        assert_int_equal(span_usable_bytes(blocks[i]), 0);
+        assert_int_equal(large_usable_bytes(blocks[i]), 0);
     hak_free(hak_malloc(100 * KIB)); /* the next return of a span puts them back */
     struct hak_stats after = read_stats();
     assert_int_equal(after.spans, 0);

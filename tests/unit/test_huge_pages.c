@@ -6,7 +6,7 @@
 #include "os/os.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/config.h"
 #include "service/stats.h"
 #include "look.h"
@@ -300,7 +300,7 @@ static void blocks_apart(void **state)
         assert_non_null(block[i] = hak_malloc(1000));
     assert_true(superslab_of(block[N_BLOCKS - 1])->huge);
     for (unsigned i = 0; i < N_APART; i++) {
-        apart[i] = span_claim_apart(i * 1000 + 1, 16, &zeroed);
+        apart[i] = large_claim(i * 1000 + 1, 16, LARGE_APART, &zeroed);
         assert_non_null(apart[i]);
         memset(apart[i], 1, i * 1000 + 1);
         assert_false(superslab_of(apart[i])->huge);
@@ -309,7 +309,7 @@ static void blocks_apart(void **state)
     }
     assert_null(pool_check());
     for (unsigned i = 0; i < N_APART; i++)
-        assert_true(span_return(apart[i]));
+        assert_true(large_return(apart[i]));
     for (unsigned i = 0; i < N_BLOCKS; i++)
         hak_free(block[i]);
     assert_null(pool_check());

@@ -19,7 +19,7 @@
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "service/config.h"
 #include "look.h"
 
@@ -174,9 +174,9 @@ static void the_lru_cache_comes_before_the_system(void **state)
 {
     (void)state;
     bool zeroed;
-    void *span = span_claim(40000, 1, &zeroed);
+    void *span = large_claim(40000, 1, LARGE_ANYWHERE, &zeroed);
     assert_non_null(span);
-    assert_true(span_return(span));
+    assert_true(large_return(span));
     assert_int_equal(lru_count(), 1);
     struct hak_stats before = read_stats();
     struct slab *slab = acquire(class_of(100));
@@ -347,7 +347,7 @@ static void draining_gets_nothing_while_there_is_room(void **state)
     struct slab *taken[SUPERSLAB_SLABS];
     unsigned n = 0;
     bool zeroed;
-    void *span = span_claim(3 * SLAB_BYTES, 1, &zeroed);
+    void *span = large_claim(3 * SLAB_BYTES, 1, LARGE_ANYWHERE, &zeroed);
     assert_ptr_equal(registry_arena(span), hot->arena);
     assert_int_equal(arena_slab_index(hot->arena, span) / SUPERSLAB_SLABS, hot->index);
     /* A slab that was listed too late, by a thread that had seen its SuperSlab HOT, is not had either. */
@@ -364,7 +364,7 @@ static void draining_gets_nothing_while_there_is_room(void **state)
     assert_stages(&before, (struct stages){.reopen = 1, .slot = 1});
     while (n > 0)
         shared_pool_disown_slab(taken[--n]);
-    assert_true(span_return(span));
+    assert_true(large_return(span));
     give_blocks(other, 0);
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
         if (i != 5)
@@ -407,7 +407,7 @@ static void a_draining_span_does_not_grow(void **state)
 {
     (void)state;
     bool zeroed;
-    char *span = span_claim(SLAB_BYTES, 1, &zeroed);
+    char *span = large_claim(SLAB_BYTES, 1, LARGE_ANYWHERE, &zeroed);
     for (unsigned i = 0; i < SUPERSLAB_SLABS - 1; i++)
         slabs[i] = acquire_full(class_of(2048));
     struct superslab *ss = slabs[0]->superslab;
@@ -417,13 +417,13 @@ static void a_draining_span_does_not_grow(void **state)
         give_blocks(slabs[i], i == 0 ? 0 : 4);
     assert_int_equal(tier_of(ss), SS_TIER_DRAINING);
     assert_int_equal(state_of(slabs[0]), SLAB_EMPTY);
-    assert_false(span_resize(span, 2 * SLAB_BYTES));
-    assert_int_equal(span_usable_bytes(span), SLAB_BYTES);
+    assert_false(large_resize(span, 2 * SLAB_BYTES));
+    assert_int_equal(large_usable_bytes(span), SLAB_BYTES);
     assert_int_equal(state_of(slabs[0]), SLAB_EMPTY);
     assert_null(pool_check());
     for (unsigned i = 1; i < SUPERSLAB_SLABS - 1; i++)
         give_blocks(slabs[i], 0);
-    assert_true(span_return(span));
+    assert_true(large_return(span));
 }
 
 enum { N_OWN = 1024 }; /* blocks of 2 KiB: a SuperSlab's worth */
@@ -637,18 +637,18 @@ static void bad_arguments_are_refused(void **state)
     assert_int_equal(shared_pool_release_slab(ss, 0), RELEASE_BAD_ARGUMENT);
 
     bool zeroed;
-    void *span = span_claim(40000, 1, &zeroed);
+    void *span = large_claim(40000, 1, LARGE_ANYWHERE, &zeroed);
     ss = &registry_arena(span)->superslabs[arena_slab_index(registry_arena(span), span) / SUPERSLAB_SLABS];
-    assert_true(span_return(span));
+    assert_true(large_return(span));
     assert_int_equal(ss->state, SUPERSLAB_CACHED);
     assert_int_equal(shared_pool_release_slab(ss, 0), RELEASE_BAD_ARGUMENT);
 
-    void *run = span_claim(3 * MIB, 1, &zeroed);
+    void *run = large_claim(3 * MIB, 1, LARGE_ANYWHERE, &zeroed);
     ss = &registry_arena(run)->superslabs[arena_slab_index(registry_arena(run), run) / SUPERSLAB_SLABS];
     assert_int_equal(ss[0].state, SUPERSLAB_RUN);
     assert_int_equal(shared_pool_release_slab(&ss[0], 0), RELEASE_BAD_ARGUMENT);
     assert_int_equal(shared_pool_release_slab(&ss[1], 0), RELEASE_BAD_ARGUMENT);
-    assert_true(span_return(run));
+    assert_true(large_return(run));
 }
 
 static void only_retiring_slabs_are_released(void **state)
@@ -660,7 +660,7 @@ static void only_retiring_slabs_are_released(void **state)
     struct superslab *ss = full->superslab;
     assert_int_equal(slab_claim(partial, 3, UINT16_MAX, claimed), 3);
     shared_pool_disown_slab(partial);
-    char *span = span_claim(2 * SLAB_BYTES, 1, &zeroed);
+    char *span = large_claim(2 * SLAB_BYTES, 1, LARGE_ANYWHERE, &zeroed);
     struct slab *emptied = acquire_full(class_of(2048));
     give_blocks(emptied, 0);
     struct {
@@ -700,7 +700,7 @@ static void only_retiring_slabs_are_released(void **state)
     shared_pool_disown_slab(owned);
     give_blocks(partial, 0);
     give_blocks(full, 0);
-    assert_true(span_return(span));
+    assert_true(large_return(span));
 }
 
 static void a_retiring_slab_is_released_by_hand(void **state)

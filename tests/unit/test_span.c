@@ -16,7 +16,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
-#include "pool/span.h"
+#include "pool/large.h"
 #include "look.h"
 
 #include <errno.h>
@@ -311,7 +311,7 @@ static void grows_in_place_when_there_is_room(void **state)
         memset(block + 40 * KIB, (int)n, n * SLAB_BYTES - 40 * KIB);
         assert_null(pool_check());
     }
-    assert_false(span_resize(block, 17 * SLAB_BYTES)); /* what grows beyond becomes a run */
+    assert_false(large_resize(block, 17 * SLAB_BYTES)); /* what grows beyond becomes a run */
     for (size_t n = SPAN_GROWN_MAX_SLABS; n >= 1; n--) {
         assert_ptr_equal(hak_realloc(block, n * SLAB_BYTES), block);
         assert_int_equal(hak_usable_size(block), n * SLAB_BYTES);
@@ -328,7 +328,7 @@ static void grows_in_place_when_there_is_room(void **state)
             neighbour = other;
     }
     assert_non_null(neighbour);
-    assert_false(span_resize(block, 2 * SLAB_BYTES));
+    assert_false(large_resize(block, 2 * SLAB_BYTES));
     unsigned char *moved = hak_realloc(block, 2 * SLAB_BYTES);
     assert_non_null(moved);
     assert_ptr_not_equal(moved, block);
@@ -497,9 +497,9 @@ static void interior_pointers_are_refused(void **state)
     (void)state;
     static const size_t lengths_bytes[] = {100 * KIB, MIB, 5 * MIB};
     int on_stack;
-    assert_false(span_return(&on_stack));
-    assert_false(span_return(NULL));
-    assert_int_equal(span_usable_bytes(&on_stack), 0);
+    assert_false(large_return(&on_stack));
+    assert_false(large_return(NULL));
+    assert_int_equal(large_usable_bytes(&on_stack), 0);
     for (size_t i = 0; i < 3; i++) {
         size_t len_bytes = lengths_bytes[i];
         char *block = hak_malloc(len_bytes);
@@ -510,20 +510,20 @@ static void interior_pointers_are_refused(void **state)
         for (size_t k = 0; k < sizeof offsets_bytes / sizeof offsets_bytes[0]; k++) {
             if (offsets_bytes[k] >= len_bytes)
                 continue;
-            assert_false(span_return(block + offsets_bytes[k]));
-            assert_int_equal(span_usable_bytes(block + offsets_bytes[k]), 0);
-            assert_false(span_resize(block + offsets_bytes[k], 2 * len_bytes));
+            assert_false(large_return(block + offsets_bytes[k]));
+            assert_int_equal(large_usable_bytes(block + offsets_bytes[k]), 0);
+            assert_false(large_resize(block + offsets_bytes[k], 2 * len_bytes));
         }
-        assert_int_equal(span_usable_bytes(block), page_rounded(len_bytes));
+        assert_int_equal(large_usable_bytes(block), page_rounded(len_bytes));
         for (size_t at = 0; at < len_bytes; at++)
             assert_int_equal(block[at], 0x11);
-        assert_true(span_return(block));
-        assert_false(span_return(block)); /* freed twice */
-        assert_int_equal(span_usable_bytes(block), 0);
+        assert_true(large_return(block));
+        assert_false(large_return(block)); /* freed twice */
+        assert_int_equal(large_usable_bytes(block), 0);
     }
     void *small = hak_malloc(100);
-    assert_false(span_return(small));
-    assert_int_equal(span_usable_bytes(small), 0);
+    assert_false(large_return(small));
+    assert_int_equal(large_usable_bytes(small), 0);
     hak_free(small);
 }
 

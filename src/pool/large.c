@@ -1,0 +1,253 @@
+/* large.c - see large.h.
+ * Owns     blocks that wait for the lock; whether one could not be shortened.     Called by  api/malloc.c, front/
+ * Calls    packed.h, span.h, run.h, emergency.h: of each block the one that it is
+ * Threads  any.
+ */
+#include "pool/large.h"
+
+#include "meta/registry.h"
+#include "os/os.h"
+#include "pool/emergency.h"
+#include "pool/packed.h"
+#include "pool/run.h"
+#include "pool/shared_pool.h"
+#include "pool/span.h"
+#include "service/budget.h"
+
+#include <string.h>
+
+/* The head record of the span or the run that begins at address; NULL when none does. */
+static struct slab *head_of(const void *address)
+{
+    struct arena *arena = registry_arena(address);
+    if (arena == NULL || arena->class_map == NULL || ((uintptr_t)address & (SLAB_BYTES - 1)) != 0)
+        return NULL;
+    size_t index = arena_slab_index(arena, address);
+    if (atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) != CLASS_SPAN * CLASS_OFFSET_SCALE)
+        return NULL; /* relaxed: see arena_set_class_map */
+    struct slab *slab = &arena->slabs[index];
+    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
+}
+
+static bool is_run(const struct slab *head)
+{
+    return span_slots(head) == 0;
+}
+
+/* ---- Return ------------------------------------------------------------------------------------------------------ */
+
+/* Puts a block back whose head this thread has. Lock held; returns without it. */
+static void put_block_and_unlock(struct slab *head)
+{
+    budget_note_freed();
+    if (is_run(head))
+        run_put_and_unlock(head);
+    else
+        span_put_and_unlock(head);
+}
+
+/* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span
+ * operation of any thread does it. */
+static struct slab *_Atomic deferred;
+
+static bool defer(struct slab *head)
+{
+    slab_ctl ctl =
+        slab_ctl_read(head); /* maybe marked: the lock's holder may be about to purge what lies behind this block */
+    if (CTL_STATE(ctl) != SLAB_SPAN_HEAD ||
+        !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_RETIRING, 0, 0)))
+        return false; /* freed twice */
+    head->next_deferred = atomic_load(&deferred);
+    while (!atomic_compare_exchange_weak(&deferred, &head->next_deferred, head))
+        continue;
+    return true;
+}
+
+static void put_deferred(void)
+{
+    packed_put_deferred();
+    if (likely(atomic_load_explicit(&deferred, memory_order_relaxed) == NULL)) /* relaxed: the next one sees it */
+        return;
+    struct slab *head = atomic_exchange(&deferred, NULL);
+    while (head != NULL) {
+        struct slab *next = head->next_deferred;
+        span_set_state(head, SLAB_SPAN_HEAD);
+        if (pool_lock(HAK_LOCK_SPAN))
+            put_block_and_unlock(head);
+        else
+            defer(head);
+        head = next;
+    }
+}
+
+bool large_return(void *block)
+{
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL) {
+        if (!packed_return(block, packed))
+            return false;
+        put_deferred();
+        return true;
+    }
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return emergency_return(block);
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return defer(head);
+    slab_ctl ctl = SLAB_CTL(SLAB_SPAN_HEAD, 0, 0);
+    if (head_of(block) != head || !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_TAKEN, 0, 0))) {
+        pool_unlock(); /* another thread returned it meanwhile, or holds it: freed twice */
+        return false;
+    }
+    put_block_and_unlock(head);
+    put_deferred();
+    return true;
+}
+
+/* ---- Claim ------------------------------------------------------------------------------------------------------- */
+
+/* One page at least. */
+static size_t pages_for(size_t size_bytes)
+{
+    return round_up(max_size(size_bytes, 1), os_page_bytes());
+}
+
+void *large_claim(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
+{
+    if (size_bytes > PTRDIFF_MAX || alignment > PTRDIFF_MAX)
+        return NULL;
+    size_t len_bytes = pages_for(size_bytes);
+    put_deferred();
+    if (place == LARGE_APART && len_bytes <= SLAB_BYTES && alignment <= SLAB_BYTES) {
+        void *block = span_claim_apart(len_bytes, zeroed);
+        if (block != NULL)
+            return block;
+    }
+    if (place != LARGE_GROWING && alignment <= PACKED_PAGE_BYTES && packed_suits(len_bytes))
+        return packed_claim(len_bytes, zeroed);
+    if (len_bytes <= (place == LARGE_GROWING ? SPAN_GROWN_MAX_BYTES : SPAN_MAX_BYTES) && alignment <= SUPERSLAB_BYTES)
+        return span_claim(len_bytes, alignment, zeroed);
+    /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
+    if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
+        return NULL;
+    return run_claim(len_bytes, alignment, zeroed);
+}
+
+/* ---- Of one block ------------------------------------------------------------------------------------------------ */
+
+size_t large_usable_bytes(const void *block)
+{
+    const struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return packed_bytes(packed);
+    const struct slab *head = head_of(block);
+    if (head == NULL)
+        return emergency_usable_bytes(block);
+    return is_run(head) ? head->superslab->run_bytes : span_bytes(head);
+}
+
+uint64_t *large_sample(const void *block)
+{
+    struct packed_head *packed = packed_head_of(block);
+    struct slab *head = packed != NULL ? NULL : head_of(block);
+    return packed != NULL ? &packed->sample : head != NULL ? &head->sample : NULL;
+}
+
+bool large_resize(void *block, size_t size_bytes)
+{
+    if (size_bytes >> ADDRESS_BITS != 0)
+        return false;
+    size_t len_bytes = round_up(size_bytes, os_page_bytes());
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return packed_resize(block, packed, len_bytes);
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    return is_run(head) ? len_bytes > SPAN_GROWN_MAX_BYTES && run_resize(head, len_bytes)
+                        : span_resize(head, len_bytes);
+}
+
+static bool shrink(void *block, size_t len_bytes)
+{
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return packed_resize(block, packed, len_bytes);
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    return is_run(head) ? run_resize(head, len_bytes) : span_resize(head, len_bytes);
+}
+
+static _Atomic bool any_unshrunk;
+
+bool large_shrink(void *block, size_t size_bytes)
+{
+    bool shrunk = shrink(block, pages_for(size_bytes));
+    if (!shrunk)
+        atomic_store_explicit(&any_unshrunk, true, memory_order_relaxed); /* relaxed: read by who frees the block */
+    return shrunk;
+}
+
+bool large_any_unshrunk(void)
+{
+    return atomic_load_explicit(&any_unshrunk, memory_order_relaxed);
+}
+
+/* ---- Its pages --------------------------------------------------------------------------------------------------- */
+
+void large_open(void *block)
+{
+    struct slab *head = head_of(block);
+    if (head != NULL && is_run(head)) /* Slots of the pool are inaccessible anyway: pool_open_memory. */
+        run_open(head);
+}
+
+bool large_discard(void *block, bool touched)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    return is_run(head) ? run_discard(head, touched) : span_discard(head, touched);
+}
+
+void large_take_pages(void *block, size_t len_bytes)
+{
+    struct slab *head = head_of(block);
+    if (is_run(head))
+        run_hand_out_pages(head, len_bytes);
+    else
+        span_hand_out_pages(head, len_bytes);
+}
+
+/* Pages move between runs alone: they take their mapping with them, and those of a run are replaced on release. */
+static struct slab *run_at(const void *block)
+{
+    struct slab *head = head_of(block);
+    return head != NULL && is_run(head) ? head : NULL;
+}
+
+void large_lend(const void *block, size_t len_bytes)
+{
+    struct slab *run = run_at(block);
+    if (run != NULL)
+        run_lend(run, len_bytes);
+}
+
+void large_take_back(const void *block, size_t len_bytes)
+{
+    struct slab *run = run_at(block);
+    if (run != NULL)
+        run_take_back(run, len_bytes);
+}
+
+void large_move(void *from, void *to, size_t len_bytes)
+{
+    struct slab *from_run = run_at(from), *to_run = run_at(to);
+    size_t moved_bytes = 0;
+    if (from_run != NULL && to_run != NULL)
+        moved_bytes = run_move(from_run, to_run, len_bytes);
+    else if (from_run != NULL) /* lent, but copied: to a handler's emergency block */
+        run_take_back(from_run, len_bytes);
+    memcpy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes);
+}
