@@ -1,5 +1,5 @@
 /* large.c - see large.h.
- * Owns     blocks that wait for the lock; whether one could not be shortened.     Called by  api/malloc.c, front/
+ * Owns     the list of blocks that wait for the lock (pool_gate); whether one could not be shortened.     Called by  api/malloc.c, front/
  * Calls    packed.h, span.h, run.h, emergency.h: of each block the one that it is
  * Threads  any.
  */
@@ -9,8 +9,8 @@
 #include "os/os.h"
 #include "pool/emergency.h"
 #include "pool/packed.h"
+#include "pool/pool_state.h"
 #include "pool/run.h"
-#include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "service/budget.h"
 
@@ -46,10 +46,8 @@ static void put_block_and_unlock(struct slab *head)
         span_put_and_unlock(head);
 }
 
-/* A handler that interrupted the lock's holder cannot put its block back. It leaves it here, and the next span
- * operation of any thread does it. */
-static struct slab *_Atomic deferred;
-
+/* A handler that interrupted the lock's holder cannot put its block back. It leaves it where the next claim or return of any thread finds
+ * it. */
 static bool defer(struct slab *head)
 {
     slab_ctl ctl =
@@ -57,8 +55,8 @@ static bool defer(struct slab *head)
     if (CTL_STATE(ctl) != SLAB_SPAN_HEAD ||
         !atomic_compare_exchange_strong(&head->ctl, &ctl, SLAB_CTL(SLAB_RETIRING, 0, 0)))
         return false; /* freed twice */
-    head->next_deferred = atomic_load(&deferred);
-    while (!atomic_compare_exchange_weak(&deferred, &head->next_deferred, head))
+    head->next_deferred = atomic_load(&pool_gate.deferred);
+    while (!atomic_compare_exchange_weak(&pool_gate.deferred, &head->next_deferred, head))
         continue;
     return true;
 }
@@ -66,9 +64,10 @@ static bool defer(struct slab *head)
 static void put_deferred(void)
 {
     packed_put_deferred();
-    if (likely(atomic_load_explicit(&deferred, memory_order_relaxed) == NULL)) /* relaxed: the next one sees it */
+    if (likely(atomic_load_explicit(&pool_gate.deferred, memory_order_relaxed) ==
+               NULL)) /* relaxed: the next one sees it */
         return;
-    struct slab *head = atomic_exchange(&deferred, NULL);
+    struct slab *head = atomic_exchange(&pool_gate.deferred, NULL);
     while (head != NULL) {
         struct slab *next = head->next_deferred;
         span_set_state(head, SLAB_SPAN_HEAD);

@@ -1,5 +1,5 @@
 /* packed.c - see packed.h.
- * Owns     the heads of packed blocks; blocks that wait for the lock.     Called by  large.c, front/span_cache.c
+ * Owns     the heads of packed blocks; those that wait for the lock (pool_gate).     Called by  large.c, front/span_cache.c
  * Calls    packed_pages.h (where there is room), span.h (slots), lru.h, release.h
  * Threads  blocks are made and put back under the pool lock. A head's word changes by compare-exchange where its block is freed; who holds a
  *          block changes anything else of it.
@@ -145,13 +145,10 @@ static void unlock_after_put(void)
     shared_pool_note_sparser();
 }
 
-/* Blocks that were freed by a signal handler that interrupted the lock's holder. */
-static struct packed_head *_Atomic deferred;
-
 static void push_deferred(struct packed_head *head)
 {
-    head->next_waiting = atomic_load(&deferred);
-    while (!atomic_compare_exchange_weak(&deferred, &head->next_waiting, head))
+    head->next_waiting = atomic_load(&pool_gate.deferred_packed);
+    while (!atomic_compare_exchange_weak(&pool_gate.deferred_packed, &head->next_waiting, head))
         continue;
 }
 
@@ -169,7 +166,7 @@ static bool defer(const void *block, struct packed_head *head)
 
 static COLD void put_deferred(void)
 {
-    struct packed_head *head = atomic_exchange(&deferred, NULL);
+    struct packed_head *head = atomic_exchange(&pool_gate.deferred_packed, NULL);
     while (head != NULL) {
         struct packed_head *next = head->next_waiting;
         const struct slab *slab = (const struct slab *)((uintptr_t)head & ~(uintptr_t)(sizeof *slab - 1));
@@ -187,7 +184,8 @@ static COLD void put_deferred(void)
 
 void packed_put_deferred(void)
 {
-    if (unlikely(atomic_load_explicit(&deferred, memory_order_relaxed) != NULL)) /* relaxed: the next one sees it */
+    if (unlikely(atomic_load_explicit(&pool_gate.deferred_packed, memory_order_relaxed) !=
+                 NULL)) /* relaxed: the next one sees it */
         put_deferred();
 }
 
