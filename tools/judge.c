@@ -567,6 +567,12 @@ static void judge_packed_rest(struct court *court, const struct spot *spot, unsi
         accuse(court, of_slot(court, RULE_MASKS, spot, 0),
                "a slot that is %s; by the SuperSlab's mask it %s free pages beside packed spans",
                slab_state_name(state), listed ? "has" : "has no");
+    const unsigned noted = superslab_of(court, spot)->packed_free[spot->slot / 4] >> spot->slot % 4 * PACKED_PAGES & 0xffff;
+    const unsigned free = state == SLAB_PACKED ? ~slab->packed_pages & 0xffffu : 0;
+    if (noted != free)
+        accuse(court, of_slot(court, RULE_MASKS, spot, 0),
+               "a slot that is %s, with %#x as its free pages beside packed spans; by the SuperSlab's map %#x",
+               slab_state_name(state), free, noted);
     if (state != SLAB_PACKED && by_heads != 0)
         accuse(court, of_slot(court, RULE_SPAN, spot, 0), "a slot that is %s; a packed span has pages in it",
                slab_state_name(state));

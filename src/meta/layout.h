@@ -188,6 +188,7 @@ struct superslab {
     uint32_t packed_slots;             /* bit i: slot i is PACKED and has free pages. Pool lock */
     uint32_t packed_row;               /* the most free pages in a row of which one is in such a slot; 0: it is in no list. Pool lock */
     struct superslab *packed_previous, *packed_next; /* HOT: among those with about as many. Pool lock */
+    uint64_t packed_free[SUPERSLAB_SLABS * PACKED_PAGES / 64]; /* a bit for each page: it is a free one of such a slot. Pool lock */
     /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;
@@ -205,7 +206,7 @@ struct packed_block {
     uint32_t pages;
 };
 
-_Static_assert(sizeof(struct superslab) <= 128, "one SuperSlab record stays within two cache lines");
+_Static_assert(sizeof(struct superslab) <= 192, "one SuperSlab record stays within three cache lines");
 
 /* ---- Arenas ---------------------------------------------------------------------------------------------------- */
 

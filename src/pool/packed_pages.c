@@ -31,31 +31,63 @@ static unsigned pages_of(const struct slab *slab)
     return atomic_load_explicit(&slab->packed_pages, memory_order_relaxed); /* relaxed: under the lock, or a guess */
 }
 
+#define PAGES_OF(slots) /* of each of four bits 16 */                                                                  \
+    (((slots)&1 ? 0xffffu : 0) | ((slots)&2 ? 0xffffull << 16 : 0) | ((slots)&4 ? 0xffffull << 32 : 0) |               \
+     ((slots)&8 ? 0xffffull << 48 : 0))
+
 /* A bit for each page: those of free slots, and the free ones of PACKED slots. */
 static void map_free(const struct superslab *ss, uint64_t map[MAP_WORDS])
 {
+    static const uint64_t pages_of_slots[16] = {
+        PAGES_OF(0), PAGES_OF(1), PAGES_OF(2),  PAGES_OF(3),  PAGES_OF(4),  PAGES_OF(5),  PAGES_OF(6),  PAGES_OF(7),
+        PAGES_OF(8), PAGES_OF(9), PAGES_OF(10), PAGES_OF(11), PAGES_OF(12), PAGES_OF(13), PAGES_OF(14), PAGES_OF(15),
+    };
     uint32_t free = free_slots(ss);
-    for (unsigned w = 0; w < MAP_WORDS; w++, free >>= 4) {
-        /* Each of four bits to the lowest of 16, then to all of them. */
-        uint64_t first = (free & 0xf) * ((uint64_t)1 << 45 | (uint64_t)1 << 30 | 1 << 15 | 1) & 0x0001000100010001;
-        map[w] = (first << PACKED_PAGES) - first; /* of the highest slot 2^64 falls off */
-    }
-    for (uint32_t rest = ss->packed_slots; rest != 0; rest &= rest - 1) {
-        unsigned slot = (unsigned)__builtin_ctz(rest);
-        uint64_t pages = ~pages_of(superslab_slab(ss, slot)) & 0xffff;
-        map[slot / 4] |= pages << slot % 4 * PACKED_PAGES;
-    }
+    for (unsigned w = 0; w < MAP_WORDS; w++, free >>= 4)
+        map[w] = pages_of_slots[free & 15] | ss->packed_free[w];
 }
 
-/* The first page from `from` on that is free, or that is not; SS_PAGES when there is none. */
-static unsigned next_page(const uint64_t map[MAP_WORDS], unsigned from, bool is_free)
+/* Which pages of a slot are in blocks: all, if it is not PACKED. */
+static void note_pages(struct superslab *ss, unsigned slot, unsigned pages)
 {
-    for (unsigned w = from / 64, skip = from % 64; w < MAP_WORDS; w++, skip = 0) {
-        uint64_t word = (is_free ? map[w] : ~map[w]) & UINT64_MAX << skip;
-        if (word != 0)
-            return w * 64 + (unsigned)__builtin_ctzll(word);
+    unsigned shift = slot % 4 * PACKED_PAGES;
+    uint64_t free = ~pages & 0xffff, *word = &ss->packed_free[slot / 4];
+    *word = (*word & ~((uint64_t)0xffff << shift)) | free << shift;
+    ss->packed_slots = (ss->packed_slots & ~(1u << slot)) | (uint32_t)(free != 0) << slot;
+}
+
+/* How many pages in a row are free from a free one on. */
+static ALWAYS_INLINE unsigned row_at(const uint64_t map[MAP_WORDS], unsigned page)
+{
+    unsigned w = page / 64, rest = 64 - page % 64;
+    uint64_t taken = ~map[w] >> page % 64;
+    if (likely(taken != 0))
+        return (unsigned)__builtin_ctzll(taken);
+    for (w++; w < MAP_WORDS && map[w] == UINT64_MAX; w++)
+        rest += 64;
+    return w == MAP_WORDS ? rest : rest + (unsigned)__builtin_ctzll(~map[w]);
+}
+
+struct row {
+    unsigned page, n; /* n is 0: there is none */
+};
+
+/* The first row of at least `least` free pages from `page` on. */
+static ALWAYS_INLINE struct row next_row(const uint64_t map[MAP_WORDS], unsigned page, unsigned least)
+{
+    while (page + least <= SS_PAGES) {
+        uint64_t free = map[page / 64] >> page % 64;
+        if (free == 0) {
+            page = (page | 63) + 1;
+            continue;
+        }
+        page += (unsigned)__builtin_ctzll(free);
+        unsigned n = row_at(map, page);
+        if (n >= least)
+            return (struct row){page, n};
+        page += n;
     }
-    return SS_PAGES;
+    return (struct row){SS_PAGES, 0};
 }
 
 static uint32_t slots_around(unsigned page, unsigned n)
@@ -72,18 +104,24 @@ static unsigned part_in_slot(unsigned page, unsigned n, unsigned slot)
     return ((1u << end) - 1) & ~((1u << from) - 1);
 }
 
-/* The most free pages in a row of which one is in a PACKED slot: the others are a matter of slots. */
+/* Whether one of them is in a PACKED slot: other rows are a matter of slots. */
+static ALWAYS_INLINE bool is_ours(const struct superslab *ss, struct row row)
+{
+    return (slots_around(row.page, row.n) & ss->packed_slots) != 0;
+}
+
+/* What packed_row must be. */
 static unsigned longest_row(const struct superslab *ss)
 {
     uint64_t map[MAP_WORDS];
-    unsigned longest = 0;
+    unsigned longest = PACKED_LEAST_PAGES - 1;
+    if (ss->packed_slots == 0 || pool_tier_of(ss) != SS_TIER_HOT)
+        return 0;
     map_free(ss, map);
-    for (unsigned end, at = next_page(map, 0, true); at < SS_PAGES; at = next_page(map, end, true)) {
-        end = next_page(map, at, false);
-        if (end - at > longest && (slots_around(at, end - at) & ss->packed_slots) != 0)
-            longest = end - at;
-    }
-    return longest;
+    for (struct row row = {0}; (row = next_row(map, row.page + row.n, longest + 1)).n != 0;)
+        if (is_ours(ss, row))
+            longest = row.n;
+    return longest < PACKED_LEAST_PAGES ? 0 : longest;
 }
 
 /* ---- Lists of SuperSlabs (lock held) ------------------------------------------------------------------------------ */
@@ -108,13 +146,20 @@ void packed_unlink(struct superslab *ss)
     ss->packed_row = 0;
 }
 
+/* While slots come or go of which packed_relink is to hear but once, at the end. In the child of a fork packed_rebuild ends it. */
+static bool hushed;
+
 void packed_relink(struct superslab *ss)
 {
-    unsigned row = ss->packed_slots == 0 || pool_tier_of(ss) != SS_TIER_HOT ? 0 : longest_row(ss);
-    if (row < PACKED_LEAST_PAGES)
-        row = 0;
+    if (hushed)
+        return;
+    unsigned row = longest_row(ss);
     if (row == ss->packed_row)
         return;
+    if (row != 0 && ss->packed_row != 0 && list_of(row) == list_of(ss->packed_row)) {
+        ss->packed_row = row;
+        return;
+    }
     packed_unlink(ss);
     if (row == 0)
         return;
@@ -134,13 +179,11 @@ static void fit_into(struct superslab *ss, unsigned n, struct packed_fit *best)
 {
     uint64_t map[MAP_WORDS];
     map_free(ss, map);
-    for (unsigned end, at = next_page(map, 0, true); at < SS_PAGES; at = next_page(map, end, true)) {
-        end = next_page(map, at, false);
-        if (end - at < n || (best->ss != NULL && end - at - n >= best->left) ||
-            (slots_around(at, end - at) & ss->packed_slots) == 0)
+    for (struct row row = {0}; (row = next_row(map, row.page + row.n, n)).n != 0;) {
+        if ((best->ss != NULL && row.n - n >= best->left) || !is_ours(ss, row))
             continue;
-        bool at_begin = (ss->packed_slots >> at / PACKED_PAGES & 1) != 0;
-        *best = (struct packed_fit){ss, at_begin ? at : end - n, end - at - n};
+        bool at_begin = (ss->packed_slots >> row.page / PACKED_PAGES & 1) != 0;
+        *best = (struct packed_fit){ss, at_begin ? row.page : row.page + row.n - n, row.n - n};
     }
 }
 
@@ -158,23 +201,15 @@ struct packed_fit packed_find(unsigned n)
     return best;
 }
 
-/* Before slots come or go of which packed_relink is to hear but once, at the end. Returns packed_slots, to be set again. */
-static uint32_t hush(struct superslab *ss)
-{
-    uint32_t packed = ss->packed_slots;
-    ss->packed_slots = 0;
-    return packed;
-}
-
 bool packed_take_pages(struct superslab *ss, unsigned page, unsigned n, uint32_t ours)
 {
     uint32_t slots = slots_around(page, n), fresh = slots & free_slots(ss);
     size_t n_fresh_pages = 0;
     bool clean = true;
     if (fresh != 0) {
-        uint32_t packed = hush(ss);
+        hushed = true;
         pool_take_slots_out(ss, fresh);
-        ss->packed_slots = packed;
+        hushed = false;
     }
     fresh |= ours;
     for (uint32_t rest = slots; rest != 0; rest &= rest - 1) {
@@ -196,10 +231,7 @@ bool packed_take_pages(struct superslab *ss, unsigned page, unsigned n, uint32_t
         atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | mine), memory_order_relaxed);
         atomic_store_explicit(&slab->packed_pages, (uint16_t)pages, memory_order_relaxed);
         atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_PACKED, 0, count_bits(pages)), memory_order_release);
-        if (pages == 0xffff)
-            ss->packed_slots &= ~(1u << slot);
-        else
-            ss->packed_slots |= 1u << slot;
+        note_pages(ss, slot, pages);
     }
     for (uint32_t rest = fresh & slots; rest != 0; rest &= rest - 1)
         arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + (unsigned)__builtin_ctz(rest), 1,
@@ -216,7 +248,7 @@ bool packed_take_behind(struct superslab *ss, unsigned page, unsigned n)
     if (page + n > SS_PAGES || pool_tier_of(ss) != SS_TIER_HOT)
         return false;
     map_free(ss, map);
-    if (next_page(map, page, false) < page + n)
+    if ((map[page / 64] >> page % 64 & 1) == 0 || row_at(map, page) < n)
         return false;
     packed_take_pages(ss, page, n, 0);
     return true;
@@ -234,21 +266,21 @@ struct superslab *packed_put_pages(struct superslab *ss, unsigned page, unsigned
         atomic_store_explicit(&slab->packed_pages, (uint16_t)pages, memory_order_relaxed); /* relaxed: as above */
         if (pages == 0) {
             emptied |= 1u << slot;
+            note_pages(ss, slot, 0xffff); /* none of its pages is that of a PACKED slot any more */
         } else {
             atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_PACKED, 0, count_bits(pages)), memory_order_release);
-            ss->packed_slots |= 1u << slot;
+            note_pages(ss, slot, pages);
         }
     }
-    ss->packed_slots &= ~emptied;
+    struct superslab *freed = NULL;
     if (emptied != 0) { /* they are side by side */
-        uint32_t packed = hush(ss);
-        struct superslab *freed = pool_put_slots(ss, (unsigned)__builtin_ctz(emptied), count_bits(emptied));
-        if (freed != NULL)
-            return freed;
-        ss->packed_slots = packed;
+        hushed = true;
+        freed = pool_put_slots(ss, (unsigned)__builtin_ctz(emptied), count_bits(emptied));
+        hushed = false;
     }
-    packed_relink(ss);
-    return NULL;
+    if (freed == NULL)
+        packed_relink(ss);
+    return freed;
 }
 
 /* ---- What lies idle ----------------------------------------------------------------------------------------------- */
@@ -301,18 +333,19 @@ uint32_t packed_rebuild(struct superslab *ss)
     uint16_t pages[SUPERSLAB_SLABS];
     uint32_t emptied = 0;
     packed_count(ss, pages);
+    hushed = false;
     ss->packed_slots = ss->packed_row = 0;
     ss->packed_previous = ss->packed_next = NULL;
+    for (unsigned i = 0; i < MAP_WORDS; i++)
+        ss->packed_free[i] = 0;
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         if (!packed_is(slab))
             continue;
         /* relaxed, both: the child's only thread */
         atomic_store_explicit(&slab->packed_pages, pages[i], memory_order_relaxed);
-        if (pages[i] == 0)
-            emptied |= 1u << i;
-        else if (pages[i] != 0xffff)
-            ss->packed_slots |= 1u << i;
+        note_pages(ss, i, pages[i] == 0 ? 0xffff : pages[i]);
+        emptied |= (uint32_t)(pages[i] == 0) << i;
         atomic_store_explicit(
             &slab->ctl, pages[i] == 0 ? SLAB_CTL(SLAB_EMPTY, 0, 0) : SLAB_CTL(SLAB_PACKED, 0, count_bits(pages[i])),
             memory_order_relaxed);
@@ -331,11 +364,12 @@ const char *packed_check(const struct superslab *ss)
             return "a packed span lies in a slot that is not packed";
         if ((ss->packed_slots >> i & 1) != partly)
             return "a packed slot and the mask of those with free pages differ";
+        if ((ss->packed_free[i / 4] >> i % 4 * PACKED_PAGES & 0xffff) != (packed_is(slab) ? ~pages[i] & 0xffffu : 0))
+            return "the free pages of a packed slot and their map differ";
         if (packed_is(slab) && (pages_of(slab) != pages[i] || pages[i] == 0))
             return "the pages of a packed slot and its heads differ";
         if (packed_is(slab) && CTL_USED(slab_ctl_read(slab)) != count_bits(pages[i]))
             return "the pages of a packed slot and their number differ";
     }
-    unsigned row = ss->packed_slots == 0 || pool_tier_of(ss) != SS_TIER_HOT ? 0 : longest_row(ss);
-    return ss->packed_row == (row < PACKED_LEAST_PAGES ? 0 : row) ? NULL : "a row of free pages is longer than noted";
+    return ss->packed_row == longest_row(ss) ? NULL : "a row of free pages is longer than noted";
 }

@@ -127,7 +127,6 @@ void pool_link_superslab(struct superslab *ss)
 
 static void unlink_superslab(struct superslab *ss)
 {
-    packed_unlink(ss);
     struct superslab **list = pool_list_of(ss);
     *(ss->previous != NULL ? &ss->previous->next : list) = ss->next;
     if (ss->next != NULL)
@@ -191,6 +190,7 @@ void pool_add_superslab(struct superslab *ss)
 void pool_detach_superslab(struct superslab *ss)
 {
     unlink_superslab(ss);
+    packed_unlink(ss);
     atomic_fetch_sub(&pool.n_empty_slots, count_bits(ss->empty_slots));
     atomic_store(&ss->tier, SS_TIER_FREE);
     /* If the system refuses, lru_push gives it back, and arena_take tries again. A fork's child sees 0 before LEAVING. */
@@ -243,6 +243,7 @@ void pool_evaluate_tier(struct superslab *ss)
         return;
     if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
         unlink_superslab(ss);
+        packed_unlink(ss);
         atomic_store(&ss->tier, SS_TIER_DRAINING);
         pool_link_superslab(ss);
         list_slabs(ss, false);

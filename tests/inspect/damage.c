@@ -205,6 +205,9 @@ static struct change damage_packed(const char *kind)
         return change_part(record + offsetof(struct slab, packed_pages), 2, pages & (pages - 1), memory);
     if (strcmp(kind, "masks-packed") == 0)
         return change_part(ss_record + offsetof(struct superslab, packed_slots), 4, ss->packed_slots ^ 1u << slot, memory);
+    if (strcmp(kind, "masks-free-packed") == 0)
+        return change_part(ss_record + offsetof(struct superslab, packed_free) + slot * PACKED_PAGES / 8, 1,
+                           (~pages & 0xff) ^ 1, memory);
     if (strcmp(kind, "lists-packed") == 0)
         return change_part(ss_record + offsetof(struct superslab, packed_row), 4, ss->packed_row ^ 64u,
                            memory - slot * SLAB_BYTES);
@@ -284,7 +287,7 @@ static struct change plan(const char *kind)
     static const char *const of_slabs[] = {"bits",       "bits-large", "slab", "class-map", "full",
                                            "clean-page", "span",       "gaps", "held-slot", NULL};
     static const char *const of_packed[] = {"span-packed",  "span-length",  "span-pages",
-                                            "masks-packed", "lists-packed", "held-packed", NULL};
+                                            "masks-packed", "masks-free-packed", "lists-packed", "held-packed", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
     static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
                                              "held",     NULL};

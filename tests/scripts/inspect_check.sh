@@ -72,8 +72,8 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
 
 step "each damage is found where it is (K2)"
 for kind in bits bits-large gaps slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
-            current held held-slot committed pool-counts unreadable span-packed span-length span-pages masks-packed lists-packed \
-            held-packed; do
+            current held held-slot committed pool-counts unreadable span-packed span-length span-pages masks-packed \
+            masks-free-packed lists-packed held-packed; do
     read -r address where value <<< "$("$tests/inspect_damage" "$pid" "$kind")"
     [[ -n $value ]] || fail "no damage of kind $kind"
     check 1 "$pid"
