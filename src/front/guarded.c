@@ -7,6 +7,7 @@
 #include "front/guarded.h"
 
 #include "front/locate.h"
+#include "front/pressure.h"
 #include "front/seal.h"
 #include "front/wipe.h"
 #include "meta/arena.h"
@@ -272,7 +273,7 @@ static void discount_guard(void)
 static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool guard)
 {
     size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
-    bool zeroed = true, waited = true;
+    bool zeroed = false, waited = true; /* Not asked for: what is not clean goes back whole. */
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
         return front_claim_span(room_bytes, alignment, &zeroed); /* It is refused there, and the program told as for any other. */
     size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
@@ -373,6 +374,21 @@ void guarded_return(void *block, const struct release *release)
         release_large(large);
 }
 
+/* Makes more of a block's room its own. */
+static bool open_room(const struct large *large, size_t data_bytes)
+{
+    size_t more_bytes = data_bytes - large->data_bytes;
+    bool promised = budget_is_set();
+    if (promised && !pressure_promise(NULL, more_bytes))
+        return false;
+    bool open = !large->is_guarded || os_commit(large->base + large->front_bytes + large->data_bytes, more_bytes);
+    if (open)
+        large_take_pages(large->base, large->front_bytes + data_bytes);
+    if (promised)
+        budget_settle(more_bytes);
+    return open;
+}
+
 bool guarded_resize(void *block, size_t size_bytes)
 {
     struct large *large = large_of(block);
@@ -384,8 +400,7 @@ bool guarded_resize(void *block, size_t size_bytes)
     size_t old_bytes = large->size_bytes, data_bytes = round_up(size_bytes, os_page_bytes());
     if (large->block != first || size_bytes <= CLASS_MAX_BYTES || size_bytes > room_bytes || size_bytes < old_bytes / 2)
         return false;
-    if (data_bytes > large->data_bytes && large->is_guarded &&
-        !os_commit(first + large->data_bytes, data_bytes - large->data_bytes))
+    if (data_bytes > large->data_bytes && !open_room(large, data_bytes))
         return false;
     if (size_bytes > old_bytes)
         memset(first + old_bytes, 0, min_size(large->data_bytes, size_bytes) - old_bytes);

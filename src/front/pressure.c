@@ -3,7 +3,7 @@
  * Calls    budget.h, thread.h, sleepers.h, shared_pool.h, release.h
  * Threads  any. One relief at a time: who comes meanwhile waits for it, because what it gives back is what he needs. The lock
  *          for that is taken before the pool lock, never after it.
- * Signals  a handler that interrupts a relief on its own thread goes without one.
+ * Signals  a handler that interrupts a relief on its own thread, or the pool lock's holder, goes without one.
  */
 #include "front/pressure.h"
 
@@ -108,7 +108,7 @@ static bool is_due(size_t need_bytes)
 /* Everything idle goes back, if that is due with need_bytes more. */
 static void relieve(struct thread *thread, size_t need_bytes)
 {
-    if (!is_due(need_bytes) || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+    if (!is_due(need_bytes) || pool_lock_is_mine() || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
         return;
     if (is_due(need_bytes)) { /* not done by another thread while we waited */
         uint32_t number = atomic_fetch_add(&relief.number, 1) + 1;

@@ -1,6 +1,6 @@
 /* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 4 KiB, the
  * choice of class or span.
- * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h
+ * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h, large.h
  * Threads  each on its own record; without a record, on the shared pool.
  * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
  */
@@ -15,8 +15,8 @@
 #include "front/thread.h"
 #include "pool/emergency.h"
 #include "pool/gap.h"
-#include "pool/shared_pool.h"
 #include "pool/large.h"
+#include "pool/shared_pool.h"
 #include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"

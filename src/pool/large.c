@@ -61,22 +61,24 @@ static bool defer(struct slab *head)
     return true;
 }
 
-static void put_deferred(void)
+static COLD void put_all(void)
 {
-    packed_put_deferred();
-    if (likely(atomic_load_explicit(&pool_gate.deferred, memory_order_relaxed) ==
-               NULL)) /* relaxed: the next one sees it */
+    if (pool_lock_is_mine()) /* a signal handler that interrupted its holder, which may come here many times */
         return;
     struct slab *head = atomic_exchange(&pool_gate.deferred, NULL);
     while (head != NULL) {
         struct slab *next = head->next_deferred;
-        span_set_state(head, SLAB_SPAN_HEAD);
-        if (pool_lock(HAK_LOCK_SPAN))
-            put_block_and_unlock(head);
-        else
-            defer(head);
+        pool_lock_again(HAK_LOCK_SPAN, head);
+        put_block_and_unlock(head);
         head = next;
     }
+}
+
+static void put_deferred(void)
+{
+    packed_put_deferred();
+    if (unlikely(atomic_load_explicit(&pool_gate.deferred, memory_order_relaxed) != NULL)) /* relaxed: the next sees it */
+        put_all();
 }
 
 bool large_return(void *block)

@@ -11,7 +11,9 @@ enum large_place {
     /* For what has grown, and grows again, mostly: not packed, where it would have to move each time; nor in the last slots of a SuperSlab,
      * but above SPAN_GROWN_MAX_BYTES a run. (The trace of sqlite3, where tables double: 24.8 MiB; 26.2 without.) */
     LARGE_GROWING,
-    LARGE_APART, /* up to SLAB_BYTES where no huge page is: the block has no more memory than the pages that it needs */
+    /* Up to SLAB_BYTES where no huge page is, so that the block has no more memory than the pages that it needs; or anywhere, if there is no
+     * such place. */
+    LARGE_APART,
 };
 
 /* A block of at least size_bytes on a multiple of alignment, a power of two. *zeroed asks for one that reads as zero, where that costs less
@@ -52,7 +54,8 @@ void large_move(void *from, void *to, size_t len_bytes);
 /* Before a block is returned of which parts were made inaccessible. Who holds the block. */
 void large_open(void *block);
 
-/* Gives back the pages of a block, which then reads as zero, as it does already if it was not touched. False: the system refuses,
+/* Gives back the pages of a block, which then reads as zero, as it does already if it was not touched, by the program nor by large_claim (which
+ * clears what is to be zero and is not). False: the system refuses,
  * and nothing has changed. And notes that the first len_bytes are used again. Who holds the block. */
 bool large_discard(void *block, bool touched);
 void large_take_pages(void *block, size_t len_bytes);

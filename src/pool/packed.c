@@ -6,11 +6,9 @@
  */
 #include "pool/packed.h"
 
-#include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/lru.h"
-#include "pool/packed_pages.h"
 #include "pool/pool_state.h"
 #include "pool/release.h"
 #include "pool/span.h"
@@ -145,13 +143,6 @@ static void unlock_after_put(void)
     shared_pool_note_sparser();
 }
 
-static void push_deferred(struct packed_head *head)
-{
-    head->next_waiting = atomic_load(&pool_gate.deferred_packed);
-    while (!atomic_compare_exchange_weak(&pool_gate.deferred_packed, &head->next_waiting, head))
-        continue;
-}
-
 static bool defer(const void *block, struct packed_head *head)
 {
     uint32_t word = packed_word(head);
@@ -160,32 +151,33 @@ static bool defer(const void *block, struct packed_head *head)
             &head->word, &word,
             PACKED_WORD(PACKED_WAITING, PACKED_PAGE(word), PACKED_LENGTH(word), PACKED_ASKED(word))))
         return false; /* freed twice */
-    push_deferred(head);
+    head->next_waiting = atomic_load(&pool_gate.deferred_packed);
+    while (!atomic_compare_exchange_weak(&pool_gate.deferred_packed, &head->next_waiting, head))
+        continue;
     return true;
 }
 
 static COLD void put_deferred(void)
 {
+    if (pool_lock_is_mine()) /* a signal handler that interrupted its holder, which may come here many times */
+        return;
     struct packed_head *head = atomic_exchange(&pool_gate.deferred_packed, NULL);
     while (head != NULL) {
         struct packed_head *next = head->next_waiting;
         const struct slab *slab = (const struct slab *)((uintptr_t)head & ~(uintptr_t)(sizeof *slab - 1));
         unsigned half = (unsigned)(head - slab->packed) * (PACKED_PAGES / PACKED_HEADS);
-        if (pool_lock(HAK_LOCK_SPAN)) {
-            put(slab->memory + (half + PACKED_PAGE(packed_word(head))) * PACKED_PAGE_BYTES, head, PACKED_WAITING);
-            unlock_after_put();
-            budget_note_freed();
-        } else {
-            push_deferred(head);
-        }
+        pool_lock_again(HAK_LOCK_SPAN, head);
+        put(slab->memory + (half + PACKED_PAGE(packed_word(head))) * PACKED_PAGE_BYTES, head, PACKED_WAITING);
+        unlock_after_put();
+        budget_note_freed();
         head = next;
     }
 }
 
 void packed_put_deferred(void)
 {
-    if (unlikely(atomic_load_explicit(&pool_gate.deferred_packed, memory_order_relaxed) !=
-                 NULL)) /* relaxed: the next one sees it */
+    /* relaxed: the next one sees it */
+    if (unlikely(atomic_load_explicit(&pool_gate.deferred_packed, memory_order_relaxed) != NULL))
         put_deferred();
 }
 
@@ -225,10 +217,12 @@ bool packed_resize(const void *block, struct packed_head *head, size_t len_bytes
     if (len_bytes > SPAN_GROWN_MAX_BYTES || !pool_lock(HAK_LOCK_SPAN))
         return false;
     bool shorter = len_bytes < packed_bytes(head), resized = resize(block, head, len_bytes);
-    if (shorter)
+    if (shorter) {
         unlock_after_put();
-    else
+        budget_note_freed();
+    } else {
         pool_unlock();
+    }
     return resized;
 }
 

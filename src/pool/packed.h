@@ -11,26 +11,16 @@
 #ifndef HAKMEM_POOL_PACKED_H
 #define HAKMEM_POOL_PACKED_H
 
-#include "superslab/slab.h"
+#include "pool/packed_pages.h"
 
 /* Whether a new block of len_bytes, a multiple of the page, is to be packed. */
 bool packed_suits(size_t len_bytes);
-
-static inline bool packed_is(const struct slab *slab)
-{
-    return CTL_STATE(slab_ctl_read(slab)) == SLAB_PACKED;
-}
 
 /* The head of a block in this slot; NULL: no block of the program's begins there. Any thread. */
 struct packed_head *packed_head_in(struct slab *slab, const void *block);
 
 /* The same of any address. */
 struct packed_head *packed_head_of(const void *block);
-
-static inline uint32_t packed_word(const struct packed_head *head)
-{
-    return atomic_load_explicit(&head->word, memory_order_acquire);
-}
 
 /* Usable bytes of a block. Who holds it. */
 static inline size_t packed_bytes(const struct packed_head *head)

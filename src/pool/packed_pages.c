@@ -12,7 +12,6 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/huge_pages.h"
-#include "pool/packed.h"
 #include "pool/pool_state.h"
 #include "service/stats.h"
 

@@ -1,11 +1,21 @@
 /* packed_pages.h - the pages of PACKED slots: which are free, and which SuperSlab has room for a block. What the blocks are: packed.h.
- * A page is numbered within its SuperSlab. All but packed_idle_pages and packed_purge: under the pool lock.
+ * A page is numbered within its SuperSlab. Under the pool lock, but for packed_purge, packed_check and what reads one word.
  */
 #ifndef HAKMEM_POOL_PACKED_PAGES_H
 #define HAKMEM_POOL_PACKED_PAGES_H
 
 #include "hakmem/hakmem.h"
 #include "superslab/slab.h"
+
+static inline bool packed_is(const struct slab *slab)
+{
+    return CTL_STATE(slab_ctl_read(slab)) == SLAB_PACKED;
+}
+
+static inline uint32_t packed_word(const struct packed_head *head)
+{
+    return atomic_load_explicit(&head->word, memory_order_acquire);
+}
 
 /* A place for some pages: what would be left over of the row. */
 struct packed_fit {

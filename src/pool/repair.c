@@ -35,6 +35,13 @@ static void unmark_head(struct slab *head)
         atomic_store_explicit(&head->ctl, SLAB_CTL(SLAB_SPAN_HEAD, 0, 0), memory_order_relaxed);
 }
 
+/* Blocks that wait for the lock are spans and runs yet. (Packed ones are told by their heads.) */
+static void unmark_deferred(void)
+{
+    for (struct slab *head = atomic_load(&pool_gate.deferred); head != NULL; head = head->next_deferred)
+        atomic_store_explicit(&head->ctl, SLAB_CTL(SLAB_SPAN_HEAD, 0, 0), memory_order_relaxed);
+}
+
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
@@ -119,6 +126,7 @@ void shared_pool_fork_child(bool interrupted)
     atomic_store(&pool.n_empty_slots, 0);
     idle_forget();
     lru_forget();
+    unmark_deferred();
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
             rebuild_superslab(&arena->superslabs[i], interrupted);

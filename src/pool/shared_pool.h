@@ -24,7 +24,7 @@
 bool pool_lock(enum hak_lock_cause cause);
 void pool_unlock(void);
 
-/* The same for who had it a moment ago: then it cannot be this thread that holds it. What is at stake is reported if it is. */
+/* The same for who knows that it is not this thread that holds it. What is at stake is reported if it is. */
 void pool_lock_again(enum hak_lock_cause cause, const void *about);
 
 /* The same without waiting: for what may as well be done another time. */

@@ -1,6 +1,6 @@
 /* slots.c - the pool lock, the lists of SuperSlabs, their tiers and slots: see pool_state.h and shared_pool.h.
  * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
- * Called by  shared_pool.c, purge.c, repair.c, span.c, run.c     Calls  class_set.h, tier.h, release.h, slab.h
+ * Called by  shared_pool.c, purge.c, repair.c, large.c and what it leads to     Calls  class_set.h, tier.h, release.h, slab.h
  * Threads  any, under the lock.
  * I1  A POOLED SuperSlab is in the bucket of its number of free slots and in the list of its longest row of them if HOT, in the
  *     draining list if not.
@@ -41,7 +41,7 @@ bool pool_lock(enum hak_lock_cause cause)
 void pool_lock_again(enum hak_lock_cause cause, const void *about)
 {
     if (!pool_lock(cause))
-        report_broken("the pool lock is held by the thread that has just given it back", about);
+        report_broken("the pool lock is held by a thread that should not have it", about);
 }
 
 bool pool_try_lock(enum hak_lock_cause cause)

@@ -160,6 +160,45 @@ static void test_after_realloc(void)
     }
 }
 
+/* A longer block where a shorter one was cleared in part of what a dirty one had left: what lay behind it is dirty still. */
+static void test_runs_of_changing_lengths(void)
+{
+    for (size_t i = 1; i < 50; i++) {
+        size_t lengths[] = {7 * CHECK_MIB / 2, 2 * CHECK_MIB + i * 4096, 7 * CHECK_MIB / 2 - 100000};
+        char *first = malloc(lengths[0]);
+        REQUIRE(first != NULL);
+        memset(first, DIRT, lengths[0]);
+        free(first);
+        free(calloc(1, lengths[1]));
+        char *last = calloc(1, lengths[2]);
+        REQUIRE(last != NULL);
+        CHECK_THAT(check_zero(last, lengths[2]), "calloc of %zu bytes after one of %zu is not zero", lengths[2], lengths[1]);
+        free(last);
+    }
+}
+
+/* What a block has grown into, where it lies, is as dirty as its beginning when it is freed. */
+static void test_after_growth_in_place(void)
+{
+    for (size_t size = 40000; size < 4 * CHECK_MIB; size = size * 2 + 4096) {
+        char *block = malloc(size);
+        REQUIRE(block != NULL);
+        for (size_t grown = size * 3 / 2; grown < size * 8; grown = grown * 3 / 2) {
+            block = realloc(block, grown);
+            REQUIRE(block != NULL);
+            memset(block, DIRT, grown);
+        }
+        free(block);
+        for (unsigned i = 0; i < 12; i++) {
+            char *next = calloc(1, 100000 + size); /* kept, so that all of the memory comes again */
+            REQUIRE(next != NULL);
+            CHECK_THAT(check_zero(next, 100000 + size), "calloc of %zu bytes after a block grew is not zero", 100000 + size);
+            if (i % 4 == 3)
+                free(next);
+        }
+    }
+}
+
 /* The last page of a large block counts too, and sizes that are no multiple of anything. */
 static void test_odd_sizes(void)
 {
@@ -189,6 +228,8 @@ int main(void)
     for (size_t k = 0; k < n_small_sizes; k++)
         test_after_partial_trim(class_sizes[k]);
     test_after_realloc();
+    test_runs_of_changing_lengths();
+    test_after_growth_in_place();
     test_odd_sizes();
     test_across_threads();
     return check_status();

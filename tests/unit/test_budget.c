@@ -14,6 +14,7 @@
 #include "hakmem/hakmem.h"
 #include "os/cgroup.h"
 #include "os/os.h"
+#include "pool/packed.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "look.h"
@@ -416,6 +417,64 @@ static void threads_keep_to_the_line(void **state)
     assert_true(read_stats().committed_bytes < MIB);
 }
 
+static _Atomic int lock_is_held;
+
+static void *meet_the_line(void *unused)
+{
+    hak_free(hak_malloc(1));
+    while (atomic_load(&lock_is_held) == 0)
+        usleep(100);
+    hak_free(hak_malloc(HARD_BYTES));
+    return unused;
+}
+
+/* A handler that interrupted the pool lock's holder must not wait for a relief: that may wait for the pool lock. */
+static void a_handler_waits_for_no_relief(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    size_t n = 0;
+    struct block *list = claim_until_refused(100000, NULL, &n);
+    atomic_store(&lock_is_held, 0);
+    assert_int_equal(pthread_create(&thread, NULL, meet_the_line, NULL), 0);
+    usleep(50000); /* the next relief is due */
+    assert_true(pool_lock(HAK_LOCK_SPAN));
+    atomic_store(&lock_is_held, 1);
+    usleep(50000); /* it has begun, on the other thread */
+    void *block = hak_malloc(HARD_BYTES);
+    pool_unlock();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    hak_free(block);
+    assert_null(check_and_free(list, 1, &n));
+}
+
+/* Blocks that are packed were made before there was a budget. */
+static void packed_blocks_made_shorter_make_room(void **state)
+{
+    (void)state;
+    enum { N = 600 };
+    static char *blocks[N];
+    hak_budget_set(0, 0);
+    for (unsigned i = 0; i < N; i++) {
+        blocks[i] = hak_malloc(72000);
+        memset(blocks[i], 1, 72000);
+    }
+    assert_non_null(packed_head_of(blocks[N - 1]));
+    size_t committed_bytes = read_stats().committed_bytes;
+    assert_int_equal(hak_budget_set(committed_bytes - MIB, committed_bytes + 100000), 0);
+    assert_null(hak_malloc(3000000));
+    assert_int_equal(atomic_load(&budget.freed), 0);
+    for (unsigned i = N / 2; i < N; i++)
+        assert_ptr_equal(hak_realloc(blocks[i], 40000), blocks[i]);
+    assert_int_not_equal(atomic_load(&budget.freed), 0);
+    void *block = hak_malloc(3000000);
+    assert_non_null(block);
+    hak_free(block);
+    for (unsigned i = 0; i < N; i++)
+        hak_free(blocks[i]);
+    assert_null(pool_check());
+}
+
 static void a_child_of_fork_keeps_the_budget(void **state)
 {
     (void)state;
@@ -630,6 +689,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_system_s_refusal_is_told, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_lower_line_leaves_what_is_held, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(threads_keep_to_the_line, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_handler_waits_for_no_relief, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(packed_blocks_made_shorter_make_room, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),

@@ -16,13 +16,16 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/emergency.h"
-#include "pool/shared_pool.h"
 #include "pool/large.h"
+#include "pool/shared_pool.h"
 #include "look.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const size_t sizes_bytes[] = {1,
                                      2,
@@ -427,6 +430,67 @@ static void spans_freed_under_the_lock_are_deferred(void **state)
     assert_null(pool_check());
 }
 
+static _Atomic int is_deferred, may_go_on;
+
+/* Frees a block as a handler would that interrupted it under the lock. */
+static void *free_under_the_lock(void *block)
+{
+    hak_free(hak_malloc(1));
+    lock_pool();
+    hak_free(block);
+    atomic_store(&is_deferred, 1);
+    while (atomic_load(&may_go_on) == 0)
+        usleep(1000);
+    pool_unlock();
+    return NULL;
+}
+
+/* 0: no block of the child's lies in another one, though the one that waited was put back there. */
+static int use_memory_in_child(void)
+{
+    enum { N_SMALL = 4000, SMALL_BYTES = 100, N_LARGE = 40 };
+    static unsigned char *small[N_SMALL];
+    for (unsigned i = 0; i < N_SMALL; i++) {
+        small[i] = hak_malloc(SMALL_BYTES);
+        memset(small[i], (int)(i % 250), SMALL_BYTES);
+    }
+    for (unsigned i = 0; i < N_LARGE; i++)
+        memset(hak_malloc(150000 + i % 2 * 150000), 255, 150000);
+    for (unsigned i = 0; i < N_SMALL; i++)
+        for (unsigned k = 0; k < SMALL_BYTES; k++)
+            if (small[i][k] != i % 250)
+                return 1;
+    return pool_check() != NULL ? 2 : 0;
+}
+
+/* The lock's holder is gone in the child, and a block that waits for the lock is neither free nor the program's. */
+static void spans_that_wait_are_put_back_once_in_a_child(void **state)
+{
+    (void)state;
+    for (size_t len_bytes = 200000; len_bytes < 5 * MIB; len_bytes *= 20) {
+        pthread_t thread;
+        int status;
+        void *beside = hak_malloc(100000), *block = hak_malloc(len_bytes);
+        memset(block, 1, len_bytes);
+        atomic_store(&is_deferred, 0);
+        atomic_store(&may_go_on, 0);
+        assert_int_equal(pthread_create(&thread, NULL, free_under_the_lock, block), 0);
+        while (atomic_load(&is_deferred) == 0)
+            usleep(1000);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            _exit(use_memory_in_child());
+        assert_int_equal(waitpid(child, &status, 0), child);
+        atomic_store(&may_go_on, 1);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(status, 0);
+        hak_free(beside);
+        hak_free(hak_malloc(100 * KIB));
+        assert_null(pool_check());
+    }
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -451,6 +515,7 @@ int main(void)
         cmocka_unit_test(run_left_for_an_emergency_block_is_not_clean),
         cmocka_unit_test(small_blocks_freed_under_the_lock),
         cmocka_unit_test(spans_freed_under_the_lock_are_deferred),
+        cmocka_unit_test(spans_that_wait_are_put_back_once_in_a_child),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -16,10 +16,10 @@
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/large.h"
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
-#include "pool/large.h"
 #include "service/config.h"
 #include "look.h"
 

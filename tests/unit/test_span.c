@@ -15,8 +15,8 @@
 #include "hakmem/hakmem.h"
 #include "meta/arena.h"
 #include "os/os.h"
-#include "pool/shared_pool.h"
 #include "pool/large.h"
+#include "pool/shared_pool.h"
 #include "look.h"
 
 #include <errno.h>
