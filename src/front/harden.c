@@ -47,9 +47,15 @@ bool harden_decide(void)
 
 static SELDOM_USED struct sigaction fault_before;
 
-/* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. */
+/* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. A signal that was sent is
+ * sent again: it has no address. */
 static void on_fault(int number, siginfo_t *info, void *context)
 {
+    if (info->si_code <= 0) {
+        sigaction(number, &fault_before, NULL);
+        raise(number);
+        return;
+    }
     const struct arena *arena = registry_arena(info->si_addr);
     if (sampled_has(info->si_addr))
         sampled_explain(info->si_addr, os_context_pc(context));

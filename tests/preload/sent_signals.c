@@ -1,0 +1,87 @@
+/* sent_signals.c - a process ends by the signal that it is sent, or sends itself, in any mode: what the library does about faults
+ * takes none away. And a fault ends it as it would without the library.
+ */
+#include "check.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
+
+static void end_by_itself(int number)
+{
+    free(malloc(1000));
+    raise(number);
+}
+
+static void end_by_parent(int number)
+{
+    (void)number;
+    free(malloc(1000));
+    pause();
+}
+
+static void end_by_fault(int number)
+{
+    char *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    (void)number;
+    free(malloc(1000));
+    *(volatile char *)page = 1;
+}
+
+static void handle(int number)
+{
+    _exit(number == SIGSEGV ? 7 : 8);
+}
+
+static void end_in_handler(int number)
+{
+    signal(number, handle);
+    end_by_itself(number);
+}
+
+static void go_on_if_ignored(int number)
+{
+    signal(number, SIG_IGN);
+    raise(number);
+    _exit(7);
+}
+
+/* How a child ends that does this. */
+static int status_after(void (*ends)(int), int number, int sent)
+{
+    int status = 0;
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm(10); /* ends it if nothing else does */
+        ends(number);
+        _exit(0);
+    }
+    if (sent)
+        kill(child, number);
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+int main(void)
+{
+    struct rlimit none = {0, 0};
+    check_on_hakmem();
+    setrlimit(RLIMIT_CORE, &none);
+    for (size_t i = 0; i < CHECK_COUNT(numbers); i++) {
+        int status = status_after(end_by_itself, numbers[i], 0);
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == numbers[i], "raise(%d): status %#x", numbers[i], status);
+        status = status_after(end_by_parent, numbers[i], 1);
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == numbers[i], "kill(%d): status %#x", numbers[i], status);
+    }
+    int status = status_after(end_by_fault, 0, 0);
+    CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "a fault: status %#x", status);
+    status = status_after(end_in_handler, SIGSEGV, 0);
+    CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise with a handler: status %#x", status);
+    status = status_after(go_on_if_ignored, SIGSEGV, 0);
+    CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise if ignored: status %#x", status);
+    return check_status();
+}
