@@ -232,6 +232,31 @@ static void spans_that_leave_gaps(void **state)
     assert_in_range(huge_superslabs(1920 * KIB, 1920 * KIB, 0), 8, 24);
 }
 
+/* Six of these take 30 slots of 32: so much may be lost where the heap is small. */
+static void spans_that_leave_gaps_in_a_larger_heap(void **state)
+{
+    (void)state;
+    enum { LEN_BYTES = 300000, N = 1200, LEAST = 128 }; /* SuperSlabs from that on */
+    static unsigned char *blocks[N];
+    unsigned n_huge = 0, n_behind = 0;
+    const struct superslab *before = NULL;
+    for (unsigned i = 0; i < N; i++) {
+        blocks[i] = hak_malloc(LEN_BYTES);
+        memset(blocks[i], 1, LEN_BYTES);
+        const struct superslab *ss = superslab_of(blocks[i]);
+        n_huge += ss != before && ss->index < LEAST && ss->huge;
+        n_behind += ss->index >= LEAST;
+        if (ss->index >= LEAST)
+            assert_int_equal(ss->huge, 0);
+        before = ss;
+    }
+    assert_in_range(n_huge, LEAST / 2, LEAST);
+    assert_in_range(n_behind, 100, N);
+    for (unsigned i = 0; i < N; i++)
+        hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_PAGES);
+}
+
 /* Slabs that are filled would have huge pages, were it not for the spans that would be in them, too. */
 static void spans_beside_slabs(void **state)
 {
@@ -326,6 +351,7 @@ int main(void)
         cmocka_unit_test_setup(a_large_heap, start),
         cmocka_unit_test_setup(spans_that_are_touched, start),
         cmocka_unit_test_setup(spans_that_leave_gaps, start),
+        cmocka_unit_test_setup(spans_that_leave_gaps_in_a_larger_heap, start),
         cmocka_unit_test_setup(spans_beside_slabs, start),
         cmocka_unit_test_setup(slots_that_were_never_used, start),
         cmocka_unit_test_setup(zeroed_memory, start),
