@@ -1,0 +1,62 @@
+/* budget_growth.c - blocks that realloc makes longer, where they lie or not, count against the budget (HAKMEM_BUDGET=64M): at the line realloc
+ * refuses, what is held keeps its contents, and the system has no more of the process in memory than the budget and what it began with.
+ */
+#include "check.h"
+
+#include <errno.h>
+
+#define BUDGET_BYTES (64 * CHECK_MIB)
+#define N_BLOCKS 300
+
+static size_t resident_bytes(void)
+{
+    unsigned long resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    REQUIRE(file != NULL && fscanf(file, "%*u %lu", &resident) == 1);
+    fclose(file);
+    return resident * 4096;
+}
+
+static unsigned char *blocks[N_BLOCKS];
+static size_t sizes[N_BLOCKS];
+
+/* Makes a block longer, step by step. False: refused, and it is as it was. */
+static int grow(size_t i, const size_t *steps, size_t n_steps)
+{
+    for (size_t k = 0; k < n_steps; k++) {
+        errno = 0;
+        unsigned char *grown = realloc(blocks[i], steps[k]);
+        if (grown == NULL) {
+            CHECK_THAT(errno == ENOMEM, "errno is %d", errno);
+            return 0;
+        }
+        blocks[i] = grown;
+        memset(grown + sizes[i], (int)(i % 251), steps[k] - sizes[i]);
+        sizes[i] = steps[k];
+    }
+    return 1;
+}
+
+int main(void)
+{
+    static const size_t steps[] = {40000, 60000, 2000000, 2500000, 2990000};
+    check_on_hakmem();
+    size_t before_bytes = resident_bytes(), held_bytes = 0, i = 0;
+    while (i < N_BLOCKS && grow(i, steps, CHECK_COUNT(steps)))
+        i++;
+    REQUIRE(i < N_BLOCKS); /* refused */
+    for (size_t k = 0; k <= i; k++) {
+        held_bytes += sizes[k];
+        size_t n_bad = 0;
+        for (size_t at = 0; at < sizes[k]; at++)
+            n_bad += blocks[k][at] != k % 251;
+        CHECK_THAT(n_bad == 0, "block %zu of %zu bytes: %zu bytes are not as they were", k, sizes[k], n_bad);
+    }
+    size_t used_bytes = resident_bytes() - before_bytes;
+    printf("%zu KiB held, %zu KiB more in memory\n", held_bytes / 1024, used_bytes / 1024);
+    CHECK_THAT(held_bytes > BUDGET_BYTES / 2, "refused with %zu bytes held", held_bytes);
+    CHECK_THAT(used_bytes < BUDGET_BYTES + CHECK_MIB, "%zu bytes in memory", used_bytes);
+    for (size_t k = 0; k <= i; k++)
+        free(blocks[k]);
+    return check_status();
+}
