@@ -11,6 +11,7 @@
  * ones, nor those of processors whose frames we do not know: they are installed as they are.
  */
 #include "front/handler.h"
+#include "front/harden.h"
 #include "os/context.h"
 
 #include <errno.h>
@@ -84,6 +85,12 @@ static handler_function handler_behind(handler_function called)
     return called;
 }
 
+/* The library's own handler of faults is none of the program's, which might call it, or install it again in its own way. */
+static bool is_ours(handler_function handler)
+{
+    return handler == harden_on_fault;
+}
+
 /* ---- The names --------------------------------------------------------------------------------------------------- */
 
 EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *before)
@@ -97,6 +104,8 @@ EXPORT int sigaction(int number, const struct sigaction *action, struct sigactio
     int status = __sigaction(number, action, before);
     if (status == 0 && before != NULL && is_handler(before->sa_handler))
         before->sa_sigaction = handler_behind(before->sa_sigaction);
+    if (status == 0 && before != NULL && is_ours(before->sa_sigaction))
+        *before = (struct sigaction){.sa_handler = SIG_DFL};
     return status;
 }
 
@@ -106,7 +115,8 @@ EXPORT __sighandler_t signal(int number, __sighandler_t handler)
     if (is_handler(handler))
         handler = (__sighandler_t)(void *)trampoline_of((handler_function)(void *)handler);
     __sighandler_t before = ssignal(number, handler);
-    return is_handler(before) ? (__sighandler_t)(void *)handler_behind((handler_function)(void *)before) : before;
+    handler_function behind = is_handler(before) ? handler_behind((handler_function)(void *)before) : NULL;
+    return behind == NULL ? before : is_ours(behind) ? SIG_DFL : (__sighandler_t)(void *)behind;
 }
 
 EXPORT __sighandler_t bsd_signal(int number, __sighandler_t handler)

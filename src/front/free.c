@@ -157,9 +157,10 @@ static void return_any(void *block, const char *call)
 
 static NOINLINE void return_for_linker(void *block, const char *call)
 {
-    background_hold(true); /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
+    /* libc may be freeing what threads' stacks had, and hold the lock that the next thread's start takes */
+    bool before = background_hold(true);
     return_any(block, call);
-    background_hold(false);
+    background_hold(before);
 }
 
 void front_return_slow(void *block, const char *call, const void *caller)

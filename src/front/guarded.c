@@ -389,6 +389,18 @@ static bool open_room(const struct large *large, size_t data_bytes)
     return open;
 }
 
+/* What a block that gets shorter leaves is zero. Whole pages go back, if they are worth a call: they may never have been touched. */
+static void clear(const struct large *large, char *from, char *to)
+{
+    char *first = large->base + round_up((size_t)(from - large->base), os_page_bytes());
+    char *end = large->base + ((size_t)(to - large->base) & ~(os_page_bytes() - 1));
+    if (first + SLAB_BYTES > end ||
+        !large_give_pages(large->base, (size_t)(first - large->base), (size_t)(end - large->base)))
+        first = end = to;
+    memset(from, 0, (size_t)(first - from));
+    memset(end, 0, (size_t)(to - end));
+}
+
 bool guarded_resize(void *block, size_t size_bytes)
 {
     struct large *large = large_of(block);
@@ -405,7 +417,7 @@ bool guarded_resize(void *block, size_t size_bytes)
     if (size_bytes > old_bytes)
         memset(first + old_bytes, 0, min_size(large->data_bytes, size_bytes) - old_bytes);
     else
-        memset(first + size_bytes, 0, large->data_bytes - size_bytes);
+        clear(large, first + size_bytes, first + large->data_bytes);
     seal_large(large, size_bytes, data_bytes, false);
     return true;
 }
@@ -415,7 +427,7 @@ void guarded_shrink(void *block, size_t size_bytes)
     struct large *large = large_of(block);
     if (large == NULL || !large_is_whole(large))
         return; /* is found when it is freed */
-    memset(large->block + size_bytes, 0, large->size_bytes - size_bytes);
+    clear(large, large->block + size_bytes, large->block + large->size_bytes);
     seal_large(large, size_bytes, large->data_bytes, true);
 }
 
@@ -446,8 +458,10 @@ void guarded_release_waiting(void)
 {
     for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
         struct large *large = exchange_waiting(&large_quarantine[i], NULL);
-        if (large != NULL)
-            release_large(large);
+        if (large == NULL)
+            continue;
+        check_clear(large, "free");
+        release_large(large);
     }
 }
 

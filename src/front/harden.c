@@ -49,7 +49,7 @@ static SELDOM_USED struct sigaction fault_before;
 
 /* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. A signal that was sent is
  * sent again: it has no address. */
-static void on_fault(int number, siginfo_t *info, void *context)
+void harden_on_fault(int number, siginfo_t *info, void *context)
 {
     if (info->si_code <= 0) {
         sigaction(number, &fault_before, NULL);
@@ -67,7 +67,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
 /* Only where nobody else has asked for faults; who does so later takes our place. */
 static COLD void watch_faults(void)
 {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = harden_on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     int saved_errno = errno;
     if (sigaction(SIGSEGV, NULL, &fault_before) == 0 && (fault_before.sa_flags & SA_SIGINFO) == 0 &&
         fault_before.sa_handler == SIG_DFL)

@@ -14,6 +14,8 @@
 #include "front/front.h"
 #include "front/thread.h"
 
+#include <signal.h>
+
 /* Freed blocks of a thread that wait. One that comes takes the place of another, at random, so each waits for as many others on
  * average, and that one may be the next to be handed out. */
 #define QUARANTINE_SHIFT 7
@@ -101,6 +103,9 @@ static inline size_t harden_waiting(const struct thread *thread, unsigned class_
         n += waiting_class_offset(thread->quarantine->slot[i]) == (size_t)class_id * CLASS_OFFSET_SCALE;
     return n;
 }
+
+/* What the library has faults reported by (SIGSEGV), where the program has asked for none: api/override_signal.c does not tell it. */
+void harden_on_fault(int number, siginfo_t *info, void *context);
 
 /* The process ends: looks at the calling thread's freed blocks, whether they were written to. */
 void harden_check_at_exit(void);

@@ -37,6 +37,8 @@ static struct {
     _Atomic uint32_t last_ms;
 } relief;
 
+static __thread bool is_told; /* this thread is inside the program's function */
+
 static struct {
     hak_pressure_function function; /* Both under the lock */
     void *argument;
@@ -47,9 +49,12 @@ static struct {
 
 static void give_back(struct thread *thread, int level)
 {
+    if (level >= HAK_TRIM_CACHE)
+        guarded_release_waiting();
     if (thread != NULL)
         thread_empty(thread);
-    sleepers_empty_all();
+    if (!os_calls_are_filtered()) /* Looking at threads opens files. */
+        sleepers_empty_all();
     if (level >= HAK_TRIM_SLABS) {
         shared_pool_retire_idle();
         shared_pool_purge_empty(0, HAK_LOCK_TRIM);
@@ -62,8 +67,6 @@ static void give_back(struct thread *thread, int level)
 
 void front_trim(int level)
 {
-    if (level >= HAK_TRIM_CACHE)
-        guarded_release_waiting();
     struct thread *thread = thread_enter();
     give_back(thread, level);
     if (thread != NULL)
@@ -238,6 +241,7 @@ bool pressure_tell(bool failed)
         argument = told.argument;
         lock_drop(&lock);
     }
+    is_told = true;
     if (function != NULL && news)
         function(HAK_PRESSURE_SOFT, argument);
     if (function != NULL && failed) {
@@ -246,6 +250,7 @@ bool pressure_tell(bool failed)
         function(HAK_PRESSURE_HARD, argument);
         atomic_compare_exchange_strong(&budget.reserve, &for_handler, RESERVE_CLOSED);
     }
+    is_told = false;
     atomic_store(&told.running, 0);
     return function != NULL && failed;
 }
@@ -257,5 +262,6 @@ void pressure_fork_child(bool interrupted)
     if (lock_owner(&lock) != (uintptr_t)&lock_self)
         lock_reset(&lock);
     budget_fork_child();
-    atomic_store(&told.running, 0);
+    if (!is_told)
+        atomic_store(&told.running, 0);
 }

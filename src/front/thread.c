@@ -269,8 +269,9 @@ void thread_call_all(void)
             os_sleep_ms(1);
 }
 
-/* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done. */
-static void mend(struct thread *thread)
+/* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done.
+ * interrupted: so may be what this very thread returns, which is counted when its signal handler has come back. */
+static void mend(struct thread *thread, bool interrupted)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
@@ -278,7 +279,7 @@ static void mend(struct thread *thread)
     harden_forget(thread);
     magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        if (thread->current[c] != NULL)
+        if (thread->current[c] != NULL && !interrupted)
             slab_recount(thread->current[c]);
 }
 
@@ -293,6 +294,7 @@ static void on_fork_child(void)
 {
     struct thread *self = tls_thread;
     os_fork_child();
+    bool held = background_hold(true); /* not a second thread within fork() */
     bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
     uint32_t n_cut_off = background_fork_child() + interrupted;
@@ -307,13 +309,13 @@ static void on_fork_child(void)
         if (thread == self || thread == tls_created) {
             thread->thread_id = os_thread_id();
             if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
-                mend(thread);
+                mend(thread, interrupted);
             continue;
         }
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
             if (being_emptied || atomic_load(&thread->busy) != 0) {
                 n_cut_off++;
-                mend(thread);
+                mend(thread, interrupted);
             }
             thread_empty(thread);
         } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
@@ -322,6 +324,7 @@ static void on_fork_child(void)
         release_record(thread);
     }
     atomic_fetch_add(&thread_cut_off, n_cut_off);
+    background_hold(held);
 }
 
 void thread_start_process(void)
@@ -379,8 +382,8 @@ static struct thread *create(void)
 struct thread *thread_enter_first(void)
 {
     struct thread *thread = tls_thread;
-    if (thread == NULL)
-        return create();
+    if (thread == NULL) /* The linker frees what a thread had that has ended: its record would be let go by nobody. */
+        return background_is_held() ? NULL : create();
     if (!handler_was_left(thread))
         return NULL;
     handler_leave(thread);

@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 8
+#define LAYOUT_VERSION 9
 
 #define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
 
@@ -182,6 +182,7 @@ struct superslab {
     _Atomic uint32_t sparse_ticks;     /* ticks in a row that found it fit for draining. Written under the pool lock */
     uint32_t cached_since_ms;          /* since when it is in the LRU cache. Pool lock */
     uint32_t run_superslabs;           /* RUN, first and last CACHED of a row: its length. Pool lock */
+    _Atomic uint32_t closed_slots;     /* bit i: slot i is inaccessible, or was to be (HAKMEM_SECURE=guard) */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     struct superslab *row_previous, *row_next; /* POOLED and HOT: among those with as long a row. Pool lock */
     size_t run_bytes;                  /* RUN: usable bytes. Pool lock */

@@ -104,7 +104,7 @@ static void tick_by_caller(uint32_t now_ms)
 {
     uint32_t last = atomic_load(&last_tick_ms);
     if (now_ms - last >= tick_ms() && atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
-        tick(true);
+        tick(!os_calls_are_filtered()); /* Looking at threads opens files. */
 }
 
 void background_wake(void)
@@ -147,9 +147,16 @@ bool background_runs(void)
     return atomic_load_explicit(&running, memory_order_relaxed) != 0; /* relaxed: a hint */
 }
 
-void background_hold(bool on)
+bool background_hold(bool on)
 {
+    bool before = held;
     held = on;
+    return before;
+}
+
+bool background_is_held(void)
+{
+    return held;
 }
 
 void background_note_cached(int64_t change_bytes)

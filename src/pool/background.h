@@ -27,8 +27,9 @@ static inline void background_look(void)
 bool background_runs(void);
 
 /* While on, nothing that the calling thread does starts the thread: libc may hold a lock that it takes to start one. What is to do
- * then is left to whoever wakes it next. */
-void background_hold(bool on);
+ * then is left to whoever wakes it next. Returns whether it was on. */
+bool background_hold(bool on);
+bool background_is_held(void);
 
 /* What threads keep in their caches, in bytes, has changed by so much. Wakes the thread when it is a lot. */
 void background_note_cached(int64_t change_bytes);

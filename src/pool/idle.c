@@ -5,6 +5,8 @@
  */
 #include "pool/idle.h"
 
+#include "os/os.h"
+
 static struct {
     struct slab *newest, *oldest;
     _Atomic size_t n; /* read by anyone, written under the lock */
@@ -35,7 +37,7 @@ void idle_push(struct slab *slab, uint32_t now_ms)
 struct slab *idle_pop(uint32_t now_ms, int64_t delay_ms)
 {
     struct slab *slab = idle.oldest;
-    if (slab == NULL || delay_ms < 0 || now_ms - slab->idle_since_ms < (uint64_t)delay_ms)
+    if (slab == NULL || delay_ms < 0 || !os_has_waited(now_ms, slab->idle_since_ms, delay_ms))
         return NULL;
     idle_remove(slab);
     return slab;

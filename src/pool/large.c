@@ -77,7 +77,8 @@ static COLD void put_all(void)
 static void put_deferred(void)
 {
     packed_put_deferred();
-    if (unlikely(atomic_load_explicit(&pool_gate.deferred, memory_order_relaxed) != NULL)) /* relaxed: the next sees it */
+    if (unlikely(atomic_load_explicit(&pool_gate.deferred, memory_order_relaxed) !=
+                 NULL)) /* relaxed: the next sees it */
         put_all();
 }
 
@@ -219,6 +220,14 @@ void large_take_pages(void *block, size_t len_bytes)
         run_hand_out_pages(head, len_bytes);
     else
         span_hand_out_pages(head, len_bytes);
+}
+
+bool large_give_pages(void *block, size_t from_bytes, size_t to_bytes)
+{
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    return is_run(head) ? run_give_pages(head, from_bytes, to_bytes) : span_give_pages(head, from_bytes, to_bytes);
 }
 
 /* Pages move between runs alone: they take their mapping with them, and those of a run are replaced on release. */

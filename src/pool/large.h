@@ -60,4 +60,7 @@ void large_open(void *block);
 bool large_discard(void *block, bool touched);
 void large_take_pages(void *block, size_t len_bytes);
 
+/* Gives back whole pages of a block, from byte from_bytes of it to to_bytes, which then read as zero. False: the system refuses. */
+bool large_give_pages(void *block, size_t from_bytes, size_t to_bytes);
+
 #endif

@@ -411,10 +411,10 @@ void lru_forget(void)
 static uint32_t find_expired(const struct superslab *ss, uint32_t now_ms, int64_t delay_ms, uint32_t *n)
 {
     uint32_t len = ss->run_superslabs, first = 0;
-    while (first < len && now_ms - ss[first].cached_since_ms < (uint64_t)delay_ms)
+    while (first < len && !os_has_waited(now_ms, ss[first].cached_since_ms, delay_ms))
         first++;
     uint32_t end = first;
-    while (end < len && now_ms - ss[end].cached_since_ms >= (uint64_t)delay_ms)
+    while (end < len && os_has_waited(now_ms, ss[end].cached_since_ms, delay_ms))
         end++;
     *n = end - first;
     return first;

@@ -203,6 +203,20 @@ bool run_discard(const struct slab *head, bool touched)
     return true;
 }
 
+bool run_give_pages(const struct slab *head, size_t from_bytes, size_t to_bytes)
+{
+    struct superslab *ss = head->superslab;
+    uint32_t last = superslabs_for(to_bytes) - 1;
+    superslab_use_small_pages(&ss[from_bytes >> SUPERSLAB_SHIFT]);
+    superslab_use_small_pages(&ss[last]);
+    if (!os_purge(superslab_memory(ss) + from_bytes, to_bytes - from_bytes))
+        return false;
+    for (uint32_t i = (uint32_t)(from_bytes >> SUPERSLAB_SHIFT); i <= last; i++)
+        if (ss[i].dirty_prefix_bytes <= part_of_run(to_bytes, i)) /* else the system has some behind them */
+            superslab_cut_dirty(&ss[i], part_of_run(from_bytes, i));
+    return true;
+}
+
 void run_hand_out_pages(const struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;

@@ -24,6 +24,9 @@ void run_open(const struct slab *head);
 /* Gives its pages back, or notes that nobody has touched them: it reads as zero then. False: the system refuses. */
 bool run_discard(const struct slab *head, bool touched);
 
+/* Gives a part of them back. False: the system refuses. */
+bool run_give_pages(const struct slab *head, size_t from_bytes, size_t to_bytes);
+
 /* Notes that the pages of its first len_bytes are in use. */
 void run_hand_out_pages(const struct slab *head, size_t len_bytes);
 

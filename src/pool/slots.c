@@ -148,16 +148,52 @@ void pool_relink_superslab(struct superslab *ss)
     }
 }
 
+/* ---- Inaccessible slots ------------------------------------------------------------------------------------------ */
+
+/* Each row of them is a mapping, of which Linux gives a process 65,530. Beyond so many rows what is free stays accessible. */
+#define CLOSED_MAX_ROWS 16384
+
+static _Atomic size_t n_closed_rows; /* relaxed: a number */
+
+static unsigned rows_of(uint32_t slots)
+{
+    return count_bits(slots & ~(slots << 1));
+}
+
+static void note_rows(uint32_t before, uint32_t now)
+{
+    atomic_fetch_add_explicit(&n_closed_rows, (size_t)rows_of(now) - rows_of(before), memory_order_relaxed);
+}
+
 /* Without the lock too, for slots that the caller holds. */
+static bool open_memory(struct superslab *ss, unsigned slot, unsigned n)
+{
+    uint32_t mask = pool_slot_mask(slot, n);
+    if (!os_commit(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
+        return false;
+    uint32_t before = atomic_fetch_and(&ss->closed_slots, ~mask);
+    note_rows(before, before & ~mask);
+    return true;
+}
+
+/* To open a part of what is inaccessible takes mappings, to open all of it takes none. */
 bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    return (config.secure & SECURE_GUARD) == 0 || os_commit(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES);
+    return (config.secure & SECURE_GUARD) == 0 || open_memory(ss, slot, n) || open_memory(ss, 0, SUPERSLAB_SLABS);
 }
 
 void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    if ((config.secure & SECURE_GUARD) != 0) /* Refused (too many mappings): it stays accessible. */
-        os_forbid(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES);
+    uint32_t mask = pool_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
+    if ((config.secure & SECURE_GUARD) == 0)
+        return;
+    if (rows_of(before | mask) > rows_of(before) &&
+        atomic_load_explicit(&n_closed_rows, memory_order_relaxed) >= CLOSED_MAX_ROWS) {
+        open_memory(ss, slot, n); /* with what a block had between its guard pages */
+    } else if (os_forbid(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES)) { /* else it stays accessible */
+        before = atomic_fetch_or(&ss->closed_slots, mask);
+        note_rows(before, before | mask);
+    }
 }
 
 void pool_add_superslab(struct superslab *ss)

@@ -203,23 +203,33 @@ void span_put_and_unlock(struct slab *head)
     put_slots_and_unlock(head->superslab, slot_of(head), span_slots(head));
 }
 
+/* Notes that these pages of a slab are not in memory. */
+static void note_gone(struct slab *slab, unsigned pages)
+{
+    unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed, both: we hold it */
+    stats_commit(-(int64_t)(count_bits(dirty & pages) * slab_page_bytes()));
+    atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty & ~pages), memory_order_relaxed);
+}
+
 bool span_discard(struct slab *head, bool touched)
 {
-    struct superslab *ss = head->superslab;
     unsigned n = span_slots(head);
-    size_t len_bytes = span_bytes(head);
     if (touched)
-        superslab_use_small_pages(ss);
+        superslab_use_small_pages(head->superslab);
     if (touched && !os_purge(head->memory, n * SLAB_BYTES))
         return false;
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++)
         /* What lies behind the block in its last slab was not asked about when nobody had touched the block. */
-        unsigned mine = touched ? slab_all_pages() : slab_pages_below(len_bytes, i * SLAB_BYTES);
-        unsigned dirty =
-            atomic_load_explicit(&head[i].dirty_pages, memory_order_relaxed); /* relaxed, both: we hold it */
-        unsigned gone = dirty & mine;
-        stats_commit(-(int64_t)(count_bits(gone) * slab_page_bytes()));
-        atomic_store_explicit(&head[i].dirty_pages, (uint16_t)(dirty & ~gone), memory_order_relaxed);
-    }
+        note_gone(&head[i], touched ? slab_all_pages() : slab_pages_below(span_bytes(head), i * SLAB_BYTES));
+    return true;
+}
+
+bool span_give_pages(struct slab *head, size_t from_bytes, size_t to_bytes)
+{
+    superslab_use_small_pages(head->superslab);
+    if (!os_purge(head->memory + from_bytes, to_bytes - from_bytes))
+        return false;
+    for (size_t i = from_bytes >> SLAB_SHIFT; i * SLAB_BYTES < to_bytes; i++)
+        note_gone(&head[i], slab_pages_below(to_bytes, i * SLAB_BYTES) & ~slab_pages_below(from_bytes, i * SLAB_BYTES));
     return true;
 }

@@ -23,6 +23,9 @@ bool span_resize(struct slab *head, size_t len_bytes);
 /* Gives its pages back, or notes that nobody has touched them: it reads as zero then. False: the system refuses. Who holds it. */
 bool span_discard(struct slab *head, bool touched);
 
+/* Gives a part of them back. False: the system refuses. Who holds it. */
+bool span_give_pages(struct slab *head, size_t from_bytes, size_t to_bytes);
+
 /* ---- Its records, also for held.c and packed.c ---- */
 
 /* The slots that a block of size_bytes takes. */

@@ -39,6 +39,20 @@ static int grow(size_t i, const size_t *steps, size_t n_steps)
 
 int main(void)
 {
+    /* What waits for nothing but time must give way. (HAKMEM_SECURE=quarantine) */
+    for (unsigned k = 0; k < 100; k++) {
+        void *some[20];
+        for (unsigned j = 0; j < CHECK_COUNT(some); j++) {
+            some[j] = malloc(80000);
+            REQUIRE(some[j] != NULL);
+            memset(some[j], 1, 80000);
+        }
+        for (unsigned j = 0; j < CHECK_COUNT(some); j++)
+            free(some[j]);
+    }
+    void *most = malloc(BUDGET_BYTES - 3 * CHECK_MIB);
+    CHECK_THAT(most != NULL, "refused, though nothing is held");
+    free(most);
     static const size_t steps[] = {40000, 60000, 2000000, 2500000, 2990000};
     check_on_hakmem();
     size_t before_bytes = resident_bytes(), held_bytes = 0, i = 0;

@@ -84,6 +84,7 @@ static void child(unsigned k)
     pthread_t thread;
     check_n_failures = 0;
     alarm(CHILD_LIMIT_S);
+    CHECK_THAT(check_proc_status("Threads:") == 1, "%zu threads when fork returns", check_proc_status("Threads:"));
     allocate_at_random(k, 200, &never);
     check_inherited(k % 2 == 0);
     REQUIRE(pthread_create(&thread, NULL, child_thread, (void *)(uintptr_t)(k + 1)) == 0);

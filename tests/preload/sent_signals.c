@@ -3,6 +3,7 @@
  */
 #include "check.h"
 
+#include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -49,6 +50,33 @@ static void go_on_if_ignored(int number)
     _exit(7);
 }
 
+static struct sigaction before;
+static sigjmp_buf again;
+
+/* Tells whoever was there before of each fault, and goes on. */
+static void tell_and_go_on(int number, siginfo_t *info, void *context)
+{
+    if ((before.sa_flags & SA_SIGINFO) != 0)
+        before.sa_sigaction(number, info, context);
+    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+        before.sa_handler(number);
+    siglongjmp(again, 1);
+}
+
+static void go_on_after_faults(int number)
+{
+    struct sigaction action = {.sa_sigaction = tell_and_go_on, .sa_flags = SA_SIGINFO};
+    char *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    sigaction(number, &action, &before);
+    if (before.sa_handler != SIG_DFL || before.sa_flags != 0)
+        _exit(1);
+    for (volatile int i = 0; i < 3; i++)
+        if (sigsetjmp(again, 1) == 0)
+            *(volatile char *)page = 1;
+    signal(number, SIG_DFL);
+    _exit(signal(number, SIG_IGN) == SIG_DFL ? 7 : 2);
+}
+
 /* How a child ends that does this. */
 static int status_after(void (*ends)(int), int number, int sent)
 {
@@ -83,5 +111,8 @@ int main(void)
     CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise with a handler: status %#x", status);
     status = status_after(go_on_if_ignored, SIGSEGV, 0);
     CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise if ignored: status %#x", status);
+    status = status_after(go_on_after_faults, SIGSEGV, 0);
+    CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "faults that the program goes on after: status %#x",
+               status);
     return check_status();
 }

@@ -105,6 +105,8 @@ static void parts_of_a_row_expire(void **state)
     struct superslab *ss = superslab_of(run);
     hak_free(run);
     uint32_t now_ms = ss->cached_since_ms;
+    lru_expire(now_ms - 20, 500); /* of a tick that began before it was freed */
+    assert_int_equal(lru_count(), 4);
     ss[1].cached_since_ms = ss[2].cached_since_ms = now_ms - 1000;
     lru_expire(now_ms, 500);
     assert_int_equal(lru_count(), 2);
