@@ -25,9 +25,11 @@
 #include <time.h>
 
 enum {
-    LOOKS = 8,           /* at a running process, at each of which it must be found */
-    STOPS = 5,           /* of a process, likewise */
-    FIRST_PAUSE_US = 500 /* before the second look, and twice as long before each further one */
+    LOOKS = 8,            /* at a running process, at each of which it must be found */
+    STOPS = 5,            /* of a process, likewise */
+    TRIES = 3,            /* times as many looks at most, where some do not count */
+    FIRST_PAUSE_US = 500, /* before the second look, and twice as long before each further one */
+    MOST_DOUBLINGS = 8
 };
 #define PATIENCE_NS ((uint64_t)20 * 1000000000)
 
@@ -37,11 +39,18 @@ struct settings {
     const char *pid;
 };
 
+/* What was found at each of n_looks looks. Those that could not tell do not count. */
+struct inquiry {
+    struct violations found;
+    unsigned n_looks;
+};
+
 /* What all looks come to. */
 struct verdict {
-    struct violations found;
+    struct inquiry records, lists; /* apart: a look at the pool's lists fails more often */
     struct judged judged;
     unsigned n_looks;
+    bool overflowed; /* the last one: more is wrong in the copy than what is known of */
     uint64_t bytes_read;
 };
 
@@ -61,21 +70,28 @@ static int refuse_reading(const struct target *target, char *why, size_t why_byt
 
 /* ---- Reading again ------------------------------------------------------------------------------------------------- */
 
-/* Whether a violation is about more than single records, or threads have come that the copy does not have. */
-static bool needs_everything(struct image *image, const struct violations *found)
+static bool any_needs_everything(const struct violations *found)
 {
-    uint64_t first = 0;
-    const uint64_t first_known = image->n_threads == 0 ? 0 : image->threads[0]->address;
     for (size_t i = 0; i < found->n; i++)
         if (found->at[i].everything)
             return true;
-    return !target_read(image->target, target_address(image->target->anchor.threads), &first, sizeof first) ||
+    return false;
+}
+
+/* Whether a violation is about more than single records, or threads have come that the copy does not have. */
+static bool needs_everything(struct image *image, const struct verdict *verdict)
+{
+    uint64_t first = 0;
+    const uint64_t first_known = image->n_threads == 0 ? 0 : image->threads[0]->address;
+    return verdict->overflowed || any_needs_everything(&verdict->records.found) ||
+           any_needs_everything(&verdict->lists.found) ||
+           !target_read(image->target, target_address(image->target->anchor.threads), &first, sizeof first) ||
            first != first_known;
 }
 
 static bool refresh_one(struct image *image, const struct violation *what)
 {
-    bool read = !what->lists || image_refresh_lists(image);
+    bool read = true;
     if (what->superslab != NO_SUPERSLAB)
         for (uint32_t i = 0; i < what->n_superslabs; i++)
             read &= image_refresh_superslab(image, &image->arenas[what->arena], what->superslab + i);
@@ -87,16 +103,19 @@ static bool refresh_one(struct image *image, const struct violation *what)
 }
 
 /* Reads again what the violations are about; everything if need be. */
-static int refresh(struct image *image, const struct violations *found, char *why, size_t why_bytes)
+static int refresh(struct image *image, const struct verdict *verdict, char *why, size_t why_bytes)
 {
     struct target *target = image->target;
-    if (needs_everything(image, found)) {
+    const struct violations *found = &verdict->records.found;
+    if (needs_everything(image, verdict)) {
         image_free(image);
         return image_take(target, IMAGE_DETAIL, image, why, why_bytes);
     }
     for (size_t i = 0; i < found->n; i++)
         if (!refresh_one(image, &found->at[i]))
             return refuse_reading(target, why, why_bytes);
+    if ((image->lists_torn || verdict->lists.found.n != 0) && !image_refresh_lists(image))
+        return refuse_reading(target, why, why_bytes);
     return 0;
 }
 
@@ -107,7 +126,7 @@ static int read_running(struct target *target, struct image *image, const struct
                         struct progress *inside, char *why, size_t why_bytes)
 {
     const int result = verdict->n_looks == 0 ? image_take(target, IMAGE_DETAIL, image, why, why_bytes)
-                                             : refresh(image, &verdict->found, why, why_bytes);
+                                             : refresh(image, verdict, why, why_bytes);
     if (result != 0)
         return -1;
     return progress_note(image, inside) ? 0 : refuse_reading(target, why, why_bytes);
@@ -128,22 +147,68 @@ static int read_stopped(struct target *target, struct image *image, const struct
     return result;
 }
 
-/* Judges the copy: what was not found at the looks before counts no longer. */
+/* Takes those about the pool's lists out of `found`. What was left out may be about either. */
+static bool split(struct violations *found, struct violations *lists)
+{
+    size_t n = 0, n_lists = 0;
+    *lists = (struct violations){.n_left_out = found->n_left_out};
+    for (size_t i = 0; i < found->n; i++)
+        n_lists += found->at[i].lists;
+    if (n_lists != 0 && (lists->at = calloc(n_lists, sizeof *lists->at)) == NULL)
+        return false;
+    for (size_t i = 0; i < found->n; i++) {
+        if (found->at[i].lists)
+            lists->at[lists->n++] = found->at[i];
+        else
+            found->at[n++] = found->at[i];
+    }
+    found->n = n;
+    return true;
+}
+
+/* Adds a look to an inquiry: what was not found at the looks before counts no longer. What was left out is no finding, and never
+ * tells that another one is gone. Takes over `again`. */
+static void add_look(struct inquiry *inquiry, struct violations *again)
+{
+    const bool was_whole = inquiry->n_looks != 0 && inquiry->found.n_left_out == 0, is_whole = again->n_left_out == 0;
+    if (inquiry->n_looks == 0 || (!was_whole && is_whole)) {
+        violations_free(&inquiry->found);
+        *inquiry = (struct inquiry){*again, 1};
+        return;
+    }
+    if (was_whole == is_whole) {
+        violations_intersect(&inquiry->found, again);
+        inquiry->n_looks++;
+    }
+    violations_free(again);
+}
+
 static int judge_look(const struct image *image, struct verdict *verdict, char *why, size_t why_bytes)
 {
-    struct violations found;
-    if (!judge(image, &found, &verdict->judged)) {
-        violations_free(&found);
+    struct violations records, lists = {0};
+    if (!judge(image, &records, &verdict->judged) || !split(&records, &lists)) {
+        violations_free(&records);
         snprintf(why, why_bytes, "no memory to judge the records");
         return -1;
     }
-    if (verdict->n_looks++ == 0) {
-        verdict->found = found;
-        return 0;
-    }
-    violations_intersect(&verdict->found, &found);
-    violations_free(&found);
+    verdict->n_looks++;
+    verdict->overflowed = records.n_left_out != 0;
+    add_look(&verdict->records, &records);
+    if (image->lists_torn)
+        violations_free(&lists);
+    else
+        add_look(&verdict->lists, &lists);
     return 0;
+}
+
+static bool is_empty(const struct inquiry *inquiry)
+{
+    return inquiry->n_looks != 0 && inquiry->found.n == 0 && inquiry->found.n_left_out == 0;
+}
+
+static bool is_settled(const struct inquiry *inquiry, unsigned n_looks)
+{
+    return is_empty(inquiry) || inquiry->n_looks >= n_looks;
 }
 
 /* Waits for a while, and until whoever was inside the allocator at the last look has left it. */
@@ -151,10 +216,11 @@ static int wait_for_progress(struct image *image, struct progress *inside, unsig
                              size_t why_bytes)
 {
     const uint64_t until = now_ns() + PATIENCE_NS;
-    const struct timespec pause = {0, FIRST_PAUSE_US * 1000L << n_looks};
+    struct timespec pause = {0, FIRST_PAUSE_US * 1000L << (n_looks < MOST_DOUBLINGS ? n_looks : MOST_DOUBLINGS)};
     bool left = false;
     while (!left) {
         nanosleep(&pause, NULL);
+        pause.tv_nsec = FIRST_PAUSE_US * 1000L; /* who is inside most of the time is outside for a moment only */
         if (!progress_look(image, inside, &left))
             return refuse_reading(image->target, why, why_bytes);
         if (!left && now_ns() > until) {
@@ -168,8 +234,44 @@ static int wait_for_progress(struct image *image, struct progress *inside, unsig
     return 0;
 }
 
+static bool has_counting(const struct inquiry *inquiry)
+{
+    for (size_t i = 0; i < inquiry->found.n; i++)
+        if (!inquiry->found.at[i].excused)
+            return true;
+    return false;
+}
+
+/* Whether the looks tell anything: a violation that counts, or that there is none. */
+static bool is_decided(const struct inquiry *inquiry, unsigned n_looks)
+{
+    return is_empty(inquiry) ||
+           (inquiry->n_looks >= n_looks && (has_counting(inquiry) || inquiry->found.n_left_out == 0));
+}
+
+/* What is found in the one counts, whatever becomes of the other. */
+static int decide(const struct target *target, bool stop, struct verdict *verdict, char *why, size_t why_bytes)
+{
+    const unsigned n_looks = stop ? STOPS : LOOKS;
+    const bool records = is_decided(&verdict->records, n_looks), lists = is_decided(&verdict->lists, n_looks);
+    if (!records)
+        violations_free(&verdict->records.found);
+    if (!lists)
+        violations_free(&verdict->lists.found);
+    if (records && lists)
+        return 0;
+    snprintf(why, why_bytes, "process %d: %s too fast to be judged%s", (int)target->pid,
+             records ? "the pool's lists change" : "its heap changes",
+             stop ? "" : " while it runs; --stop looks at it while it stands still");
+    if (!has_counting(&verdict->records) && !has_counting(&verdict->lists))
+        return -1;
+    tool_complain("%s", why); /* but what was found is there */
+    return 0;
+}
+
 static int look_until_settled(struct target *target, bool stop, struct verdict *verdict, char *why, size_t why_bytes)
 {
+    const unsigned n_looks = stop ? STOPS : LOOKS;
     struct image image = {0};
     struct progress inside = {0};
     int result;
@@ -183,27 +285,30 @@ static int look_until_settled(struct target *target, bool stop, struct verdict *
             result = (stop ? read_stopped : read_running)(target, &image, verdict, &inside, why, why_bytes);
         if (result == 0)
             result = judge_look(&image, verdict, why, why_bytes);
-    } while (result == 0 && verdict->found.n != 0 && verdict->n_looks < (unsigned)(stop ? STOPS : LOOKS));
+    } while (result == 0 && verdict->n_looks < TRIES * n_looks &&
+             !(is_settled(&verdict->records, n_looks) && is_settled(&verdict->lists, n_looks)));
     progress_free(&inside);
     image_free(&image);
-    return result;
+    return result == 0 ? decide(target, stop, verdict, why, why_bytes) : -1;
 }
 
 /* ---- What is said -------------------------------------------------------------------------------------------------- */
 
 static bool is_clean(const struct verdict *verdict)
 {
-    for (size_t i = 0; i < verdict->found.n; i++)
-        if (!verdict->found.at[i].excused)
-            return false;
-    return verdict->found.n_left_out == 0;
+    return !has_counting(&verdict->records) && !has_counting(&verdict->lists);
 }
 
-static void print_text(const struct target *target, const struct verdict *verdict)
+static uint64_t left_out_of(const struct verdict *verdict)
 {
-    const struct judged *judged = &verdict->judged;
-    for (size_t i = 0; i < verdict->found.n; i++) {
-        const struct violation *one = &verdict->found.at[i];
+    const uint64_t records = verdict->records.found.n_left_out, lists = verdict->lists.found.n_left_out;
+    return records > lists ? records : lists; /* of one look, they are the same ones */
+}
+
+static void print_violations(const struct violations *found)
+{
+    for (size_t i = 0; i < found->n; i++) {
+        const struct violation *one = &found->at[i];
         if (one->address != 0)
             printf("%#" PRIx64 ": %s: ", one->address, rule_names[one->rule]);
         else
@@ -212,8 +317,15 @@ static void print_text(const struct target *target, const struct verdict *verdic
             printf("class of %" PRIu32 " bytes: ", one->class_bytes);
         printf("%s%s\n", one->text, one->excused ? " (may be what a fork has cut off)" : "");
     }
-    if (verdict->found.n_left_out != 0)
-        printf("and %" PRIu64 " more\n", verdict->found.n_left_out);
+}
+
+static void print_text(const struct target *target, const struct verdict *verdict)
+{
+    const struct judged *judged = &verdict->judged;
+    print_violations(&verdict->records.found);
+    print_violations(&verdict->lists.found);
+    if (left_out_of(verdict) != 0)
+        printf("and what is too much to be kept: %" PRIu64 " at the last look\n", left_out_of(verdict));
     printf("process %d (%s): %s; %" PRIu64 " SuperSlabs, %" PRIu64 " slabs with %" PRIu64 " blocks in use, %" PRIu64
            " spans, %" PRIu64 " runs, %" PRIu64 " threads with %" PRIu64 " cached blocks; %u look%s, %" PRIu64
            " KiB read\n",
@@ -238,13 +350,20 @@ static int refuse_json(json_t *given_up, const char *why)
     return TOOL_USAGE;
 }
 
+static bool add_violations(json_t *list, const struct violations *found)
+{
+    for (size_t i = 0; i < found->n; i++)
+        if (json_array_append_new(list, json_of_violation(&found->at[i])) != 0)
+            return false;
+    return true;
+}
+
 static int print_json(const struct target *target, const struct verdict *verdict, bool stopped)
 {
     const struct judged *judged = &verdict->judged;
     json_t *list = json_array();
-    for (size_t i = 0; i < verdict->found.n; i++)
-        if (json_array_append_new(list, json_of_violation(&verdict->found.at[i])) != 0)
-            return refuse_json(list, "no memory");
+    if (!add_violations(list, &verdict->records.found) || !add_violations(list, &verdict->lists.found))
+        return refuse_json(list, "no memory");
     json_t *name = json_string(target->name); /* NULL: it is no UTF-8 */
     json_t *all = json_pack(
         "{s:i, s:o, s:s, s:b, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "pid", (int)target->pid,
@@ -253,7 +372,7 @@ static int print_json(const struct target *target, const struct verdict *verdict
         (json_int_t)judged->superslabs, "slabs", (json_int_t)judged->slabs, "blocks_in_use",
         (json_int_t)judged->blocks_in_use, "spans", (json_int_t)judged->spans, "runs", (json_int_t)judged->runs,
         "threads", (json_int_t)judged->threads, "cached_blocks", (json_int_t)judged->cached_blocks, "violations", list,
-        "violations_left_out", (json_int_t)verdict->found.n_left_out);
+        "violations_left_out", (json_int_t)left_out_of(verdict));
     if (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2)) != 0)
         return refuse_json(all, all == NULL ? "no memory" : strerror(errno));
     putchar('\n');
@@ -262,6 +381,12 @@ static int print_json(const struct target *target, const struct verdict *verdict
 }
 
 /* ---- The command --------------------------------------------------------------------------------------------------- */
+
+static void free_verdict(struct verdict *verdict)
+{
+    violations_free(&verdict->records.found);
+    violations_free(&verdict->lists.found);
+}
 
 static int check_target(struct target *target, const struct settings *set)
 {
@@ -273,7 +398,7 @@ static int check_target(struct target *target, const struct settings *set)
     if (set->stop)
         freeze_end();
     if (result != 0) {
-        violations_free(&verdict.found);
+        free_verdict(&verdict);
         tool_complain("%s", why);
         return TOOL_USAGE;
     }
@@ -283,7 +408,7 @@ static int check_target(struct target *target, const struct settings *set)
         print_text(target, &verdict);
     else if (print_json(target, &verdict, set->stop) != TOOL_OK)
         status = TOOL_USAGE;
-    violations_free(&verdict.found);
+    free_verdict(&verdict);
     return tool_finish_output() == TOOL_OK ? status : TOOL_USAGE;
 }
 
@@ -329,7 +454,7 @@ static int check_main(int argc, char **argv)
     }
     if (!process_choose(set.pid, set.name, &pid))
         return TOOL_USAGE;
-    if (target_open(pid, &target, why, sizeof why) != 0) {
+    if (target_open_to_read(pid, &target, why, sizeof why) != 0) {
         tool_complain("%s", why);
         return TOOL_USAGE;
     }
@@ -364,4 +489,4 @@ const struct tool_command check_command = {
     "Exit status:\n"
     "  0  clean\n"
     "  1  violations found\n"
-    "  2  wrong arguments, or a process that cannot be read\n"};
+    "  2  wrong arguments, or a process that cannot be read, or changes too fast\n"};

@@ -3,10 +3,13 @@
  * Called by  people and scripts.     Calls  the subcommands.     Threads  one.
  * I1  A subcommand gets argv[0] "hakmem NAME" and a fresh getopt state, and owns its options.
  * Why a table: a new subcommand is one row here and one file beside this one. */
+#define _GNU_SOURCE
 #include "tool.h"
 
 #include "hakmem/hakmem.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,11 +85,25 @@ static int print_version(void)
     return tool_finish_output();
 }
 
+/* Fills what is closed of the descriptors 0, 1 and 2, so that no file that is opened later, like a process's memory, is taken for
+ * the output. What is written or read there fails as it would have, and a program that is run finds them closed as before. */
+static bool fill_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", (fd == 0 ? O_WRONLY : O_RDONLY) | O_CLOEXEC) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static char name[] = "hakmem";
     static const struct option options[] = {
         {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0}};
+    if (!fill_standard_descriptors()) {
+        tool_complain("standard input, output or error is closed, and /dev/null cannot be opened: %s", strerror(errno));
+        return TOOL_USAGE;
+    }
     if (argc > 0)
         argv[0] = name; /* getopt puts it before its messages */
     switch (getopt_long(argc, argv, "+hV", options, NULL)) {

@@ -413,7 +413,8 @@ bool image_refresh_lists(struct image *image)
     for (int i = 0; i < LIST_READS; i++) {
         if (!read_lists(image, &after))
             return false;
-        if (memcmp((const void *)&image->pool, (const void *)&after, sizeof after) == 0)
+        image->lists_torn = memcmp((const void *)&image->pool, (const void *)&after, sizeof after) != 0;
+        if (!image->lists_torn)
             break;
     }
     return true;

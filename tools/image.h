@@ -63,6 +63,7 @@ struct image {
     size_t slab_page_bytes;
     struct stats_counters counters;
     struct pool_state pool; /* IMAGE_DETAIL */
+    bool lists_torn;        /* the pool's lists changed whenever they were read: nothing can be said of them */
     uint64_t lock_word;     /* of the pool lock; 0: it is free */
     uint32_t cut_off;       /* thread_cut_off: counts may be off by what was in the hands of a fork's lost threads */
     struct budget budget;
@@ -85,7 +86,7 @@ bool image_refresh_superslab(struct image *image, struct image_arena *arena, uin
 bool image_refresh_thread(struct image *image, struct image_thread *thread);
 bool image_refresh_process(struct image *image);
 
-/* The pool's lists: its heads and counts (image.pool), and image_arena.listed. */
+/* The pool's lists: its heads and counts (image.pool), and image_arena.listed; and whether they are torn. */
 bool image_refresh_lists(struct image *image);
 
 /* Records that make no sense, though they were read several times, are made harmless: from then on all counts are within their
@@ -113,10 +114,10 @@ static inline unsigned packed_first_page(unsigned slot, unsigned i, uint32_t wor
 static inline bool packed_word_makes_sense(unsigned slot, unsigned i, uint32_t word)
 {
     const unsigned state = PACKED_STATE(word), length = PACKED_LENGTH(word);
-    return word == 0 || (state >= PACKED_LIVE && state <= PACKED_WAITING &&
-                         PACKED_PAGE(word) < PACKED_PAGES / PACKED_HEADS && length >= PACKED_LEAST_PAGES &&
-                         PACKED_ASKED(word) <= length &&
-                         packed_first_page(slot, i, word) + length <= SUPERSLAB_SLABS * PACKED_PAGES);
+    return word == 0 ||
+           (state >= PACKED_LIVE && state <= PACKED_WAITING && PACKED_PAGE(word) < PACKED_PAGES / PACKED_HEADS &&
+            length >= PACKED_LEAST_PAGES && PACKED_ASKED(word) <= length &&
+            packed_first_page(slot, i, word) + length <= SUPERSLAB_SLABS * PACKED_PAGES);
 }
 
 #endif

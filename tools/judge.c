@@ -89,8 +89,8 @@ struct court {
     uint32_t *by_base; /* numbers of the arenas, by their addresses */
     struct cached *cached;
     size_t n_cached, cached_room;
-    uint8_t **listed; /* per arena and SuperSlab: which kinds of the pool's lists it is in, */
-    uint32_t **kept;  /* and which of its slots threads keep, */
+    uint8_t **listed;       /* per arena and SuperSlab: which kinds of the pool's lists it is in, */
+    uint32_t **kept;        /* and which of its slots threads keep, */
     uint64_t **kept_packed; /* and of which heads of packed spans: bit slot * PACKED_HEADS + head */
     bool no_memory;
 };
@@ -530,8 +530,8 @@ static void judge_packed_slot(struct court *court, const struct spot *spot, unsi
         accuse(court, of_slot(court, RULE_SPAN, spot, 0), "pages of packed spans: %#x by the slot, %#x by the spans",
                pages, by_heads);
     else if (pages == 0 || used != count_bits(pages))
-        accuse(court, of_slot(court, RULE_SPAN, spot, 0), "pages of packed spans: %u by the slot's count, %u by its bits",
-               used, count_bits(pages));
+        accuse(court, of_slot(court, RULE_SPAN, spot, 0),
+               "pages of packed spans: %u by the slot's count, %u by its bits", used, count_bits(pages));
     if (clean != 0)
         accuse(court,
                of_packed(court, RULE_CLEAN_PAGE, spot, spot->slot * PACKED_PAGES + (unsigned)__builtin_ctz(clean)),
@@ -567,7 +567,8 @@ static void judge_packed_rest(struct court *court, const struct spot *spot, unsi
         accuse(court, of_slot(court, RULE_MASKS, spot, 0),
                "a slot that is %s; by the SuperSlab's mask it %s free pages beside packed spans",
                slab_state_name(state), listed ? "has" : "has no");
-    const unsigned noted = superslab_of(court, spot)->packed_free[spot->slot / 4] >> spot->slot % 4 * PACKED_PAGES & 0xffff;
+    const unsigned noted =
+        superslab_of(court, spot)->packed_free[spot->slot / 4] >> spot->slot % 4 * PACKED_PAGES & 0xffff;
     const unsigned free = state == SLAB_PACKED ? ~slab->packed_pages & 0xffffu : 0;
     if (noted != free)
         accuse(court, of_slot(court, RULE_MASKS, spot, 0),
@@ -802,8 +803,7 @@ static void follow_list(struct court *court, uint64_t address, enum list_kind ki
     while (address != 0) {
         uint32_t a, i;
         if (!locate_superslab_record(court, address, &a, &i)) {
-            struct violation what = of_everything(RULE_LISTS);
-            what.everything = false;
+            struct violation what = of_everything(RULE_LISTS); /* it may be newer than the copy */
             what.lists = true;
             what.address = address;
             accuse(court, what, "in a list of the pool's, and no SuperSlab's record");
@@ -834,7 +834,8 @@ static void judge_listed(struct court *court, uint32_t a, uint32_t i)
         accuse(court, of_list(court, a, i), "in %s of the pool's lists that it belongs to",
                in == 0 ? "none" : "one alone");
     if (in_packed != (ss->packed_row != 0))
-        accuse(court, of_list(court, a, i), "in %s of the lists for packed spans; it notes %" PRIu32 " free pages in a row",
+        accuse(court, of_list(court, a, i),
+               "in %s of the lists for packed spans; it notes %" PRIu32 " free pages in a row",
                in_packed ? "one" : "none", ss->packed_row);
     if (ss->bucket != n_free)
         accuse(court, of_list(court, a, i), "listed with %u free slots; it has %u", ss->bucket, n_free);
@@ -845,8 +846,7 @@ static void judge_listed(struct court *court, uint32_t a, uint32_t i)
 static void judge_pool_counts(struct court *court, uint64_t n_active, uint64_t n_empty)
 {
     const struct pool_state *pool = &court->image->pool;
-    struct violation what = of_everything(RULE_POOL_COUNTS);
-    what.everything = false;
+    struct violation what = of_everything(RULE_POOL_COUNTS); /* likewise */
     what.lists = true;
     what.difference = (int64_t)((pool->n_active_slots - n_active) * 2 + (atomic_load(&pool->n_empty_slots) - n_empty));
     if (pool->n_active_slots != n_active)
@@ -1049,7 +1049,8 @@ static void judge_held_packed(struct court *court, size_t number, const struct p
     struct spot spot;
     what.address = target_address(kept->block);
     if (!locate(court, what.address, &spot)) {
-        accuse(court, what, "thread %" PRId32 ": keeps it as a packed span, and it is no address of the heap's", thread_id);
+        accuse(court, what, "thread %" PRId32 ": keeps it as a packed span, and it is no address of the heap's",
+               thread_id);
         return;
     }
     what.arena = spot.arena;
@@ -1288,7 +1289,8 @@ bool judge(const struct image *image, struct violations *out, struct judged *jud
                    image->n_torn);
         for (uint32_t a = 0; a < image->n_arenas; a++)
             judge_arena(&court, a);
-        judge_lists(&court);
+        if (!image->lists_torn)
+            judge_lists(&court);
         judge_committed(&court);
         for (size_t i = 0; i < image->n_threads; i++)
             judge_thread(&court, i);
@@ -1309,24 +1311,35 @@ void violations_free(struct violations *violations)
     *violations = (struct violations){0};
 }
 
-static const struct violation *find_again(const struct violation *one, const struct violations *again)
+static int by_identity(const void *a, const void *b)
 {
-    for (size_t i = 0; i < again->n; i++)
-        if (again->at[i].rule == one->rule && again->at[i].address == one->address &&
-            again->at[i].class_bytes == one->class_bytes && again->at[i].difference == one->difference)
-            return &again->at[i];
-    return NULL;
+    const struct violation *one = a, *other = b;
+    if (one->rule != other->rule)
+        return one->rule < other->rule ? -1 : 1;
+    if (one->address != other->address)
+        return one->address < other->address ? -1 : 1;
+    if (one->class_bytes != other->class_bytes)
+        return one->class_bytes < other->class_bytes ? -1 : 1;
+    return (one->difference > other->difference) - (one->difference < other->difference);
 }
 
-void violations_intersect(struct violations *found, const struct violations *again)
+static void sort_violations(struct violations *violations)
 {
-    size_t n = 0;
+    if (violations->n != 0)
+        qsort(violations->at, violations->n, sizeof *violations->at, by_identity);
+}
+
+void violations_intersect(struct violations *found, struct violations *again)
+{
+    size_t n = 0, other = 0;
+    sort_violations(found);
+    sort_violations(again);
     for (size_t i = 0; i < found->n; i++) {
-        const struct violation *other = find_again(&found->at[i], again);
-        if (other != NULL)
-            found->at[n++] = *other;
+        while (other < again->n && by_identity(&again->at[other], &found->at[i]) < 0)
+            other++;
+        if (other < again->n && by_identity(&again->at[other], &found->at[i]) == 0)
+            found->at[n++] = again->at[other];
     }
     found->n = n;
-    if (again->n_left_out == 0)
-        found->n_left_out = 0;
+    found->n_left_out = again->n_left_out;
 }

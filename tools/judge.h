@@ -59,21 +59,21 @@ struct violation {
 struct violations {
     struct violation *at;
     size_t n;
-    uint64_t n_left_out; /* beyond MAX_VIOLATIONS */
+    uint64_t n_left_out; /* beyond MAX_VIOLATIONS: what they are is not known, nor whether they are found again */
 };
-#define MAX_VIOLATIONS ((size_t)4096)
+#define MAX_VIOLATIONS ((size_t)262144)
 
 /* What was looked at, for the verdict. */
 struct judged {
     uint64_t superslabs, slabs, spans, runs, blocks_in_use, cached_blocks, threads;
 };
 
-/* Judges a copy with IMAGE_DETAIL. Returns false when there is no memory. The violations are to be given to violations_free. */
+/* Judges a copy with IMAGE_DETAIL, but for its lists if they are torn. Returns false when there is no memory. The violations are to be given to violations_free. */
 bool judge(const struct image *image, struct violations *out, struct judged *judged);
 
 void violations_free(struct violations *violations);
 
-/* Keeps of `found` what was found `again`, with what it says now. */
-void violations_intersect(struct violations *found, const struct violations *again);
+/* Keeps of `found` what was found `again`, with what it says now; what was left out is as it is now. Puts both in order. */
+void violations_intersect(struct violations *found, struct violations *again);
 
 #endif

@@ -93,6 +93,15 @@ static void fill_packed(struct map_cell *cell, const struct snapshot_slot *slot)
     set_use(cell, cell->span_bytes);
 }
 
+/* A thread keeps all of it for its next spans: cached too. */
+static void fill_held(struct map_cell *cell)
+{
+    cell->kind = MAP_SPAN;
+    cell->span_slabs = 1;
+    cell->span_bytes = SLAB_BYTES;
+    set_use(cell, cell->memory_bytes);
+}
+
 static void fill_cell(struct map_cell *cells, const struct snapshot_superslab *ss, unsigned i, unsigned *span_left)
 {
     struct map_cell *cell = &cells[i];
@@ -103,8 +112,10 @@ static void fill_cell(struct map_cell *cells, const struct snapshot_superslab *s
         return;
     case SLAB_EMPTY:
     case SLAB_TAKEN:
-    case SLAB_HELD:
         cell->kind = MAP_IDLE;
+        return;
+    case SLAB_HELD:
+        fill_held(cell);
         return;
     case SLAB_OWNED:
     case SLAB_PARTIAL:
@@ -301,7 +312,8 @@ static void take_census(struct map *map)
     map->committed_bytes = least(s->committed_bytes, MOST_BYTES);
     map->resident_bytes = least(map->snapshot->resident_bytes, MOST_BYTES);
     const double sum = (double)map->live_bytes + (double)map->cached_bytes;
-    map->cached_memory_bytes = sum == 0 ? 0 : (uint64_t)((double)map->used_bytes * ((double)map->cached_bytes / sum) + 0.5);
+    map->cached_memory_bytes =
+        sum == 0 ? 0 : (uint64_t)((double)map->used_bytes * ((double)map->cached_bytes / sum) + 0.5);
     map->live_memory_bytes = map->used_bytes - map->cached_memory_bytes;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         struct map_class *class = &map->classes[c];

@@ -14,7 +14,7 @@
 enum map_cell_kind {
     MAP_NOTHING, /* UNUSED: no block and no page */
     MAP_SLAB,    /* blocks of one class */
-    MAP_SPAN,    /* part of one block of several slabs; or, PACKED, pages of some that share it */
+    MAP_SPAN,    /* part of one block of several slabs; PACKED: pages of some that share it; HELD: kept by a thread */
     MAP_IDLE,    /* EMPTY, or on its way: no block; its pages wait to be used again, or to go back */
     MAP_TORN     /* made no sense when it was read */
 };
@@ -25,12 +25,12 @@ struct map_cell {
     enum map_cell_kind kind;
     uint8_t state;         /* enum slab_state */
     uint8_t class_id;      /* MAP_SLAB */
-    uint8_t span_slabs;    /* MAP_SPAN: cells of the whole span; PACKED: 1 */
-    uint8_t span_distance; /* MAP_SPAN: from the span's first cell; PACKED: 0 */
+    uint8_t span_slabs;    /* MAP_SPAN: cells of the whole span; PACKED, HELD: 1 */
+    uint8_t span_distance; /* MAP_SPAN: from the span's first cell; PACKED, HELD: 0 */
     uint8_t n_spans;       /* MAP_SPAN: spans that begin in it */
     uint16_t used, room;   /* MAP_SLAB: blocks */
     uint16_t dirty_pages;
-    uint64_t span_bytes;   /* MAP_SPAN: of the whole span; PACKED: of this cell's pages that are in spans */
+    uint64_t span_bytes;   /* MAP_SPAN: of the whole span; PACKED: of this cell's pages that are in spans; HELD: all */
     uint64_t begun_bytes;  /* MAP_SPAN: of the spans that begin in it */
     uint32_t memory_bytes; /* of pages that may be in memory */
     uint32_t used_bytes;   /* of that, in blocks: callers', and those in magazines */

@@ -123,7 +123,7 @@ static void look_for_process(struct source *source)
     if (source->found || source->set->name == NULL)
         return;
     const pid_t pid = target_find_by_name(source->set->name, why, sizeof why);
-    source->found = pid > 0 && target_open(pid, &source->target, why, sizeof why) == 0;
+    source->found = pid > 0 && target_open_to_read(pid, &source->target, why, sizeof why) == 0;
     if (source->found)
         source->why[0] = '\0';
 }
@@ -142,7 +142,7 @@ static void close_source(struct source *source)
 
 static bool open_source(struct source *source, char *why, size_t why_bytes)
 {
-    source->found = target_open(source->set->pid, &source->target, why, why_bytes) == 0;
+    source->found = target_open_to_read(source->set->pid, &source->target, why, why_bytes) == 0;
     if (source->found && take_snapshot(source, why, why_bytes))
         return true;
     close_source(source);

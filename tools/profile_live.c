@@ -462,12 +462,15 @@ static struct heap_profile *profile_of(const struct live *live, const struct loo
 
 /* ---- All of it --------------------------------------------------------------------------------------------------- */
 
-static void catch_signals(struct sigaction old[3], bool caught)
+/* Whatever may end the command and can be caught: the session would go on without it. */
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
+enum { N_SIGNALS = sizeof signals / sizeof signals[0] };
+
+static void catch_signals(struct sigaction old[N_SIGNALS], bool caught)
 {
-    static const int signals[3] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction own = {.sa_handler = on_signal}; /* without SA_RESTART: sleeps end */
     sigemptyset(&own.sa_mask);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_SIGNALS; i++) {
         sigaction(signals[i], caught ? &own : &old[i], caught ? &old[i] : NULL);
         if (caught && old[i].sa_handler == SIG_IGN)
             sigaction(signals[i], &old[i], NULL); /* who started us wants it ignored: nohup, for one */
@@ -522,7 +525,7 @@ static struct look *read_what_is_there(struct live *live)
 struct heap_profile *profile_take(const struct live_request *request, pid_t *pid, char *why, size_t why_bytes)
 {
     struct live live = {.why = why, .why_bytes = why_bytes};
-    struct sigaction old[3];
+    struct sigaction old[N_SIGNALS];
     struct profile_state state;
     struct heap_profile *profile = NULL;
     *pid = request->name != NULL ? target_find_by_name(request->name, why, why_bytes) : request->pid;

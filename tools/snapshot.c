@@ -167,7 +167,7 @@ int snapshot_take(pid_t pid, struct snapshot *out, char *why, size_t why_bytes)
 {
     struct target target;
     *out = (struct snapshot){0};
-    if (target_open(pid, &target, why, why_bytes) != 0)
+    if (target_open_to_read(pid, &target, why, why_bytes) != 0)
         return -1;
     const int result = snapshot_read(&target, out, why, why_bytes);
     target_close(&target);

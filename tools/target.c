@@ -431,11 +431,11 @@ static int check_layout(struct target *target, char *why, size_t why_bytes)
 
 /* ---- Opening ------------------------------------------------------------------------------------------------------- */
 
-static int open_memory(pid_t pid)
+static int open_memory(pid_t pid, bool to_write)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
-    const int memory = open(path, O_RDWR | O_CLOEXEC);
+    const int memory = to_write ? open(path, O_RDWR | O_CLOEXEC) : -1;
     return memory >= 0 ? memory : open(path, O_RDONLY | O_CLOEXEC);
 }
 
@@ -464,7 +464,7 @@ static int find_anchor(struct target *target, char *why, size_t why_bytes)
                   (int)pid, target->name);
 }
 
-int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes)
+static int open_target(pid_t pid, bool to_write, struct target *target, char *why, size_t why_bytes)
 {
     struct proc_stat stat;
     *target = (struct target){.pid = pid, .memory = -1, .reads_by_call = true};
@@ -479,11 +479,21 @@ int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes)
                       target->name);
     if ((stat.flags & PF_KTHREAD) != 0)
         return refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
-    target->memory = open_memory(pid);
+    target->memory = open_memory(pid, to_write);
     if (find_anchor(target, why, why_bytes) == 0 && check_layout(target, why, why_bytes) == 0)
         return 0;
     target_close(target);
     return -1;
+}
+
+int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes)
+{
+    return open_target(pid, true, target, why, why_bytes);
+}
+
+int target_open_to_read(pid_t pid, struct target *target, char *why, size_t why_bytes)
+{
+    return open_target(pid, false, target, why, why_bytes);
 }
 
 void target_close(struct target *target)
@@ -518,7 +528,7 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
         if (comm[0] == '\0' || strncmp(comm, name, COMM_BYTES) != 0)
             continue;
         n_named++;
-        if (target_open(pid, &target, reason, sizeof reason) != 0)
+        if (target_open_to_read(pid, &target, reason, sizeof reason) != 0)
             continue;
         target_close(&target);
         answer = pid;

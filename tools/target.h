@@ -31,6 +31,9 @@ struct target {
  * permission, not on hakmem, another layout than this command knows. */
 int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes);
 
+/* The same for who never writes there: then nothing can, by mistake. */
+int target_open_to_read(pid_t pid, struct target *target, char *why, size_t why_bytes);
+
 /* The one process on hakmem whose /proc/PID/comm is this name (of which the system keeps 15 bytes): its number. -1, and a line in
  * `why`: there is none, or there are several, whose numbers it lists. */
 pid_t target_find_by_name(const char *name, char *why, size_t why_bytes);

@@ -24,7 +24,7 @@ static void renew_figures(struct watch *watch, const struct snapshot *earlier, c
 static bool open_again(struct target *target, struct snapshot *out, char *why, size_t why_bytes)
 {
     struct target opened;
-    if (target_open(target->pid, &opened, why, why_bytes) != 0)
+    if (target_open_to_read(target->pid, &opened, why, why_bytes) != 0)
         return false;
     if (opened.start_time != target->start_time || snapshot_read(&opened, out, why, why_bytes) != 0) {
         target_close(&opened);
@@ -55,7 +55,7 @@ bool watch_begin(struct watch *watch, pid_t pid)
 {
     struct snapshot fresh;
     memset(watch, 0, sizeof *watch);
-    if (target_open(pid, &watch->target, watch->why, sizeof watch->why) != 0)
+    if (target_open_to_read(pid, &watch->target, watch->why, sizeof watch->why) != 0)
         return false;
     if (snapshot_read(&watch->target, &fresh, watch->why, sizeof watch->why) != 0) {
         target_close(&watch->target);

@@ -310,6 +310,8 @@ static void *claim_large(size_t size_bytes, size_t alignment, enum large_place p
     size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
     bool promised = budget_is_set();
     void *block = NULL;
+    if (thread != NULL)
+        profile_follow_if_due(thread);
     if (thread != NULL && place != LARGE_APART && len_bytes <= most_held_bytes(place) && alignment <= SLAB_BYTES)
         block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), may_be_packed(alignment, place), zeroed);
     if (block == NULL && (likely(!promised) || pressure_promise(thread, len_bytes))) {

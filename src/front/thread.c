@@ -17,6 +17,7 @@
 #include "front/sleepers.h"
 #include "meta/arena.h"
 #include "meta/metapool.h"
+#include "os/lock.h"
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/shared_pool.h"
@@ -290,12 +291,12 @@ static bool is_inside(void)
     return thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0;
 }
 
-static void on_fork_child(void)
+/* interrupted: what this very thread is in the midst of goes on afterwards. */
+static void mend_child(bool interrupted)
 {
     struct thread *self = tls_thread;
     os_fork_child();
     bool held = background_hold(true); /* not a second thread within fork() */
-    bool interrupted = self != NULL && (self == &no_record || atomic_load(&self->busy) != 0);
     shared_pool_fork_child(interrupted);
     uint32_t n_cut_off = background_fork_child() + interrupted;
     pressure_fork_child(interrupted);
@@ -327,6 +328,23 @@ static void on_fork_child(void)
     background_hold(held);
 }
 
+static bool fork_is_mended;
+
+/* Other libraries' handlers may come before ours, and allocate: they must not wait for threads that are gone. */
+static void mend_before_wait(void)
+{
+    mend_child(true);
+    fork_is_mended = true;
+}
+
+static void on_fork_child(void)
+{
+    const struct thread *self = tls_thread;
+    if (!fork_is_mended || os_is_new_child())
+        mend_child(self != NULL && (self == &no_record || atomic_load(&self->busy) != 0));
+    fork_is_mended = false;
+}
+
 void thread_start_process(void)
 {
     int state = START_NOT;
@@ -350,6 +368,7 @@ void thread_start_process(void)
     background_set_caches_tick(sleepers_tick);
     background_set_inside(is_inside);
     exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;
+    lock_before_wait_in_child(mend_before_wait);
     pthread_atfork(NULL, NULL, on_fork_child);
     tls_thread = before;
     atomic_store_explicit(&start_state, START_DONE, memory_order_release);
@@ -368,6 +387,8 @@ static struct thread *create(void)
         return NULL;
     }
     tls_created = thread;
+    if (thread_count() > 1)
+        os_watch_forks();
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
         thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)

@@ -1,5 +1,5 @@
 /* lock.c - see lock.h.
- * Owns     nothing.     Called by  pool, front (through shared_pool.h).     Calls  os.h
+ * Owns     what a child does before it waits.     Called by  pool, front (through shared_pool.h).     Calls  os.h
  * Threads  any.
  *  edge  release               acquire                what becomes visible
  *  L1    lock_drop exchange -> lock_take CAS          everything that the last holder wrote
@@ -22,6 +22,13 @@ static _Atomic uint32_t *futex_of(struct lock *lock)
     return (_Atomic uint32_t *)(void *)&lock->word;
 }
 
+static void (*before_wait_in_child)(void);
+
+void lock_before_wait_in_child(void (*function)(void))
+{
+    before_wait_in_child = function;
+}
+
 enum lock_result lock_take(struct lock *lock, uintptr_t self)
 {
     uint64_t seen = 0;
@@ -40,6 +47,8 @@ enum lock_result lock_take(struct lock *lock, uintptr_t self)
             return LOCK_TAKEN_AFTER_WAIT;
     }
     for (;;) {
+        if (unlikely(os_is_new_child()) && before_wait_in_child != NULL)
+            before_wait_in_child();
         seen = 0;
         /* Others may sleep too, so a lock taken after a wait carries the sleepers' bit. */
         if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, self | SLEEPERS, memory_order_acquire,

@@ -29,6 +29,10 @@ bool lock_try(struct lock *lock, uintptr_t self);
 
 void lock_drop(struct lock *lock);
 
+/* What is to be done in the child of a fork before it waits for a lock: the holder may be gone. It must free such locks (lock_reset), and is
+ * called only where os_is_new_child() knows of the fork. */
+void lock_before_wait_in_child(void (*function)(void));
+
 /* Who holds the lock: 0 when it is free. */
 uintptr_t lock_owner(const struct lock *lock);
 

@@ -15,6 +15,11 @@ void os_start(void);
 /* In the child of a fork. */
 void os_fork_child(void);
 
+/* From now on os_is_new_child tells whether the process is the child of a fork that os_fork_child was not called in yet. (Not one of vfork,
+ * which has its parent's memory.) False, too, where the system does not help (Linux before 4.14). Any number of times; keeps errno. */
+void os_watch_forks(void);
+bool os_is_new_child(void);
+
 /* Of the process that os_start or os_fork_child was last called in: no system call. */
 int32_t os_process_id(void);
 

@@ -40,6 +40,9 @@
 #ifndef MADV_COLD
 #define MADV_COLD 20 /* since Linux 5.4 */
 #endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18 /* since Linux 4.14 */
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -133,11 +136,6 @@ void os_start(void)
     find_linker();
 }
 
-void os_fork_child(void)
-{
-    process_id = ask_process_id();
-}
-
 int32_t os_process_id(void)
 {
     return process_id;
@@ -149,6 +147,40 @@ static void *map(void *hint, size_t len_bytes, int protection)
     void *p = mmap(hint, len_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     errno = saved_errno;
     return p == MAP_FAILED ? NULL : p;
+}
+
+/* In a page that the child of a fork gets as zeros: not 0 in whatever process os_watch_forks or os_fork_child was called in. */
+static _Atomic uint32_t *_Atomic watched;
+
+void os_watch_forks(void)
+{
+    _Atomic uint32_t *none = NULL, *mark;
+    if (atomic_load_explicit(&watched, memory_order_relaxed) != NULL) /* relaxed: it is set once */
+        return;
+    mark = map(NULL, os_page_bytes_known, PROT_READ | PROT_WRITE);
+    int saved_errno = errno;
+    if (mark != NULL && madvise(mark, os_page_bytes_known, MADV_WIPEONFORK) == 0) {
+        atomic_store(mark, 1);
+        if (atomic_compare_exchange_strong(&watched, &none, mark))
+            mark = NULL;
+    }
+    if (mark != NULL)
+        munmap(mark, os_page_bytes_known);
+    errno = saved_errno;
+}
+
+bool os_is_new_child(void)
+{
+    _Atomic uint32_t *mark = atomic_load(&watched);
+    return mark != NULL && atomic_load(mark) == 0;
+}
+
+void os_fork_child(void)
+{
+    _Atomic uint32_t *mark = atomic_load(&watched);
+    process_id = ask_process_id();
+    if (mark != NULL)
+        atomic_store(mark, 1);
 }
 
 void os_unreserve(void *address, size_t len_bytes)

@@ -125,6 +125,7 @@ void background_wake(void)
     }
     if (!atomic_compare_exchange_strong(&running, &no, 1))
         return;
+    os_watch_forks(); /* it may hold the lock at a fork */
     if (!os_start_thread(run)) {
         atomic_store(&refused_ms, now_ms | 1);
         atomic_store(&running, 0);

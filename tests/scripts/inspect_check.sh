@@ -6,6 +6,8 @@
 #   K3  what cannot be read ends with status 2 and one line that says why: no such process, a zombie, another user's, one that is not on
 #       hakmem, another version, other structures
 #   K4  a process that is stopped for a look goes on, whatever becomes of the command
+#   K5  with standard output or error closed, the process is not written to
+#   K6  where all spans are on the move, all the time, nothing is taken for damage: clean, or too fast to be judged
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require jq readelf grep dd
@@ -152,6 +154,75 @@ if [[ $(id -u) -eq 0 ]] && command -v setpriv > /dev/null; then
 else
     echo "   not root: whether another user's process is refused was not tried"
 fi
+
+step "closed descriptors (K5)"
+start env LD_PRELOAD="$HAKMEM_LIB" "$tests/inspect_plain"
+closed() { # STATUS PATTERN ARGUMENT...
+    local want=$1 pattern=$2 status=0
+    shift 2
+    "$hakmem" "$@" 2> "$work/closed.err" >&- || status=$?
+    [[ $status -eq $want ]] || fail "hakmem $* >&-: status $status, not $want: $(< "$work/closed.err")"
+    [[ $(< "$work/closed.err") =~ $pattern ]] || fail "hakmem $* >&- says: $(< "$work/closed.err")"
+}
+unwritten="^hakmem: cannot write the output: Bad file descriptor$"
+closed 2 "$unwritten" check "$pid"
+closed 2 "$unwritten" check --stop "$pid"
+closed 1 "$unwritten" --version
+status=0
+"$hakmem" check 99999999 <&- >&- 2>&- || status=$?
+[[ $status -eq 2 ]] || fail "all closed: status $status"
+status=0
+"$hakmem" check "$pid" <&- 2>&- > "$work/closed.out" || status=$?
+[[ $status -eq 0 && $(< "$work/closed.out") == *clean* ]] || fail "without input and error: $status, $(< "$work/closed.out")"
+if command -v strace > /dev/null && strace -o "$work/strace" -e trace=openat "$hakmem" check "$pid" > /dev/null 2>&1; then
+    grep -q '/mem", O_RDONLY' "$work/strace" || fail "its memory is not opened to be read: $(grep /mem "$work/strace")"
+    if grep -q '/mem", O_RDWR' "$work/strace"; then fail "its memory is opened to be written"; fi
+fi
+check 0 "$pid"
+stop
+
+step "spans on the move (K6)"
+cat > "$work/moving.c" << 'END'
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void *move(void *seed)
+{
+    void *volatile block[1000] = {0};
+    for (unsigned long s = (unsigned long)seed + 1;;) {
+        s = s * 6364136223846793005ul + 1442695040888963407ul;
+        free(block[(s >> 33) % 1000]);
+        block[(s >> 33) % 1000] = malloc(33000 + (s >> 20) % 600000);
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    static void *volatile kept[500];
+    pthread_t thread;
+    for (int i = 0; i < 500; i++)
+        kept[i] = malloc(1500000);
+    for (long i = 0; i < 3; i++)
+        pthread_create(&thread, NULL, move, (void *)i);
+    puts("ready");
+    fflush(stdout);
+    pause();
+}
+END
+"${HAKMEM_CC:-cc}" -O1 -o "$work/moving" "$work/moving.c" -pthread
+background=on start env LD_PRELOAD="$HAKMEM_LIB" nice "$work/moving"
+for ((i = 0; i < 6; i++)); do
+    status=0
+    said=$("$hakmem" check "$pid" 2>&1) || status=$?
+    [[ $status -eq 0 || ($status -eq 2 && $said =~ ((heap changes|lists change) too fast to be judged|in the making)) ]] ||
+        fail "a sound heap: status $status: $said"
+    check 0 --stop "$pid"
+done
+echo "   $said"
+stop
 
 step "eight threads that never rest (K1), stopped now and then (K4)"
 background=on start env LD_PRELOAD="$HAKMEM_LIB" nice "$tests/inspect_plain" 8

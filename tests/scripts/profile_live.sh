@@ -67,7 +67,7 @@ assert_blocks 0 site_leak freed.pb.gz
 
 step "it can begin again; the standard interval; by name"
 begin --seconds 1000
-kill -TERM "$sampler"
+kill -ALRM "$sampler"
 await_sampler
 grep -q "^heap profile of profile-target, process $pid, .* one for 512.0 KiB in the mean\$" sampler.out || { cat sampler.out; fail "the head"; }
 "$hakmem" profile --name profile-target --seconds 0.1 --interval 4K > by-name

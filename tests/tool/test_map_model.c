@@ -101,6 +101,34 @@ static void slabs_spans_and_what_waits(void **state)
     drop_snapshot(&s);
 }
 
+/* A slot that a thread keeps is cached: used, though no block is in it. */
+static void held_slots(void **state)
+{
+    (void)state;
+    struct snapshot s = make_snapshot("held", 1);
+    struct snapshot_superslab *ss = pooled(&s, 0, SS_TIER_HOT);
+    struct map_cell cells[SUPERSLAB_SLABS];
+    ss->slot[2] = (struct snapshot_slot){.state = SLAB_HELD, .dirty_pages = 0x00ff, .span_slabs = 7};
+    ss->slot[3] = (struct snapshot_slot){.state = SLAB_HELD};
+    struct map map = map_of(&s);
+    check_sums(&map);
+    map_row_cells(&map, &map.rows[0], cells);
+    for (unsigned i = 2; i < 4; i++) {
+        assert_int_equal(cells[i].kind, MAP_SPAN);
+        assert_int_equal(cells[i].n_spans, 0);
+        assert_int_equal(cells[i].span_slabs, 1);
+        assert_int_equal(cells[i].free_bytes, 0);
+    }
+    assert_int_equal(cells[2].used_bytes, 8 * PAGE);
+    assert_int_equal(cells[3].used_bytes, 0);
+    assert_int_equal(map.used_bytes, 8 * PAGE);
+    assert_int_equal(map.idle_bytes, 0);
+    assert_int_equal(map.spans, 0);
+    assert_int_equal(map.span_bytes, 0);
+    map_drop(&map);
+    drop_snapshot(&s);
+}
+
 /* Pages count where they lie, spans where they begin. */
 static void packed_spans(void **state)
 {
@@ -109,9 +137,9 @@ static void packed_spans(void **state)
     struct snapshot_superslab *ss = pooled(&s, 0, SS_TIER_HOT);
     struct map_cell cells[SUPERSLAB_SLABS];
     put_packed(ss, 4, 10, 3);
-    ss->slot[5].dirty_pages |= 0x4000;       /* beside them, and in memory still */
+    ss->slot[5].dirty_pages |= 0x4000; /* beside them, and in memory still */
     put_packed(ss, 8, 9, 1);
-    ss->slot[8].packed_spans = 0;            /* a thread holds it: not the program's, but used */
+    ss->slot[8].packed_spans = 0; /* a thread holds it: not the program's, but used */
     ss->slot[8].span_bytes = 0;
     put_span(ss, 9, SLAB_BYTES);
     struct map map = map_of(&s);
@@ -330,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_heap),
         cmocka_unit_test(slabs_spans_and_what_waits),
+        cmocka_unit_test(held_slots),
         cmocka_unit_test(packed_spans),
         cmocka_unit_test(a_run_of_a_thousand_is_one_row),
         cmocka_unit_test(what_makes_no_sense_is_torn_and_counted_as_waiting),

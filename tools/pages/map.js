@@ -14,7 +14,7 @@ const ABSENT = 0, HOT = 1, DRAINING = 2, FREE = 3, CACHED = 4, RUN = 5, MOVING =
 const KIND_NAMES = ['absent', 'HOT', 'DRAINING', 'FREE', 'CACHED', 'RUN', 'MOVING', 'TORN'];
 const STATE_NAMES = ['unused', 'empty', 'taken', 'owned by a thread', 'partly free', 'full', 'being released', 'span', 'span',
     'held by a thread', 'pages of spans that share slabs'];
-const PACKED = 10; // enum slab_state
+const HELD = 9, PACKED = 10; // enum slab_state
 const KEYFRAME_EVERY = 16;
 
 const byId = (id) => document.getElementById(id);
@@ -181,6 +181,10 @@ class Heap {
 
     isPacked(cell) {
         return (this.kindState[cell] & 15) === PACKED;
+    }
+
+    isHeld(cell) {
+        return (this.kindState[cell] & 15) === HELD;
     }
 
     /* How much of a slab's room or a span is in use: a span is, as a whole; of a slot with packed ones, its pages in spans. */
@@ -645,6 +649,7 @@ class Detail {
     }
 
     spanLines(cell) {
+        if (this.heap.isHeld(cell)) return []; // no block, but room that a thread keeps
         if (this.heap.isPacked(cell)) return [['in spans', bytesText(this.heap.spanBytes[cell])]];
         const head = cell - this.heap.second[cell];
         return [
