@@ -271,7 +271,7 @@ void thread_call_all(void)
 }
 
 /* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done.
- * interrupted: so may be what this very thread returns, which is counted when its signal handler has come back. */
+ * interrupted: so may be what this very thread returns, which is taken off the count when its signal handler has come back. */
 static void mend(struct thread *thread, bool interrupted)
 {
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
@@ -280,8 +280,8 @@ static void mend(struct thread *thread, bool interrupted)
     harden_forget(thread);
     magazine_forget_arrays(thread);
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        if (thread->current[c] != NULL && !interrupted)
-            slab_recount(thread->current[c]);
+        if (thread->current[c] != NULL)
+            slab_recount(thread->current[c], interrupted);
 }
 
 /* Whether this thread will come to thread_leave, or to thread_leave_open. */

@@ -31,10 +31,12 @@ void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
     slab->memory = superslab_memory(ss) + slot * SLAB_BYTES;
 }
 
-void slab_recount(struct slab *slab)
+void slab_recount(struct slab *slab, bool only_up)
 {
     slab_ctl ctl = slab_ctl_read(slab);
     unsigned used = class_table[CTL_CLASS(ctl)].n_blocks - slab_count_free(slab);
+    if (only_up && used < CTL_USED(ctl))
+        return;
     atomic_store_explicit(&slab->ctl, SLAB_CTL(CTL_STATE(ctl), CTL_CLASS(ctl), used), memory_order_release);
 }
 

@@ -944,7 +944,7 @@ static void more_returns_than_claims_are_told(void **state)
     assert_int_equal(return_blocks(slab, lower / 64, both, &doubly), SLAB_RETURN_TOO_MANY);
     assert_int_equal(doubly, both);
     assert_int_equal(slab_ctl_read(slab), ctl - 1); /* and not below zero */
-    slab_recount(slab);
+    slab_recount(slab, false);
     assert_int_equal(CTL_USED(slab_ctl_read(slab)), 0);
     assert_true(slab_check(slab));
     shared_pool_disown_slab(slab);
