@@ -8,15 +8,6 @@
 #define BUDGET_BYTES (64 * CHECK_MIB)
 #define N_BLOCKS 300
 
-static size_t resident_bytes(void)
-{
-    unsigned long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL && fscanf(file, "%*u %lu", &resident) == 1);
-    fclose(file);
-    return resident * 4096;
-}
-
 static unsigned char *blocks[N_BLOCKS];
 static size_t sizes[N_BLOCKS];
 
@@ -55,7 +46,7 @@ int main(void)
     free(most);
     static const size_t steps[] = {40000, 60000, 2000000, 2500000, 2990000};
     check_on_hakmem();
-    size_t before_bytes = resident_bytes(), held_bytes = 0, i = 0;
+    size_t before_bytes = check_resident_bytes(), held_bytes = 0, i = 0;
     while (i < N_BLOCKS && grow(i, steps, CHECK_COUNT(steps)))
         i++;
     REQUIRE(i < N_BLOCKS); /* refused */
@@ -66,7 +57,7 @@ int main(void)
             n_bad += blocks[k][at] != k % 251;
         CHECK_THAT(n_bad == 0, "block %zu of %zu bytes: %zu bytes are not as they were", k, sizes[k], n_bad);
     }
-    size_t used_bytes = resident_bytes() - before_bytes;
+    size_t used_bytes = check_resident_bytes() - before_bytes;
     printf("%zu KiB held, %zu KiB more in memory\n", held_bytes / 1024, used_bytes / 1024);
     CHECK_THAT(held_bytes > BUDGET_BYTES / 2, "refused with %zu bytes held", held_bytes);
     CHECK_THAT(used_bytes < BUDGET_BYTES + CHECK_MIB, "%zu bytes in memory", used_bytes);

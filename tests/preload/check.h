@@ -185,6 +185,12 @@ CHECK_UNUSED static size_t check_proc_status(const char *field)
     return at == NULL ? 0 : (size_t)strtoull(at + strlen(field), NULL, 10);
 }
 
+/* What of this process is in memory. */
+CHECK_UNUSED static size_t check_resident_bytes(void)
+{
+    return check_proc_status("VmRSS:") * CHECK_KIB;
+}
+
 /* Waits for a child. Returns 0 when it ended with status 0; otherwise prints how it ended, and returns 1. */
 CHECK_UNUSED static int check_wait(pid_t pid, const char *what)
 {

@@ -8,15 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static size_t resident_bytes(void)
-{
-    unsigned long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL && fscanf(file, "%*u %lu", &resident) == 1);
-    fclose(file);
-    return resident * 4096;
-}
-
 static size_t count_mappings(void)
 {
     size_t n = 0;
@@ -45,14 +36,14 @@ static void test_little_address_space(void)
 
 static void test_shorter_blocks(void)
 {
-    size_t before_bytes = resident_bytes();
+    size_t before_bytes = check_resident_bytes();
     char *block = malloc(1500 * CHECK_MIB);
     REQUIRE(block != NULL);
     memset(block, 1, 40 * CHECK_MIB);
     block = realloc(block, 1000 * CHECK_MIB);
     REQUIRE(block != NULL);
-    CHECK_THAT(resident_bytes() < before_bytes + 50 * CHECK_MIB, "%zu MiB are in memory",
-               (resident_bytes() - before_bytes) / CHECK_MIB);
+    CHECK_THAT(check_resident_bytes() < before_bytes + 50 * CHECK_MIB, "%zu MiB are in memory",
+               (check_resident_bytes() - before_bytes) / CHECK_MIB);
     free(block);
     block = malloc(60 * CHECK_MIB);
     REQUIRE(block != NULL);

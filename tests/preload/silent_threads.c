@@ -20,15 +20,6 @@ static void *do_nothing(void *unused)
     return unused;
 }
 
-static size_t resident_bytes(void)
-{
-    unsigned long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL && fscanf(file, "%*u %lu", &resident) == 1);
-    fclose(file);
-    return resident * 4096;
-}
-
 static void run_threads(void)
 {
     pthread_attr_t attributes;
@@ -55,10 +46,10 @@ int main(void)
     memcpy(&stop, &stop_symbol, sizeof stop);
     check_on_hakmem();
     run_threads();
-    size_t before_bytes = resident_bytes();
+    size_t before_bytes = check_resident_bytes();
     for (unsigned i = 0; i < N_ROUNDS; i++)
         run_threads();
-    size_t now_bytes = resident_bytes();
+    size_t now_bytes = check_resident_bytes();
     CHECK_THAT(now_bytes < before_bytes + 4 * CHECK_MIB, "%zu KiB instead of %zu", now_bytes / 1024,
                before_bytes / 1024);
     for (unsigned i = 0; i < 3; i++) {
