@@ -60,6 +60,9 @@ void *front_claim_class(unsigned class_id, bool exact);
 /* A block above 32 KiB, or one with an alignment that no class has; as large_claim, with errno. */
 void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
 
+/* The same for who has another way: gives up sooner, tells the program nothing of it, and leaves errno as it was. */
+void *front_try_span(size_t size_bytes, size_t alignment, bool *zeroed);
+
 /* One for what has outgrown another block, and grows again, mostly (LARGE_GROWING). NULL with errno ENOMEM. */
 void *front_claim_grown(size_t size_bytes);
 

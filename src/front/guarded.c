@@ -19,6 +19,7 @@
 #include "service/report.h"
 #include "superslab/slab.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Large blocks that wait, of the process; their pages are given back. */
@@ -269,13 +270,16 @@ static void discount_guard(void)
     atomic_fetch_sub_explicit(&n_guarded, 1, memory_order_relaxed); /* relaxed: a number */
 }
 
+typedef void *claim_span_function(size_t size_bytes, size_t alignment, bool *zeroed);
+
 /* room_bytes: how long it may become where it lies; address space alone. */
-static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool guard)
+static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind,
+                   bool guard)
 {
     size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
     bool zeroed = false, waited = true; /* Not asked for: what is not clean goes back whole. */
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
-        return front_claim_span(room_bytes, alignment, &zeroed); /* It is refused there, and the program told as for any other. */
+        return claim_span(room_bytes, alignment, &zeroed); /* It is refused there, and the program told as for any other. */
     size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
     size_t least_bytes = guard_bytes == 0 ? 1 : 0;
     size_t data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes);
@@ -285,7 +289,7 @@ static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum 
     char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
     if (base == NULL) {
         waited = false;
-        base = front_claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
+        base = claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
     }
     if (base == NULL)
         return NULL;
@@ -322,12 +326,23 @@ static void *claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum 
     return block;
 }
 
-void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted)
+void *guarded_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
-    bool guard = counted || (checks(SECURE_GUARD) && count_guard(MAX_GUARDED));
-    void *block = claim(size_bytes, room_bytes, alignment, kind, guard);
+    bool guard = checks(SECURE_GUARD) && count_guard(MAX_GUARDED);
+    void *block = claim(front_claim_span, size_bytes, size_bytes, alignment, kind, guard);
     if (block == NULL && guard)
         discount_guard();
+    return block;
+}
+
+void *guarded_try(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted)
+{
+    int saved_errno = errno;
+    bool guard = counted || (checks(SECURE_GUARD) && count_guard(MAX_GUARDED));
+    void *block = claim(front_try_span, size_bytes, room_bytes, alignment, kind, guard);
+    if (block == NULL && guard)
+        discount_guard();
+    errno = saved_errno;
     return block;
 }
 

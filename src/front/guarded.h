@@ -12,12 +12,15 @@
 #include "front/front.h"
 
 /* Whether a block that fits into a class is to have pages of its own, with inaccessible ones around it: one of a page and more, as
- * long as there are not too many; and one without a byte, which nobody may touch. It counts then: guarded_claim is next. */
+ * long as there are not too many; and one without a byte, which nobody may touch. It counts then: guarded_try is next. */
 bool guarded_wants(size_t size_bytes);
 
-/* A block, all zero, on a multiple of alignment. room_bytes: how long it may become where it lies; address space alone. counted: by
- * guarded_wants; others get inaccessible pages if there are not too many. NULL with errno ENOMEM. */
-void *guarded_claim(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted);
+/* A block, all zero, on a multiple of alignment; inaccessible pages around it if there are not too many. NULL with errno ENOMEM. */
+void *guarded_claim(size_t size_bytes, size_t alignment, enum block_kind kind);
+
+/* The same for who has another way. room_bytes: how long it may become where it lies; address space alone. counted: by guarded_wants.
+ * NULL: there is none, nobody was told, and errno is as it was. */
+void *guarded_try(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted);
 
 /* Returns the block that begins here; anything else is reported. */
 void guarded_return(void *block, const struct release *release);

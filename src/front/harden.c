@@ -314,13 +314,11 @@ void *harden_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
     if (likely(size_bytes - 1 < small_max_bytes && alignment <= 16))
         return claim_small(size_bytes, alignment, kind);
     if (unlikely(fits_no_class(size_bytes, alignment)))
-        return guarded_claim(size_bytes, size_bytes, alignment, kind, false);
+        return guarded_claim(size_bytes, alignment, kind);
     if (unlikely(guarded_wants(size_bytes))) {
-        int saved_errno = errno;
-        void *block = guarded_claim(size_bytes, size_bytes, alignment, kind, true);
+        void *block = guarded_try(size_bytes, size_bytes, alignment, kind, true);
         if (block != NULL)
             return block;
-        errno = saved_errno;
     }
     return claim_small(size_bytes, alignment, kind);
 }
@@ -444,12 +442,9 @@ void *harden_realloc(void *block, size_t size_bytes)
         return block;
     int saved_errno = errno;
     bool grows = large && size_bytes > old_bytes && size_bytes >> ADDRESS_BITS == 0 && !checks(SECURE_PAGES);
-    void *moved = grows ? guarded_claim(size_bytes, size_bytes + size_bytes / 2, 1, KIND_MALLOC, false)
-                        : harden_claim(size_bytes, 1, KIND_MALLOC);
-    if (moved == NULL && grows) {
-        errno = saved_errno;
+    void *moved = grows ? guarded_try(size_bytes, size_bytes + size_bytes / 2, 1, KIND_MALLOC, false) : NULL;
+    if (moved == NULL)
         moved = harden_claim(size_bytes, 1, KIND_MALLOC);
-    }
     if (moved == NULL) {
         if (size_bytes > old_bytes)
             return NULL;

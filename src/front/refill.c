@@ -342,6 +342,11 @@ static void *claim_large_or_more(size_t size_bytes, size_t alignment, enum large
     return block;
 }
 
+void *front_try_span(size_t size_bytes, size_t alignment, bool *zeroed)
+{
+    return claim_large(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
+}
+
 void *front_claim_apart(size_t size_bytes, size_t alignment)
 {
     bool zeroed = false;

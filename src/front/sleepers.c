@@ -55,19 +55,6 @@ static bool sleeps_outside_of_us(const struct thread *thread)
            !may_be_inside_hit(sp, thread->stack_end);
 }
 
-static bool claim(struct thread *thread)
-{
-    if (!pool_lock(HAK_LOCK_METADATA))
-        return false;
-    bool claimed = atomic_load(&thread->in_use) != 0 && atomic_load(&thread->claim) == THREAD_UNCLAIMED;
-    if (claimed) {
-        atomic_store(&thread->claim, THREAD_CLAIMED);
-        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
-    }
-    pool_unlock();
-    return claimed;
-}
-
 /* What comes back now, comes by our doing: no sign that the program uses its slabs. */
 static void discount(struct thread *thread)
 {
@@ -102,7 +89,7 @@ static void empty_free_record(struct thread *thread)
 static bool empty_if_asleep(struct thread *thread)
 {
     /* The first look: most are awake, and need no closed door. */
-    if (thread == tls_thread || !sleeps_outside_of_us(thread) || !claim(thread))
+    if (thread == tls_thread || !sleeps_outside_of_us(thread) || !thread_claim_other(thread))
         return false;
     /* A slow path that was under way when the door was closed has opened it again. */
     bool asleep = sleeps_outside_of_us(thread) &&
@@ -114,7 +101,7 @@ static bool empty_if_asleep(struct thread *thread)
         magazine_purge_arrays(thread);
         stats_add(&stats_counters.caches_emptied, 1);
     }
-    atomic_store(&thread->claim, THREAD_UNCLAIMED);
+    thread_end_claim(thread);
     return asleep;
 }
 

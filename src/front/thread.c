@@ -33,7 +33,9 @@ const struct cache closed_cache = {.claim_offset = {0}};
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 __thread struct thread *tls_thread;
-static __thread struct thread *tls_created;   /* while tls_thread is &no_record: the record that is being prepared */
+/* A record that is not this thread's, while it empties it. One at a time; written under the pool lock, but to end it. A signal handler
+ * may fork meanwhile: the child goes on with it. */
+static __thread struct thread *tls_other;
 static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
 
 struct thread *_Atomic thread_list;
@@ -196,17 +198,16 @@ static bool keep_slabs(struct thread *thread)
  * handler that waits for us. */
 static bool take_keeper(struct thread *thread)
 {
-    bool taken = false;
-    if (!pool_try_lock(HAK_LOCK_METADATA))
+    if (tls_other != NULL || !pool_try_lock(HAK_LOCK_METADATA))
         return false;
     for (struct thread **at = &free_threads; *at != NULL; at = &(*at)->next_free)
         if (*at == thread && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
             *at = thread->next_free;
-            taken = true;
+            tls_other = thread;
             break;
         }
     pool_unlock();
-    return taken;
+    return tls_other != NULL;
 }
 
 void thread_empty_kept(struct thread *thread)
@@ -215,6 +216,39 @@ void thread_empty_kept(struct thread *thread)
         return;
     thread_empty(thread);
     release_record(thread);
+    tls_other = NULL;
+}
+
+bool thread_claim_other(struct thread *thread)
+{
+    if (tls_other != NULL || !pool_lock(HAK_LOCK_METADATA))
+        return false;
+    if (atomic_load(&thread->in_use) != 0 && atomic_load(&thread->claim) == THREAD_UNCLAIMED) {
+        tls_other = thread;
+        atomic_store(&thread->claim, THREAD_CLAIMED);
+        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+    }
+    pool_unlock();
+    return tls_other != NULL;
+}
+
+static void mend(struct thread *thread, bool interrupted);
+
+/* In the child of a fork: the record's thread is gone, and it was us who had claimed it. */
+static COLD void let_go_orphan(struct thread *thread)
+{
+    if (atomic_load(&thread->busy) != 0)
+        mend(thread, true);
+    thread_empty(thread);
+    release_record(thread);
+}
+
+void thread_end_claim(struct thread *thread)
+{
+    atomic_store(&thread->claim, THREAD_UNCLAIMED);
+    if (unlikely(thread->tls_slot == &tls_cache)) /* see mend_child */
+        let_go_orphan(thread);
+    tls_other = NULL;
 }
 
 /* The thread's exit, or what comes nearest: later destructors may still allocate, and are served by the pool. */
@@ -291,10 +325,15 @@ static bool is_inside(void)
     return thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0;
 }
 
+/* Whether the record is the calling thread's, or is being made so, or was and is being let go. */
+static bool is_own(const struct thread *thread)
+{
+    return thread->tls_slot == &tls_cache && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0;
+}
+
 /* interrupted: what this very thread is in the midst of goes on afterwards. */
 static void mend_child(bool interrupted)
 {
-    struct thread *self = tls_thread;
     os_fork_child();
     bool held = background_hold(true); /* not a second thread within fork() */
     shared_pool_fork_child(interrupted);
@@ -304,10 +343,16 @@ static void mend_child(bool interrupted)
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
      * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
      * leak. */
-    free_threads = NULL; /* Its holder may have been in the midst of it: all records are filed again. */
+    if (!pool_lock_is_mine())
+        free_threads = NULL; /* The lock's holder may have been in the midst of it: all records are filed again. */
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
+        if (thread == tls_other) { /* We were at it, and go on. */
+            if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
+                thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
+            continue;
+        }
         bool being_emptied = atomic_exchange(&thread->claim, THREAD_UNCLAIMED) == THREAD_EMPTYING;
-        if (thread == self || thread == tls_created) {
+        if (is_own(thread)) {
             thread->thread_id = os_thread_id();
             if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
                 mend(thread, interrupted);
@@ -340,8 +385,10 @@ static void mend_before_wait(void)
 static void on_fork_child(void)
 {
     const struct thread *self = tls_thread;
+    bool interrupted = (self != NULL && (self == &no_record || atomic_load(&self->busy) != 0)) || tls_other != NULL ||
+                       background_is_ticking();
     if (!fork_is_mended || os_is_new_child())
-        mend_child(self != NULL && (self == &no_record || atomic_load(&self->busy) != 0));
+        mend_child(interrupted);
     fork_is_mended = false;
 }
 
@@ -386,7 +433,6 @@ static struct thread *create(void)
         tls_thread = NULL;
         return NULL;
     }
-    tls_created = thread;
     if (thread_count() > 1)
         os_watch_forks();
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
@@ -396,7 +442,6 @@ static struct thread *create(void)
                             thread); /* On failure the record stays in use after the thread: a bounded loss. */
     thread_close_door();
     tls_thread = thread;
-    tls_created = NULL;
     return thread;
 }
 

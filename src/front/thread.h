@@ -197,6 +197,11 @@ void thread_empty(struct thread *thread);
 /* The same for a record that no thread has, and that keeps slabs. Not under the pool lock. */
 void thread_empty_kept(struct thread *thread);
 
+/* Claims another thread's record and closes its door: see sleepers.c. False: it is claimed, or nobody's, or the caller has claimed one. Not
+ * under the pool lock. */
+bool thread_claim_other(struct thread *thread);
+void thread_end_claim(struct thread *thread);
+
 /* All records; NULL when there are none. Any thread. thread_list is where outside readers begin: see api/anchor.h. */
 extern struct thread *_Atomic thread_list __attribute__((visibility("hidden")));
 struct thread *thread_first(void);

@@ -33,6 +33,7 @@ static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
 
 static __thread bool held __attribute__((tls_model("initial-exec")));
+static __thread bool ticking __attribute__((tls_model("initial-exec")));
 __thread bool background_wanted;
 
 static uint32_t tick_ms(void)
@@ -103,8 +104,16 @@ static void *run(void *unused)
 static void tick_by_caller(uint32_t now_ms)
 {
     uint32_t last = atomic_load(&last_tick_ms);
-    if (now_ms - last >= tick_ms() && atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
-        tick(!os_calls_are_filtered()); /* Looking at threads opens files. */
+    if (now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
+        return;
+    ticking = true;
+    tick(!os_calls_are_filtered()); /* Looking at threads opens files. */
+    ticking = false;
+}
+
+bool background_is_ticking(void)
+{
+    return ticking;
 }
 
 void background_wake(void)

@@ -31,6 +31,9 @@ bool background_runs(void);
 bool background_hold(bool on);
 bool background_is_held(void);
 
+/* Whether the caller, a signal handler, has interrupted the thread's doing the background thread's work. */
+bool background_is_ticking(void);
+
 /* What threads keep in their caches, in bytes, has changed by so much. Wakes the thread when it is a lot. */
 void background_note_cached(int64_t change_bytes);
 

@@ -33,11 +33,14 @@ void slab_place(struct slab *slab, struct superslab *ss, unsigned slot)
 
 void slab_recount(struct slab *slab, bool only_up)
 {
-    slab_ctl ctl = slab_ctl_read(slab);
-    unsigned used = class_table[CTL_CLASS(ctl)].n_blocks - slab_count_free(slab);
-    if (only_up && used < CTL_USED(ctl))
-        return;
-    atomic_store_explicit(&slab->ctl, SLAB_CTL(CTL_STATE(ctl), CTL_CLASS(ctl), used), memory_order_release);
+    slab_ctl ctl = slab_ctl_read(slab), next;
+    do {
+        unsigned used = class_table[CTL_CLASS(ctl)].n_blocks - slab_count_free(slab);
+        if (used == CTL_USED(ctl) || (only_up && used < CTL_USED(ctl)))
+            return;
+        next = SLAB_CTL(CTL_STATE(ctl), CTL_CLASS(ctl), used);
+    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, next, memory_order_acq_rel, /* R2: then the bits are seen */
+                                                    memory_order_acquire));
 }
 
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id)
@@ -164,13 +167,24 @@ static ALWAYS_INLINE unsigned write_addresses(char *memory, size_t block_bytes, 
     return at;
 }
 
+/* No block below `end` is free. Where the count says otherwise, a fork in a signal handler has cut a claim in half: the slab would be
+ * offered again for ever. */
+static COLD unsigned serve_nothing(struct slab *slab, unsigned end)
+{
+    slab_ctl ctl = slab_ctl_read(slab);
+    unsigned n_blocks = class_table[CTL_CLASS(ctl)].n_blocks;
+    if (end != SLAB_RECYCLED && end >= n_blocks && CTL_USED(ctl) < n_blocks)
+        slab_recount(slab, true);
+    return 0;
+}
+
 unsigned slab_claim(struct slab *slab, unsigned n, unsigned end, void **out)
 {
     bool recycled = end == SLAB_RECYCLED;
     end = end_of_claim(slab, end);
     unsigned word = 0, n_claimed = count_available(slab, n, end, &word), at = n_claimed;
     if (n_claimed == 0)
-        return 0;
+        return serve_nothing(slab, end);
     slab_ctl ctl = slab_ctl_read(slab);
     size_t block_bytes = class_table[CTL_CLASS(ctl)].bytes;
     uint64_t skipped = 0;
@@ -218,7 +232,7 @@ uint64_t slab_claim_word(struct slab *slab, unsigned end, unsigned *out_word)
             break;
     }
     if (free == 0)
-        return 0;
+        return serve_nothing(slab, end);
     atomic_fetch_and_explicit(&slab->bits[word], ~free, memory_order_acquire); /* R1 */
     if (!recycled &&
         atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed) != slab_all_pages()) { /* relaxed: the owner */

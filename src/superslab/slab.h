@@ -55,7 +55,7 @@ enum slab_return {
 void slab_place(struct slab *slab, struct superslab *ss, unsigned slot);
 
 /* Sets the count by the bit map: for the child of a fork, in which a claim may have been cut in half. only_up: but not to less, as blocks
- * that are free already may yet be taken off it. The only thread. */
+ * that are free already may yet be taken off it; then by the owner beside returns, too, to which the count is never below the bits. */
 void slab_recount(struct slab *slab, bool only_up);
 
 /* Prepares a slot for a class: every block free. The caller is the only one who knows the slab (it holds a TAKEN

@@ -4,6 +4,7 @@
 #include "check.h"
 
 #include <errno.h>
+#include <hakmem/hakmem.h>
 
 #define BUDGET_BYTES (64 * CHECK_MIB)
 #define N_BLOCKS 300
@@ -28,8 +29,36 @@ static int grow(size_t i, const size_t *steps, size_t n_steps)
     return 1;
 }
 
+static unsigned n_hard;
+
+static void on_pressure(enum hak_pressure pressure, void *unused)
+{
+    (void)unused;
+    n_hard += pressure == HAK_PRESSURE_HARD;
+}
+
+/* Half as much again would be reserved for a block that has grown; there is no room for that, but for the block. Nobody is told that a
+ * request fails, because none does. */
+static void grow_without_reserve(void)
+{
+    void (*call_on_pressure)(hak_pressure_function, void *);
+    void *function = check_symbol("hak_budget_on_pressure");
+    memcpy(&call_on_pressure, &function, sizeof call_on_pressure);
+    call_on_pressure(on_pressure, NULL);
+    char *block = malloc(24 * CHECK_MIB);
+    errno = 0;
+    char *grown = realloc(block, 30 * CHECK_MIB);
+    CHECK_THAT(block != NULL && grown != NULL, "refused");
+    CHECK_THAT(errno == 0, "errno is %d", errno);
+    CHECK_THAT(n_hard == 0, "told %u times that a request would fail", n_hard);
+    free(grown);
+    CHECK(malloc(BUDGET_BYTES * 2) == NULL && n_hard == 1);
+    call_on_pressure(NULL, NULL);
+}
+
 int main(void)
 {
+    grow_without_reserve();
     /* What waits for nothing but time must give way. (HAKMEM_SECURE=quarantine) */
     for (unsigned k = 0; k < 100; k++) {
         void *some[20];
