@@ -4,7 +4,8 @@
  * I1  A session that was begun here is ended here, whatever ends the waiting, unless the process ends first; and a request that was
  *     not heard is withdrawn.
  * I2  What is read belongs to one session: its number is the same before and after.
- * I3  Doors are closed only while all threads of the process stand still: what is written there is then seen whole, and no
+ * I3  One command at a time asks a process: a request and its answer bear no name.
+ * I4  Doors are closed only while all threads of the process stand still: what is written there is then seen whole, and no
  *     thread's memory goes.
  * How a process is asked: see front/profile.h. A thread of it hears on its next call that its magazines cannot serve. */
 #define _GNU_SOURCE
@@ -27,7 +28,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MAX_THREADS 1000000
 #define EARLY_SECONDS 0.2 /* before it is stopped */
@@ -213,17 +217,46 @@ static bool withdraw(struct live *live)
     return await_answer(live, 0.2, false) == 0;
 }
 
+/* I3. The name of a socket that is on no disk is the lock: it goes with us, whatever ends us. Returns what close lets go of, -1 where
+ * there are no such names, -2 while another command has it. */
+static int begin_asking(const struct live *live, double seconds, bool may_interrupt)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const size_t name_bytes = (size_t)snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "hakmem profile of %d",
+                                               (int)live->target.pid);
+    const int lock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const double begin = now_seconds();
+    while (lock >= 0 && bind(lock, (struct sockaddr *)&address,
+                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name_bytes)) != 0) {
+        const bool taken = errno == EADDRINUSE;
+        if (taken && now_seconds() - begin < seconds && !(may_interrupt && interrupted)) {
+            sleep_ms(POLL_MS);
+            continue;
+        }
+        close(lock);
+        return taken ? -2 : -1;
+    }
+    return lock;
+}
+
+static void end_asking(int lock)
+{
+    if (lock >= 0)
+        close(lock);
+}
+
 static void end_session(struct live *live)
 {
     struct profile_state state;
-    if (!read_state(live, &state) || state.session != live->session || state.on == 0)
-        return; /* the process has ended, or another one has ended the session */
-    if (ask(live, PROFILE_REQUEST_STOP) && await_answer(live, END_SECONDS, false) == ETIMEDOUT)
+    const int lock = begin_asking(live, END_SECONDS, false); /* A session is ended whether or not another begins. */
+    if (read_state(live, &state) && state.session == live->session && state.on != 0 && /* else it, or the process, has ended */
+        ask(live, PROFILE_REQUEST_STOP) && await_answer(live, END_SECONDS, false) == ETIMEDOUT)
         tool_complain("process %d has made no call yet that ends the sampling; the next such call does",
                       (int)live->target.pid);
+    end_asking(lock);
 }
 
-/* What thread_call_all does inside: the thread's next malloc comes by a slow path, and so does each free until then. I3. A record
+/* What thread_call_all does inside: the thread's next malloc comes by a slow path, and so does each free until then. I4. A record
  * whose thread has gone without saying so has no door any more: what was there does not lead to its cache. */
 static bool close_door(struct live *live, uint64_t record, uint64_t closed_cache, uint64_t *next)
 {
@@ -334,11 +367,9 @@ static int await_begin(struct live *live, bool stop)
     return call_threads(live) ? await_answer(live, live->hear_seconds, true) : -1;
 }
 
-static bool begin_session(struct live *live, const struct live_request *request, uint64_t interval_bytes)
+static bool ask_for_session(struct live *live, const struct live_request *request, uint64_t interval_bytes)
 {
     struct profile_state state;
-    if (!may_begin(live))
-        return false;
     if (!read_state(live, &state))
         return refuse_answer(live, ESRCH);
     if (!await_earlier_end(live, &state))
@@ -353,12 +384,25 @@ static bool begin_session(struct live *live, const struct live_request *request,
         answer = 0;
     if (!read_state(live, &state))
         return refuse_answer(live, ESRCH);
-    live->session = state.session;
-    if (answer == 0 && state.interval_bytes == interval_bytes)
+    const bool begun = answer == 0 && state.interval_bytes == interval_bytes;
+    live->session = begun || answer == EINTR || answer == -1 ? state.session : 0;
+    if (begun)
         return true;
-    if (answer == EINTR || answer == -1)
-        end_session(live); /* if it has begun after all */
     return answer == -1 ? false : refuse_answer(live, answer == 0 ? EBUSY : answer);
+}
+
+static bool begin_session(struct live *live, const struct live_request *request, uint64_t interval_bytes)
+{
+    if (!may_begin(live))
+        return false;
+    const int lock = begin_asking(live, live->hear_seconds, true);
+    if (lock == -2)
+        return refuse(live, "another command asks process %d for a profile (EBUSY)", (int)live->target.pid);
+    const bool begun = ask_for_session(live, request, interval_bytes);
+    end_asking(lock);
+    if (!begun && live->session != 0)
+        end_session(live); /* if it has begun after all */
+    return begun;
 }
 
 /* Waits for the time to pass. Returns the last look at the records before the process ended, NULL if it has not. */

@@ -73,6 +73,25 @@ grep -q "^heap profile of profile-target, process $pid, .* one for 512.0 KiB in 
 "$hakmem" profile --name profile-target --seconds 0.1 --interval 4K > by-name
 grep -q "^heap profile of profile-target, process $pid, .* one for 4.0 KiB in the mean\$" by-name || { cat by-name; fail "the head"; }
 
+step "several commands in the same instant: one has the session, the others are refused, and it is ended"
+for round in $(seq 6); do
+    several=()
+    for i in 1 2 3 4; do
+        "$hakmem" profile "$pid" --seconds 0.3 --interval $((i * 1000)) > several.$i.out 2> several.$i.err &
+        several+=("$!")
+    done
+    n=0
+    for i in 1 2 3 4; do
+        if wait "${several[i - 1]}"; then
+            n=$((n + 1))
+        else
+            grep -q "(EBUSY)" several.$i.err || fail "round $round: $(cat several.$i.err)"
+        fi
+    done
+    [[ $n -ge 1 ]] || fail "round $round: none has sampled"
+    "$hakmem" profile "$pid" --seconds 0.05 > /dev/null || fail "round $round: it is sampled still"
+done
+
 step "one that is killed leaves its session to the next"
 begin --seconds 1000
 kill -KILL "$sampler"
