@@ -155,37 +155,30 @@ uint64_t *large_sample(const void *block)
     return packed != NULL ? &packed->sample : head != NULL ? &head->sample : NULL;
 }
 
+/* A run stays one down to run_least_bytes. */
+static bool resize(void *block, size_t len_bytes, size_t run_least_bytes)
+{
+    struct packed_head *packed = packed_head_of(block);
+    if (packed != NULL)
+        return packed_resize(block, packed, len_bytes);
+    struct slab *head = head_of(block);
+    if (head == NULL)
+        return false;
+    return is_run(head) ? len_bytes >= run_least_bytes && run_resize(head, len_bytes) : span_resize(head, len_bytes);
+}
+
 bool large_resize(void *block, size_t size_bytes)
 {
     if (size_bytes >> ADDRESS_BITS != 0)
         return false;
-    size_t len_bytes = round_up(size_bytes, os_page_bytes());
-    struct packed_head *packed = packed_head_of(block);
-    if (packed != NULL)
-        return packed_resize(block, packed, len_bytes);
-    struct slab *head = head_of(block);
-    if (head == NULL)
-        return false;
-    return is_run(head) ? len_bytes > SPAN_GROWN_MAX_BYTES && run_resize(head, len_bytes)
-                        : span_resize(head, len_bytes);
-}
-
-static bool shrink(void *block, size_t len_bytes)
-{
-    struct packed_head *packed = packed_head_of(block);
-    if (packed != NULL)
-        return packed_resize(block, packed, len_bytes);
-    struct slab *head = head_of(block);
-    if (head == NULL)
-        return false;
-    return is_run(head) ? run_resize(head, len_bytes) : span_resize(head, len_bytes);
+    return resize(block, round_up(size_bytes, os_page_bytes()), SPAN_GROWN_MAX_BYTES + 1);
 }
 
 static _Atomic bool any_unshrunk;
 
 bool large_shrink(void *block, size_t size_bytes)
 {
-    bool shrunk = shrink(block, pages_for(size_bytes));
+    bool shrunk = resize(block, pages_for(size_bytes), 0);
     if (!shrunk)
         atomic_store_explicit(&any_unshrunk, true, memory_order_relaxed); /* relaxed: read by who frees the block */
     return shrunk;
