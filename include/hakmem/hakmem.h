@@ -36,7 +36,11 @@
 
 #ifdef __cplusplus
 extern "C" {
+#if __cplusplus >= 201103L
 #define HAK_NOEXCEPT noexcept
+#else
+#define HAK_NOEXCEPT throw()
+#endif
 #else
 #define HAK_NOEXCEPT
 #endif

@@ -1,5 +1,5 @@
-/* override_dlopen.c - dlopen, which takes no notice of RTLD_DEEPBIND.
- * Owns     nothing.     Called by  programs     Calls  libc's dlopen
+/* override_dlopen.c - dlopen and dlmopen, which take no notice of RTLD_DEEPBIND.
+ * Owns     nothing.     Called by  programs     Calls  libc's
  * Threads  any, as libc's.
  *
  * With that flag what is opened looks for malloc and free among its own libraries first: it finds libc's, while the program goes
@@ -13,24 +13,36 @@
 #include <dlfcn.h>
 #include <stddef.h>
 
+typedef void function(void);
 typedef void *dlopen_function(const char *, int);
+typedef void *dlmopen_function(Lmid_t, const char *, int);
 
-static dlopen_function *find_libc_s(void)
+static function *find_libc_s(const char *name, _Atomic(function *) *found)
 {
-    static _Atomic(dlopen_function *) found;
-    dlopen_function *function = atomic_load_explicit(&found, memory_order_relaxed); /* relaxed: a constant */
-    if (function == NULL) {
-        function = (dlopen_function *)(uintptr_t)dlsym(RTLD_NEXT, "dlopen");
-        atomic_store_explicit(&found, function, memory_order_relaxed);
+    function *libc_s = atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
+    if (libc_s == NULL) {
+        libc_s = (function *)(uintptr_t)dlsym(RTLD_NEXT, name);
+        atomic_store_explicit(found, libc_s, memory_order_relaxed);
     }
-    return function;
+    return libc_s;
 }
 
 /* libc asks who calls, for it looks along that one's search path: the call must be a jump, so that it is not us. */
 __attribute__((visibility("default"))) void *dlopen(const char *path, int mode)
 {
-    dlopen_function *libc_s = find_libc_s();
+    static _Atomic(function *) found;
+    function *libc_s = find_libc_s("dlopen", &found);
     if (unlikely(libc_s == NULL))
         return NULL;
-    return libc_s(path, mode & ~RTLD_DEEPBIND);
+    return ((dlopen_function *)libc_s)(path, mode & ~RTLD_DEEPBIND);
+}
+
+/* In a namespace of its own there is none of our names, and the flag matters to nobody else. */
+__attribute__((visibility("default"))) void *dlmopen(Lmid_t space, const char *path, int mode)
+{
+    static _Atomic(function *) found;
+    function *libc_s = find_libc_s("dlmopen", &found);
+    if (unlikely(libc_s == NULL))
+        return NULL;
+    return ((dlmopen_function *)libc_s)(space, path, space == LM_ID_BASE ? mode & ~RTLD_DEEPBIND : mode);
 }

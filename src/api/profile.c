@@ -122,13 +122,28 @@ static uint32_t count_modules(void)
     return (uint32_t)min_size(atomic_load(&profile_state.modules->n), MODULES_MAX);
 }
 
+/* A newline in a path is written as the system's map has it: a line is a line. */
+static void print_path(struct output *output, const char *path)
+{
+    for (size_t n; *path != 0; path += n) {
+        n = strcspn(path, "\n");
+        print(output, "%.*s", (int)n, path);
+        if (path[n] != 0) {
+            print(output, "\\012");
+            n++;
+        }
+    }
+    print(output, "\n");
+}
+
 static void print_module(struct output *output, const struct module *module)
 {
     char build_id[2 * MODULE_BUILD_ID_BYTES + 1] = "-";
     for (uint32_t i = 0; i < module->build_id_bytes; i++)
         snprintf(build_id + (size_t)2 * i, 3, "%02x", module->build_id[i]);
-    print(output, "# module %llx-%llx %llx %s %s\n", (unsigned long long)module->start, (unsigned long long)module->end,
-          (unsigned long long)module->bias, build_id, module->path);
+    print(output, "# module %llx-%llx %llx %s ", (unsigned long long)module->start, (unsigned long long)module->end,
+          (unsigned long long)module->bias, build_id);
+    print_path(output, module->path);
 }
 
 /* Those that were entered when record `number` was made, or since the record before it. */
@@ -146,9 +161,10 @@ static void print_unloaded(struct output *output)
     struct os_module now;
     for (uint32_t i = 0; i < count_modules(); i++) {
         const struct module *module = module_at(i);
-        if (module != NULL && module->path[0] == '/' && !os_module_of((const void *)(uintptr_t)module->start, &now))
-            print(output, "%llx-%llx r-xp 00000000 00:00 0 %s\n", (unsigned long long)module->start,
-                  (unsigned long long)module->end, module->path);
+        if (module == NULL || module->path[0] != '/' || os_module_of((const void *)(uintptr_t)module->start, &now))
+            continue;
+        print(output, "%llx-%llx r-xp 00000000 00:00 0 ", (unsigned long long)module->start, (unsigned long long)module->end);
+        print_path(output, module->path);
     }
 }
 
@@ -180,7 +196,7 @@ static void write_records(struct output *output)
         print_modules_since(output, &since, i);
         print_line(output, &sums, &record_at(i)->stack);
     }
-    uint32_t ms = os_now_ms() - (uint32_t)atomic_load(&profile_state.from_ms);
+    uint32_t ms = profile_lasted_ms();
     print(output, "# hakmem %s pid=%d interval_bytes=%llu seconds=%u.%03u samples=%llu dropped=%llu time=%lld\n",
           hak_version(), (int)getpid(), (unsigned long long)atomic_load(&profile_state.interval_bytes), ms / 1000,
           ms % 1000, (unsigned long long)atomic_load(&profile_state.n_samples),

@@ -326,7 +326,12 @@ static int begin(size_t interval_bytes)
     return 0;
 }
 
-int profile_start(size_t interval_bytes)
+static _Atomic uint32_t until_ms; /* when the last session ended, as from_ms */
+
+/* Whether the session that is on was begun by a request: who asked for it ends it in the process that was asked, and in no child. */
+static _Atomic bool is_from_outside;
+
+static int start(size_t interval_bytes, bool from_outside)
 {
     uint32_t no = 0;
     if (interval_bytes == 0)
@@ -340,10 +345,16 @@ int profile_start(size_t interval_bytes)
     if (status != 0)
         return status;
     sampler_start_by_bytes(interval_bytes);
+    atomic_store(&is_from_outside, from_outside);
     atomic_store(&profile_state.on, 1);
     atomic_store(&harden_state, HARDEN_PROFILING);
     thread_call_all(); /* a thread that would go on hitting for long sees it now */
     return 0;
+}
+
+int profile_start(size_t interval_bytes)
+{
+    return start(interval_bytes, false);
 }
 
 void profile_stop(void)
@@ -351,9 +362,16 @@ void profile_stop(void)
     uint32_t yes = 1;
     if (!atomic_compare_exchange_strong(&profile_state.on, &yes, 0))
         return;
+    atomic_store(&until_ms, os_now_ms());
     atomic_store(&harden_state, HARDEN_OFF);
     sampler_stop();
     thread_call_all();
+}
+
+uint32_t profile_lasted_ms(void)
+{
+    uint32_t to_ms = atomic_load(&profile_state.on) != 0 ? os_now_ms() : atomic_load(&until_ms);
+    return to_ms - (uint32_t)atomic_load(&profile_state.from_ms);
 }
 
 /* In a thread of its own, for what backtrace() loads takes locks of libc's that the program's thread may not wait for. */
@@ -365,7 +383,7 @@ static void *obey(void *unused)
         profile_stop();
     } else {
         stack_prepare();
-        status = profile_start(request);
+        status = start(request, true);
     }
     atomic_store(&profile_state.answer, (uint32_t)status);
     return unused;
@@ -388,4 +406,11 @@ void profile_fork_child(void)
     unwind_fork_child();
     atomic_store(&n_inside, 0);
     atomic_store(&changing, 0);
+    atomic_store(&profile_state.request, 0);
+}
+
+void profile_end_inherited(void)
+{
+    if (atomic_exchange(&is_from_outside, false))
+        profile_stop();
 }

@@ -69,6 +69,9 @@ int profile_start(size_t interval_bytes);
 /* Ends it. Live blocks stay noted, and are forgotten when they are freed. */
 void profile_stop(void);
 
+/* How long the session has lasted, or did. */
+uint32_t profile_lasted_ms(void);
+
 /* On a slow path whose thread has another epoch: obeys a request from outside, and sampler_follow. */
 COLD void profile_follow(struct thread *thread);
 
@@ -83,6 +86,9 @@ static inline void profile_follow_if_due(struct thread *thread)
 
 /* In the child of a fork, which has one thread. */
 void profile_fork_child(void);
+
+/* The same, when the records of threads that are gone were let go: ends a session that was begun from outside. */
+void profile_end_inherited(void);
 
 /* Whether a span may have a sample. */
 static inline bool profile_has_records(void)

@@ -254,7 +254,10 @@ void thread_end_claim(struct thread *thread)
 /* The thread's exit, or what comes nearest: later destructors may still allocate, and are served by the pool. */
 static void on_thread_exit(void *record)
 {
-    struct thread *thread = record;
+    struct thread *thread = tls_thread; /* not the argument: see make_exit_key */
+    (void)record;
+    if (thread == NULL || thread == &no_record)
+        return;
     atomic_store(&thread->busy, 1);
     thread_close_door();
     while (atomic_load(&thread->claim) != THREAD_UNCLAIMED) /* It will see that we are awake, or is nearly done. */
@@ -370,6 +373,7 @@ static void mend_child(bool interrupted)
         release_record(thread);
     }
     atomic_fetch_add(&thread_cut_off, n_cut_off);
+    profile_end_inherited();
     background_hold(held);
 }
 
@@ -390,6 +394,25 @@ static void on_fork_child(void)
     if (!fork_is_mended || os_is_new_child())
         mend_child(interrupted);
     fork_is_mended = false;
+}
+
+/* A library that dlmopen() puts into a namespace of its own has a libc of its own, which counts keys from 0 as ours does, while
+ * both keep the values in the same thread's array: equal keys would be one. So ours is the last of those whose values lie in
+ * the thread's own block (no memory is needed for them), as far from the first as can be. */
+static bool make_exit_key(void)
+{
+    enum { FAR = 32 };
+    pthread_key_t taken[FAR];
+    unsigned n = 0;
+    bool made;
+    while ((made = pthread_key_create(&exit_key, NULL) == 0) && exit_key < FAR - 1 && n < FAR)
+        taken[n++] = exit_key;
+    if (made)
+        pthread_key_delete(exit_key);
+    made = pthread_key_create(&exit_key, on_thread_exit) == 0;
+    while (n > 0)
+        pthread_key_delete(taken[--n]);
+    return made;
 }
 
 void thread_start_process(void)
@@ -414,7 +437,7 @@ void thread_start_process(void)
     budget_start("");
     background_set_caches_tick(sleepers_tick);
     background_set_inside(is_inside);
-    exit_key_made = pthread_key_create(&exit_key, on_thread_exit) == 0;
+    exit_key_made = make_exit_key();
     lock_before_wait_in_child(mend_before_wait);
     pthread_atfork(NULL, NULL, on_fork_child);
     tls_thread = before;

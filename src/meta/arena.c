@@ -66,6 +66,27 @@ static bool commit_around(void *start, size_t len_bytes)
     return os_commit(from, (size_t)(to - from));
 }
 
+/* What is only reserved of the memory and of the two largest arrays of records, as far as it lies beyond the first chunk, is in no core
+ * file: gdb's gcore would write zeros for all of it. */
+static void hide_rest(const struct arena *arena, size_t shown_bytes)
+{
+    size_t shown_slabs = (size_t)CHUNK_SUPERSLABS * SUPERSLAB_SLABS;
+    size_t n_slabs = (size_t)arena->n_superslabs * SUPERSLAB_SLABS;
+    if (shown_bytes < arena->len_bytes)
+        os_set_in_cores(arena->base + shown_bytes, arena->len_bytes - shown_bytes, false);
+    if (n_slabs <= shown_slabs)
+        return;
+    os_set_in_cores((void *)&arena->slabs[shown_slabs], (n_slabs - shown_slabs) * sizeof(struct slab), false);
+    os_set_in_cores((void *)&arena->large_bits[shown_slabs * SLAB_MAX_WORDS],
+                    (n_slabs - shown_slabs) * SLAB_MAX_WORDS * sizeof(uint64_t), false);
+}
+
+static void show_chunk(const struct arena *arena, size_t slab, size_t n_slabs)
+{
+    os_set_in_cores((void *)&arena->slabs[slab], n_slabs * sizeof(struct slab), true);
+    os_set_in_cores((void *)&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t), true);
+}
+
 /* Cuts len_bytes from the metadata mapping, on a multiple of 64 KiB so that parts never share a page. */
 static size_t cut(size_t *end, size_t len_bytes)
 {
@@ -133,6 +154,7 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     arena->metadata = metadata;
     arena->metadata_bytes = end;
     arena->metadata_committed_bytes = head_bytes;
+    hide_rest(arena, need_bytes);
 
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
     if (last_arena == NULL) {
@@ -180,6 +202,8 @@ static bool extend_frontier(struct arena *arena, uint32_t until)
             !commit_around(&arena->set0[slab / 64], (n_slabs + 63) / 64 * sizeof(struct class_set_row)) ||
             !commit_around((void *)&arena->class_map[slab], n_slabs) || !enter_in_registry(arena, first, n))
             return false; /* What was committed stays so, and is committed again without harm next time. */
+        if (first != 0)
+            show_chunk(arena, slab, n_slabs);
         atomic_fetch_add_explicit(&arena->metadata_committed_bytes,
                                   n * sizeof(struct superslab) +
                                       n_slabs * (sizeof(struct slab) + SLAB_MAX_WORDS * 8 + 9),
@@ -242,9 +266,10 @@ static bool commit_superslabs(struct arena *arena, uint32_t i, uint32_t n)
         all = arena->superslabs[k].committed;
     if (all)
         return true;
-    if (!os_commit(arena->base + ((size_t)i << SUPERSLAB_SHIFT), (size_t)n << SUPERSLAB_SHIFT) ||
-        !extend_frontier(arena, i + n))
+    char *memory = arena->base + ((size_t)i << SUPERSLAB_SHIFT);
+    if (!os_commit(memory, (size_t)n << SUPERSLAB_SHIFT) || !extend_frontier(arena, i + n))
         return false; /* Memory that stays writable unused is charged, no more; the next request finds it here. */
+    os_set_in_cores(memory, (size_t)n << SUPERSLAB_SHIFT, true);
     for (uint32_t k = i; k < i + n; k++)
         arena->superslabs[k].committed = 1;
     return true;

@@ -55,6 +55,9 @@ bool os_forbid(void *address, size_t len_bytes);
 /* Gives the pages back; the memory stays committed, or forbidden, and reads as zero. */
 bool os_purge(void *address, size_t len_bytes);
 
+/* Whether core files, gdb's gcore's too, shall have the range. A new mapping is in them. A hint. */
+void os_set_in_cores(void *address, size_t len_bytes, bool on);
+
 /* Whether the system shall, or shall not, back the range with huge pages from now on, where it lets programs choose. A
  * hint: what is in memory already stays as it is. */
 void os_advise_huge(void *address, size_t len_bytes, bool huge);

@@ -262,14 +262,27 @@ bool os_decommit(void *address, size_t len_bytes)
     return done;
 }
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+
 bool os_purge(void *address, size_t len_bytes)
 {
     if (FAULT(OS_CALL_PURGE, len_bytes))
         return false;
     int saved_errno = errno;
     bool done = madvise(address, len_bytes, MADV_DONTNEED) == 0;
+    if (!done && errno == EINVAL) /* after mlock(); what is touched again is locked again */
+        done = madvise(address, len_bytes, MADV_DONTNEED_LOCKED) == 0;
     errno = saved_errno;
     return done;
+}
+
+void os_set_in_cores(void *address, size_t len_bytes, bool on)
+{
+    int saved_errno = errno;
+    madvise(address, len_bytes, on ? MADV_DODUMP : MADV_DONTDUMP);
+    errno = saved_errno;
 }
 
 void os_advise_huge(void *address, size_t len_bytes, bool huge)

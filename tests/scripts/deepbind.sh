@@ -17,6 +17,7 @@ cat > opener.c << 'EOF'
 void *open_part(const char *name, int mode) { return dlopen(name, mode); }
 EOF
 cat > program.c << 'EOF'
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@ static int use(void *part, const char *how)
 int main(int argc, char **argv)
 {
     int failed = use(dlopen(argv[argc - 1], RTLD_NOW | RTLD_DEEPBIND), "deep");
+    failed |= use(dlmopen(LM_ID_BASE, argv[argc - 1], RTLD_NOW | RTLD_DEEPBIND), "deep, by dlmopen");
     failed |= use(open_part("part.so", RTLD_LAZY | RTLD_DEEPBIND), "by the opener's path");
     failed |= dlopen("part.so", RTLD_NOW) != NULL; /* not by the program's */
     puts(dlerror() != NULL ? "told" : "not told");
@@ -57,7 +59,7 @@ on_system ./program "$PWD/opener/parts/part.so" > expected
 on_hakmem ./program "$PWD/opener/parts/part.so" > out 2> err || fail "status $?: $(cat out err)"
 assert_same expected out
 assert_same /dev/null err
-[[ $(grep -c ": ok" out) -eq 2 ]] || fail "not both were opened: $(cat out)"
+[[ $(grep -c ": ok" out) -eq 3 ]] || fail "not all were opened: $(cat out)"
 
 step "the same, hardened"
 HAKMEM_SECURE=1 on_hakmem ./program "$PWD/opener/parts/part.so" > out 2> err || fail "status $?: $(cat out err)"
