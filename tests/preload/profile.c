@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define N_LEAKED 1000
 #define LEAKED_BYTES 100
@@ -246,6 +247,36 @@ static void remove_directory(void)
     rmdir(directory);
 }
 
+static double now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* What a dump says of the session's length is not how long ago it began. */
+static void lasts_until_it_is_stopped(void)
+{
+    char path[100], line[1000];
+    double said = -1;
+    snprintf(path, sizeof path, "%s/lasted", directory);
+    double begin = now_seconds();
+    REQUIRE(profile_start(1000) == 0);
+    profile_stop();
+    double lasted = now_seconds() - begin;
+    usleep(300000);
+    REQUIRE(profile_dump(path) == 0);
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        const char *at = strncmp(line, "# hakmem ", 9) == 0 ? strstr(line, " seconds=") : NULL;
+        if (at != NULL)
+            sscanf(at, " seconds=%lf", &said);
+    }
+    if (file != NULL)
+        fclose(file);
+    CHECK_THAT(said >= 0 && said <= lasted + 0.02, "it lasted %.3f s, and %.3f are said", lasted, said); /* by a coarse clock */
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "leak") == 0)
@@ -260,6 +291,7 @@ int main(int argc, char **argv)
     children_write_their_own();
     what_goes_wrong_is_said();
     threads_that_only_hit_are_seen();
+    lasts_until_it_is_stopped();
     remove_directory();
     return check_status();
 }
