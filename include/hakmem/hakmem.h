@@ -154,7 +154,8 @@ enum hak_pressure {
 /* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts.
  * It runs in the thread whose request met the line, inside its call of malloc, with no lock of the allocator held. It may
  * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, must not throw,
- * and is not called again while it runs, in any thread. After HAK_PRESSURE_HARD the request is tried once more.
+ * and is not called again while it runs, in any thread: one whose request fails meanwhile waits for its end, 100 ms at most. After
+ * HAK_PRESSURE_HARD the request is tried once more.
  * Cost       of naming it: a lock, which a thread that gives memory back because of the budget may hold for as long. */
 typedef void (*hak_pressure_function)(enum hak_pressure pressure, void *argument);
 HAK_API void hak_budget_on_pressure(hak_pressure_function function, void *argument) HAK_NOEXCEPT;

@@ -24,6 +24,9 @@
 #define RELIEF_INTERVAL_MS 10
 /* Before a request is refused, the control group's limit is read again, if it was not in that time. */
 #define FOLLOW_INTERVAL_MS 1000
+#define WAIT_MOST_MS 1000 /* for memory that is on its way back */
+#define WAIT_YIELDS 100
+#define TOLD_MOST_MS 100
 
 _Atomic uint32_t pressure_soft_news;
 
@@ -111,7 +114,8 @@ static bool is_due(size_t need_bytes)
 /* Everything idle goes back, if that is due with need_bytes more. */
 static void relieve(struct thread *thread, size_t need_bytes)
 {
-    if (!is_due(need_bytes) || pool_lock_is_mine() || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+    bool under_way = lock_owner(&lock) != 0 && !budget_has_room(need_bytes, false); /* and may bring what is missing */
+    if ((!is_due(need_bytes) && !under_way) || pool_lock_is_mine() || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
         return;
     if (is_due(need_bytes)) { /* not done by another thread while we waited */
         uint32_t number = atomic_fetch_add(&relief.number, 1) + 1;
@@ -183,13 +187,33 @@ bool pressure_admit(struct thread *thread, size_t need_bytes)
     return prepare(thread, need_bytes) || budget_has_room(need_bytes, false);
 }
 
+/* Whether there is room, now or in a moment: what was promised to another thread counts twice once it is committed, and what goes back to
+ * the system counts until it has arrived there. That is waited for; but not by a signal handler (which has no record), whose thread may
+ * be the one that is waited for. */
+static bool wait_for_room(struct thread *thread, size_t need_bytes, bool small)
+{
+    uint32_t from_ms = os_now_ms();
+    for (unsigned i = 0; !budget_has_room(need_bytes, small); i++) {
+        if (thread == NULL || !budget_may_have_room(need_bytes, small) || os_now_ms() - from_ms >= WAIT_MOST_MS)
+            return false;
+        if (i < WAIT_YIELDS)
+            os_yield();
+        else
+            os_sleep_ms(1);
+        relieve(thread, need_bytes);
+    }
+    return true;
+}
+
 bool pressure_promise(struct thread *thread, size_t need_bytes)
 {
     prepare(thread, need_bytes);
-    if (budget_promise(need_bytes))
-        return true;
-    stats_add(&stats_counters.budget_refusals, 1);
-    return false;
+    while (!budget_promise(need_bytes))
+        if (!wait_for_room(thread, need_bytes, false)) {
+            stats_add(&stats_counters.budget_refusals, 1);
+            return false;
+        }
+    return true;
 }
 
 void *pressure_claim_one(struct thread *thread, unsigned class_id)
@@ -204,7 +228,7 @@ void *pressure_claim_one(struct thread *thread, unsigned class_id)
     if (block != NULL)
         return block;
     size_t need_bytes = round_up(block_bytes, slab_page_bytes()) + slab_page_bytes();
-    if (budget_has_room(need_bytes, block_bytes <= BUDGET_SMALL_BYTES)) {
+    if (wait_for_room(thread, need_bytes, block_bytes <= BUDGET_SMALL_BYTES)) {
         struct slab *slab = shared_pool_acquire_slab(class_id);
         if (slab != NULL && slab_claim(slab, 1, UINT16_MAX, &block) == 0)
             block = NULL; /* others were quicker */
@@ -227,12 +251,23 @@ void pressure_set_function(hak_pressure_function function, void *argument)
     lock_drop(&lock);
 }
 
+/* Another thread is inside the function, and what that lets go of may be enough for this one too. It may wait for a lock that this
+ * thread holds, so not for ever. Returns true: the request is worth another try. */
+static bool wait_until_told(void)
+{
+    for (unsigned i = 0; i < TOLD_MOST_MS && atomic_load(&told.running) != 0; i++)
+        os_sleep_ms(1);
+    return true;
+}
+
 bool pressure_tell(bool failed)
 {
     struct thread *thread = tls_thread;
     bool inside = pool_lock_is_mine() || (thread != NULL && atomic_load(&thread->busy) != 0); /* a signal handler */
-    if (inside || atomic_exchange(&told.running, 1) != 0)
+    if (inside || is_told)
         return false;
+    if (atomic_exchange(&told.running, 1) != 0)
+        return failed && wait_until_told();
     bool news = atomic_exchange(&pressure_soft_news, 0) != 0;
     hak_pressure_function function = NULL;
     void *argument = NULL;
@@ -258,7 +293,7 @@ bool pressure_tell(bool failed)
 void pressure_fork_child(bool interrupted)
 {
     if (!interrupted)
-        atomic_store(&budget.promised_bytes, 0); /* those of threads that are gone */
+        budget_forget_promises(); /* those of threads that are gone */
     if (lock_owner(&lock) != (uintptr_t)&lock_self)
         lock_reset(&lock);
     budget_fork_child();

@@ -123,7 +123,7 @@ struct slab {
     };
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
-    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, slab_open */
+    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, who hands out pages */
     _Atomic uint8_t gaps;         /* larger blocks may lie in its gaps; see gap.h. Owner */
     _Atomic uint16_t n_following; /* blocks' worth of those beyond the first of each. Synchronization: atomic */
     struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */

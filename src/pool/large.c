@@ -39,11 +39,11 @@ static bool is_run(const struct slab *head)
 /* Puts a block back whose head this thread has. Lock held; returns without it. */
 static void put_block_and_unlock(struct slab *head)
 {
-    budget_note_freed();
     if (is_run(head))
         run_put_and_unlock(head);
     else
         span_put_and_unlock(head);
+    budget_note_freed(); /* last: a relief that has begun may have missed it */
 }
 
 /* A handler that interrupted the lock's holder cannot put its block back. It leaves it where the next claim or return of any thread finds

@@ -242,10 +242,14 @@ void lru_settle(uint32_t but_n)
     uint32_t n = ss->run_superslabs;
     unlink_cached(ss);
     set_states(ss, n, SUPERSLAB_LEAVING);
+    int64_t len_bytes = (int64_t)n << SUPERSLAB_SHIFT;
+    budget_note_leaving(len_bytes); /* out of the reach of a relief */
     pool_unlock();
     release_untouched(ss, n);
     pool_lock_again(HAK_LOCK_SPAN, ss);
     lru_push(ss, n);
+    budget_note_freed();
+    budget_note_leaving(-len_bytes);
 }
 
 void lru_make_way(uint32_t n)

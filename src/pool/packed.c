@@ -140,7 +140,7 @@ static void unlock_after_put(void)
     pool_unlock();
     release_evicted();
     shared_pool_slots_emptied(HAK_LOCK_SPAN);
-    shared_pool_note_sparser();
+    shared_pool_note_sparser(SLAB_BYTES / 2); /* more or less */
 }
 
 static bool defer(const void *block, struct packed_head *head)

@@ -25,7 +25,7 @@ struct pool_state {
     size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
     _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs */
-    _Atomic size_t n_sparser;          /* slabs that became sparser since the last tick */
+    _Atomic size_t sparser_bytes;      /* that came to lie free in slabs in use since the last tick; a guess */
     _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
 };
 extern struct pool_state pool __attribute__((visibility("hidden")));

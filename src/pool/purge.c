@@ -175,15 +175,15 @@ static void tick_slots(struct superslab *ss)
     pool_unlock();
 }
 
-/* Gives back the free pages of a PARTIAL slab. Returns their bytes. */
-static size_t purge_slab(struct slab *slab, unsigned class_id)
+/* Gives back the free pages of a PARTIAL slab, and adds their bytes to *purged_bytes. False: it is another thread's now. */
+static bool purge_slab(struct slab *slab, unsigned class_id, size_t *purged_bytes)
 {
     if (!slab_own(slab, class_id))
-        return 0;
+        return false;
     class_set_drop(slab->superslab->arena, class_id, (size_t)(slab - slab->superslab->arena->slabs));
-    size_t purged_bytes = slab_purge_free_pages(slab);
+    *purged_bytes += slab_purge_free_pages(slab);
     shared_pool_disown_slab(slab);
-    return purged_bytes;
+    return true;
 }
 
 /* What of a slab in use holds nothing: the free pages of a PARTIAL slab, those between packed spans, or what lies behind the end of a
@@ -223,7 +223,7 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
 static size_t purge_idle_in_slab(struct slab *slab)
 {
     slab_ctl ctl = slab_ctl_read(slab);
-    size_t purged_bytes;
+    size_t purged_bytes = 0;
     bool done; /* What was refused is not asked for again. But the next block here may leave as long a tail, or gap. */
     if (CTL_STATE(ctl) == SLAB_SPAN_HEAD) {
         purged_bytes = tail_purge(slab, HAK_LOCK_TIER);
@@ -232,8 +232,7 @@ static size_t purge_idle_in_slab(struct slab *slab)
         purged_bytes = packed_purge(slab, HAK_LOCK_TIER);
         done = purged_bytes == 0 && packed_idle_pages(slab) != 0;
     } else {
-        purged_bytes = purge_slab(slab, CTL_CLASS(ctl));
-        done = true;
+        done = purge_slab(slab, CTL_CLASS(ctl), &purged_bytes);
     }
     atomic_store_explicit(&slab->quiet_ticks, done ? QUIET_DONE : 0, memory_order_relaxed); /* relaxed: as above */
     return purged_bytes;
@@ -306,7 +305,7 @@ void shared_pool_tick(void)
     uint32_t now_ms = os_now_ms();
     size_t waiting_bytes = 0;
     retire_old_slabs(now_ms);
-    atomic_store_explicit(&pool.n_sparser, 0, memory_order_relaxed); /* relaxed: they are looked at from here on */
+    atomic_store_explicit(&pool.sparser_bytes, 0, memory_order_relaxed); /* relaxed: they are looked at from here on */
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
             struct superslab *ss = &arena->superslabs[i];
@@ -328,8 +327,8 @@ OFTEN size_t shared_pool_idle_bytes(void)
 {
     /* relaxed: a guess, like all of them */
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);
-    size_t n_sparser = atomic_load_explicit(&pool.n_sparser, memory_order_relaxed);
-    return (n_empty + idle_count() + n_sparser / 2 + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES +
+    return (n_empty + idle_count() + (size_t)lru_count() * SUPERSLAB_SLABS) * SLAB_BYTES +
+           atomic_load_explicit(&pool.sparser_bytes, memory_order_relaxed) +
            atomic_load_explicit(&pool.waiting_bytes, memory_order_relaxed);
 }
 
@@ -348,7 +347,7 @@ void shared_pool_purge_pages(void)
             if (CTL_STATE(ctl) != SLAB_PARTIAL || slab_free_bytes_in_memory(slab, ctl) < slab_page_bytes())
                 continue;
             superslab_use_small_pages(arena_superslab_of(slab));
-            purged_bytes += purge_slab(slab, CTL_CLASS(ctl));
+            purge_slab(slab, CTL_CLASS(ctl), &purged_bytes);
         }
     }
     stats_add(&stats_counters.purged_bytes, purged_bytes);

@@ -84,8 +84,12 @@ static _Atomic bool any_refused;
 
 void release_row(struct superslab *ss, uint32_t n)
 {
-    size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT;
+    size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT, leaving_bytes = 0;
     bool moved = false, huge = false;
+    for (uint32_t i = 0; i < n && unlikely(budget_is_set()); i++)
+        leaving_bytes += superslab_dirty_bytes(&ss[i]);
+    if (leaving_bytes != 0)
+        budget_note_leaving((int64_t)leaving_bytes);
     for (uint32_t i = 0; i < n; i++) {
         moved |= ss[i].moved;
         huge |= atomic_exchange(&ss[i].huge, 0) != 0;
@@ -105,6 +109,8 @@ void release_row(struct superslab *ss, uint32_t n)
         if (decommitted)
             ss[i].moved = 0;
     }
+    if (leaving_bytes != 0)
+        budget_note_leaving(-(int64_t)leaving_bytes);
     arena_purge_records(ss, n);
     stats_add(&stats_counters.mapped_bytes, -(uint64_t)len_bytes);
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))

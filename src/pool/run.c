@@ -16,6 +16,7 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "pool/tail.h"
+#include "service/budget.h"
 #include "service/stats.h"
 
 #include <string.h>
@@ -129,10 +130,13 @@ static void put_superslabs_and_unlock(struct superslab *ss, uint32_t n)
     if (n == 1) {
         lru_push(ss, n);
     } else if (!lru_push_unasked(ss, n)) {
+        budget_note_leaving((int64_t)n << SUPERSLAB_SHIFT);
         pool_unlock();
         release_untouched(ss, n);
         pool_lock_again(HAK_LOCK_SPAN, ss);
         lru_push(ss, n);
+        budget_note_freed();
+        budget_note_leaving(-((int64_t)n << SUPERSLAB_SHIFT));
     }
     pool_unlock();
     release_evicted();

@@ -22,7 +22,7 @@
 #include "service/event.h"
 #include "service/stats.h"
 
-#define WAKE_EVERY 16 /* slabs that became sparser */
+#define WAKE_EVERY_BYTES (512 * KIB) /* of what came to lie free in slabs in use */
 
 /* ---- Acquire ----------------------------------------------------------------------------------------------------- */
 
@@ -387,10 +387,35 @@ void shared_pool_disown_slabs(struct slab **slabs, unsigned n)
     }
 }
 
-void shared_pool_note_sparser(void)
+void shared_pool_note_sparser(size_t len_bytes)
 {
-    if (atomic_fetch_add_explicit(&pool.n_sparser, 1, memory_order_relaxed) % WAKE_EVERY == 0) /* relaxed: a number */
+    size_t before = atomic_fetch_add_explicit(&pool.sparser_bytes, len_bytes, memory_order_relaxed); /* relaxed: a number */
+    if (before / WAKE_EVERY_BYTES != (before + len_bytes) / WAKE_EVERY_BYTES)
         background_wake();
+}
+
+/* How many blocks more count as idle in a slab in use that had `used` and has `left`: by eighths of it, and below the last eighth each
+ * time that half of the rest has gone. So not every return is noted, and nothing that is worth a tick goes unseen. */
+static unsigned newly_idle(unsigned n_blocks, unsigned used, unsigned left)
+{
+    unsigned shift = 31 - (unsigned)__builtin_clz(n_blocks >> 3 | 1);
+    unsigned eighths = ((n_blocks - left) >> shift) - ((n_blocks - used) >> shift);
+    if (eighths != 0)
+        return eighths << shift;
+    return left <= n_blocks / 8 && __builtin_clz(left) != __builtin_clz(used) ? left : 0;
+}
+
+/* n blocks have come back to a slab that was in this state, and is nobody's. Returns of other threads at the same time may be taken for
+ * ours: a guess. */
+static void note_idle(slab_ctl before, unsigned n)
+{
+    const struct class_info *class = &class_table[CTL_CLASS(before)];
+    unsigned used = CTL_USED(before);
+    if (used <= n || used > class->n_blocks)
+        return; /* empty: that is noted elsewhere */
+    unsigned n_idle = newly_idle(class->n_blocks, CTL_STATE(before) == SLAB_FULL ? class->n_blocks : used, used - n);
+    if (n_idle != 0)
+        shared_pool_note_sparser((size_t)n_idle * class->bytes);
 }
 
 /* What n returned blocks brought about. */
@@ -405,7 +430,6 @@ static void follow(struct slab *slab, unsigned class_id, unsigned n, enum slab_r
     case SLAB_RETURN_SPARSER:
         gap_note_sparse(slab, class_id);
         consider_draining(arena_superslab_of(slab));
-        shared_pool_note_sparser();
         break;
     case SLAB_RETURN_RETIRING:
         let_wait(slab);
@@ -418,10 +442,13 @@ static void follow(struct slab *slab, unsigned class_id, unsigned n, enum slab_r
 
 bool shared_pool_return_count(struct slab *slab, unsigned n)
 {
-    budget_note_freed();
-    unsigned class_id = CTL_CLASS(slab_ctl_read(slab)); /* these blocks count as ours still: the class cannot change */
+    slab_ctl before = slab_ctl_read(slab);
+    unsigned class_id = CTL_CLASS(before); /* these blocks count as ours still: the class cannot change */
     enum slab_return result = slab_return_count(slab, n);
     follow(slab, class_id, n, result);
+    if (result != SLAB_RETURN_NOTHING || CTL_STATE(before) == SLAB_PARTIAL) /* else its owner's, or full still */
+        note_idle(before, n);
+    budget_note_freed(); /* last: a relief that is under way may have missed them */
     return result != SLAB_RETURN_TOO_MANY;
 }
 

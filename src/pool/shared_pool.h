@@ -136,8 +136,8 @@ void shared_pool_purge_pages(void);
 /* Slots have become EMPTY: what exceeds the number that keeps its pages is purged, at once or when the delay has passed. */
 void shared_pool_slots_emptied(enum hak_lock_cause cause);
 
-/* Pages inside a slot in use became free: a tick may give them back. Not under the lock. */
-void shared_pool_note_sparser(void);
+/* About so many bytes inside a slot in use became free: a tick may give them back. Not under the lock. */
+void shared_pool_note_sparser(size_t len_bytes);
 
 /* What has been idle for the purge delay goes back: slabs that wait are released, slots that were EMPTY at the last tick
  * are purged, and so are free pages of slabs in which nothing has changed, and what lies behind large blocks; SuperSlabs that were sparse at the last tick

@@ -96,15 +96,37 @@ static size_t reserve_bytes(size_t hard_bytes)
     return min_size(max_size(hard_bytes / RESERVE_PART, RESERVE_MIN_BYTES), RESERVE_MAX_BYTES);
 }
 
-bool budget_has_room(size_t need_bytes, bool small)
+static bool has_room(size_t used_bytes, size_t need_bytes, bool small)
 {
     size_t hard_bytes = atomic_load(&budget.hard_bytes);
     if (hard_bytes == SIZE_MAX)
         return true;
     if (!small || atomic_load(&budget.reserve) == RESERVE_CLOSED)
         hard_bytes -= reserve_bytes(hard_bytes);
-    size_t used_bytes = budget_used_bytes();
     return used_bytes <= hard_bytes && need_bytes <= hard_bytes - used_bytes;
+}
+
+bool budget_has_room(size_t need_bytes, bool small)
+{
+    return has_room(budget_used_bytes(), need_bytes, small);
+}
+
+void budget_note_leaving(int64_t change_bytes)
+{
+    atomic_fetch_add(&budget.leaving_bytes, (size_t)change_bytes);
+}
+
+bool budget_may_have_room(size_t need_bytes, bool small)
+{
+    size_t leaving_bytes = atomic_load(&budget.leaving_bytes);
+    size_t committed_bytes = (size_t)stats_read(&stats_counters.committed_bytes);
+    return has_room(committed_bytes - min_size(committed_bytes, leaving_bytes), need_bytes, small);
+}
+
+void budget_forget_promises(void)
+{
+    atomic_store(&budget.promised_bytes, 0);
+    atomic_store(&budget.leaving_bytes, 0);
 }
 
 bool budget_promise(size_t need_bytes)

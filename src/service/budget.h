@@ -23,6 +23,7 @@ enum budget_reserve { RESERVE_CLOSED = 0, RESERVE_FOR_HANDLER, RESERVE_FOR_ALL }
 struct budget {
     _Atomic size_t soft_bytes, hard_bytes;
     _Atomic size_t promised_bytes; /* to large blocks that are being claimed */
+    _Atomic size_t leaving_bytes;  /* committed ones that threads are giving back, out of a relief's reach; at most */
     _Atomic uint32_t reserve;      /* enum budget_reserve */
     _Atomic uint32_t freed;        /* memory came back since the last relief; see pressure.c */
     _Atomic uint32_t system_short; /* the system says that tasks wait for memory */
@@ -64,10 +65,20 @@ static inline size_t budget_used_bytes(void)
 /* Whether need_bytes more may be committed. small: the reserve serves too, while it is open. */
 bool budget_has_room(size_t need_bytes, bool small);
 
+/* Whether there would be room if nothing were promised, for what is promised may count among what is committed already, and if what is
+ * on its way back to the system had arrived: then it is worth while to wait a moment. */
+bool budget_may_have_room(size_t need_bytes, bool small);
+
+/* So many bytes more are about to be given back by system calls, out of a relief's reach; less than 0: that is done. */
+void budget_note_leaving(int64_t change_bytes);
+
 /* Counts need_bytes that are about to be committed, if they may be: two large claims at a time do not both take the
  * same room. Each promise ends by budget_settle. */
 bool budget_promise(size_t need_bytes);
 void budget_settle(size_t need_bytes);
+
+/* In the child of a fork: those who were promised something, or were giving something back, are gone. */
+void budget_forget_promises(void);
 
 /* Opens the reserve: a request has failed. Closes it: committed bytes are below the soft line. */
 void budget_open_reserve(void);

@@ -75,6 +75,8 @@ static NOINLINE void hand_out_pages(struct slab *slab, unsigned fresh)
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: only owners write */
     stats_commit((int64_t)(count_bits(fresh) * slab_page_bytes()));
     atomic_store_explicit(&slab->dirty_pages, (uint16_t)(dirty | fresh), memory_order_relaxed);
+    /* relaxed: a hint. A tick looks again, though no more blocks may be in use than when it was here last. */
+    atomic_store_explicit(&slab->quiet_ticks, 0, memory_order_relaxed);
 }
 
 /* Notes that the pages of [from, to) may now hold data. Owner. */

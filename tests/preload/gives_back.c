@@ -1,0 +1,122 @@
+/* gives_back.c - what a program has freed goes back though it makes no call any more, in patterns where slabs stay in use: blocks freed
+ * that leave each slab more than half used, one of two blocks, a slab's last blocks but one, and the same again after a burst. Each is
+ * waited for until it has gone, a minute at most.
+ */
+#include "check.h"
+
+#include <malloc.h>
+
+#define LIMIT_S 60
+#define SLAB_BYTES (64 * CHECK_KIB)
+
+static char **blocks;
+static size_t n_blocks;
+
+static void fill(size_t size_bytes, size_t sum_bytes)
+{
+    n_blocks = sum_bytes / size_bytes;
+    blocks = calloc(n_blocks, sizeof *blocks);
+    REQUIRE(blocks != NULL);
+    for (size_t i = 0; i < n_blocks; i++) {
+        blocks[i] = malloc(size_bytes);
+        REQUIRE(blocks[i] != NULL);
+        memset(blocks[i], 1, size_bytes);
+    }
+}
+
+static void release(size_t i)
+{
+    free(blocks[i]);
+    blocks[i] = NULL;
+}
+
+static void release_all(void)
+{
+    for (size_t i = 0; i < n_blocks; i++)
+        free(blocks[i]);
+    free(blocks);
+    malloc_trim(0);
+}
+
+/* No call meanwhile. */
+static void await(const char *what, size_t most_bytes)
+{
+    size_t bytes = check_resident_bytes();
+    for (unsigned i = 0; i < LIMIT_S * 10 && bytes > most_bytes; i++) {
+        usleep(100000);
+        bytes = check_resident_bytes();
+    }
+    CHECK_THAT(bytes <= most_bytes, "%s: %zu KiB stay in memory, and %zu would do", what, bytes / 1024, most_bytes / 1024);
+}
+
+/* Of each slab's worth of blocks the first n_kept stay. */
+static void keep_first(size_t per_slab, size_t n_kept)
+{
+    for (size_t i = 0; i < n_blocks; i++)
+        if (i % per_slab >= n_kept && blocks[i] != NULL)
+            release(i);
+}
+
+static void more_than_half_stays(size_t size_bytes)
+{
+    size_t sum_bytes = 80 * CHECK_MIB, per_slab = SLAB_BYTES / size_bytes, before_bytes = check_resident_bytes();
+    fill(size_bytes, sum_bytes);
+    keep_first(per_slab, per_slab / 2 + 1);
+    await("more than half of each slab", before_bytes + sum_bytes * 3 / 4);
+    release_all();
+}
+
+static void one_of_two_stays(void)
+{
+    size_t sum_bytes = 80 * CHECK_MIB, before_bytes = check_resident_bytes();
+    fill(SLAB_BYTES / 2, sum_bytes);
+    keep_first(2, 1);
+    await("one of two blocks", before_bytes + sum_bytes * 3 / 4);
+    release_all();
+}
+
+static void the_last_eighth_goes(void)
+{
+    size_t sum_bytes = 300 * CHECK_MIB, per_slab = SLAB_BYTES / 512, before_bytes = check_resident_bytes();
+    fill(512, sum_bytes);
+    keep_first(per_slab, per_slab / 8);
+    await("an eighth of each slab", before_bytes + sum_bytes / 6);
+    keep_first(per_slab, 1);
+    await("one block of each slab", before_bytes + sum_bytes / 9); /* a page of each, mostly, and what the table takes */
+    release_all();
+}
+
+/* Blocks that stay, and in the slabs that they are in others that come and go. */
+static void comes_again(void)
+{
+    size_t sum_bytes = 80 * CHECK_MIB, before_bytes = check_resident_bytes();
+    fill(64, sum_bytes);
+    for (size_t i = 0; i < n_blocks; i++)
+        if (i % 1000 != 0)
+            release(i);
+    await("one of a thousand", before_bytes + sum_bytes / 3); /* the table included */
+    for (unsigned k = 0; k < 2; k++) {
+        for (size_t i = 0; i < n_blocks; i++)
+            if (blocks[i] == NULL) {
+                blocks[i] = malloc(64);
+                REQUIRE(blocks[i] != NULL);
+                memset(blocks[i], 2, 64);
+            }
+        for (size_t i = 0; i < n_blocks; i++)
+            if (i % 1000 != 0)
+                release(i);
+        await("one of a thousand, after a burst", before_bytes + sum_bytes / 3);
+    }
+    release_all();
+}
+
+int main(void)
+{
+    check_on_hakmem();
+    more_than_half_stays(4096);
+    more_than_half_stays(2048);
+    one_of_two_stays();
+    the_last_eighth_goes();
+    comes_again();
+    return check_status();
+}
