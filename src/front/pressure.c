@@ -60,7 +60,7 @@ static void give_back(struct thread *thread, int level)
         sleepers_empty_all();
     if (level >= HAK_TRIM_SLABS) {
         shared_pool_retire_idle();
-        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+        shared_pool_purge_all_empty();
     }
     if (level >= HAK_TRIM_PAGES)
         shared_pool_purge_pages();

@@ -135,10 +135,11 @@ void os_yield(void);
 /* Milliseconds of a clock that never goes back; exact to a few, and wraps after 49 days. No system call. */
 uint32_t os_now_ms(void);
 
-/* Whether delay_ms have gone by from since_ms to now_ms, of this clock. Not if now_ms was read before since_ms. */
+/* Whether delay_ms have gone by from since_ms to now_ms, of this clock. Not if now_ms was read up to ten minutes before since_ms. */
 static inline bool os_has_waited(uint32_t now_ms, uint32_t since_ms, int64_t delay_ms)
 {
-    return delay_ms == 0 || (int32_t)(now_ms - since_ms) >= delay_ms;
+    uint32_t waited_ms = now_ms - since_ms;
+    return delay_ms == 0 || (waited_ms >= delay_ms && waited_ms < UINT32_MAX - 10 * 60 * 1000);
 }
 
 /* Milliseconds that the calling thread has run for. */

@@ -129,11 +129,32 @@ static void find_linker(void)
     os_linker_bytes = end;
 }
 
+/* The stack of a thread holds all thread-local variables that the process began with, too. Found at the start: later the linker's lock,
+ * which this takes, may be held by who waits for us. */
+static size_t tls_bytes;
+
+static int add_tls(struct dl_phdr_info *file, size_t size, void *sum_bytes)
+{
+    (void)size;
+    for (unsigned i = 0; i < file->dlpi_phnum; i++)
+        if (file->dlpi_phdr[i].p_type == PT_TLS)
+            *(size_t *)sum_bytes += file->dlpi_phdr[i].p_memsz + file->dlpi_phdr[i].p_align;
+    return 0;
+}
+
+static OFTEN void sum_up_tls(void)
+{
+    size_t sum_bytes = 0;
+    dl_iterate_phdr(add_tls, &sum_bytes);
+    tls_bytes = round_up(sum_bytes, os_page_bytes_known);
+}
+
 void os_start(void)
 {
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
     process_id = ask_process_id();
     find_linker();
+    sum_up_tls();
 }
 
 int32_t os_process_id(void)
@@ -299,15 +320,35 @@ void os_split_huge_page(void *address)
     errno = saved_errno;
 }
 
+static bool is_limited(int resource)
+{
+    struct rlimit limit;
+    return getrlimit(resource, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY;
+}
+
+/* Whether the process may map as much again. One that has lowered a limit below what it has may not even map anew what mremap has
+ * unmapped. */
+static bool may_map(size_t len_bytes)
+{
+    if (!is_limited(RLIMIT_AS) && !is_limited(RLIMIT_DATA))
+        return true;
+    void *probe = map(NULL, len_bytes, PROT_READ | PROT_WRITE);
+    if (probe != NULL)
+        os_unreserve(probe, len_bytes);
+    return probe != NULL;
+}
+
 bool os_move_pages(void *from, void *to, size_t len_bytes)
 {
-    if (FAULT(OS_CALL_MOVE, len_bytes))
+    if (FAULT(OS_CALL_MOVE, len_bytes) || !may_map(len_bytes))
         return false;
     /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
     int saved_errno = errno;
     bool done = mremap(from, len_bytes, len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
-    /* A refusal can come after the target was unmapped (Linux before 6.17), so it is mapped anew. */
-    if (!done && mmap(to, len_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != to) {
+    /* A refusal can come after the target was unmapped; then it is mapped anew. Where it is still there it is left alone: what made the
+     * system refuse, as too many mappings do, makes it refuse another one. */
+    if (!done && mprotect(to, len_bytes, PROT_READ | PROT_WRITE) != 0 &&
+        mmap(to, len_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != to) {
         static const char message[] = "hakmem: the system refuses to map back what mremap unmapped\n";
         os_write_stderr(message, sizeof message - 1);
         abort();
@@ -468,7 +509,7 @@ void os_sleep_ms(uint32_t ms)
     raw_system_call(SYS_nanosleep, (long)&span, 0, 0, 0, 0, 0); /* errno stays */
 }
 
-#define THREAD_STACK_BYTES ((size_t)256 * KIB) /* thread-local variables of all libraries lie in it too */
+#define THREAD_STACK_BYTES ((size_t)256 * KIB)
 
 bool os_start_thread(void *(*function)(void *))
 {
@@ -479,7 +520,7 @@ bool os_start_thread(void *(*function)(void *))
     if (FAULT(OS_CALL_THREAD, 0) || pthread_attr_init(&attributes) != 0)
         return false;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES + tls_bytes);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread */
     status = pthread_create(&thread, &attributes, function, NULL);

@@ -61,7 +61,7 @@ static void look_at_system(void)
     atomic_store_explicit(&budget.system_short, is_short, memory_order_relaxed); /* relaxed: a hint */
     if (is_short) {
         shared_pool_retire_idle();
-        shared_pool_purge_empty(0, HAK_LOCK_TRIM);
+        shared_pool_purge_all_empty();
     }
 }
 

@@ -119,6 +119,41 @@ static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock
     return purged == mask;
 }
 
+/* Without the lock, so by the slabs' own words, not by the mask. */
+static bool any_slot_idle(const struct superslab *ss, bool huge)
+{
+    unsigned n_unused = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
+        unsigned state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
+        if (state == SLAB_EMPTY)
+            return true;
+        n_unused += state == SLAB_UNUSED;
+    }
+    return huge && n_unused * SLAB_BYTES >= HUGE_WORTH_BYTES;
+}
+
+/* Of one SuperSlab. False: the system refuses, or the lock is not to be had. */
+static bool purge_empty_of(struct superslab *ss, enum hak_lock_cause cause)
+{
+    if (atomic_load_explicit(&ss->state, memory_order_acquire) != SUPERSLAB_POOLED || !any_slot_idle(ss, false))
+        return true;
+    if (!pool_lock(cause))
+        return false;
+    bool purged = ss->state != SUPERSLAB_POOLED || ss->empty_slots == 0 || purge_empty_slots(ss, ss->empty_slots, cause);
+    if (pool_lock_is_mine())
+        pool_unlock();
+    return purged;
+}
+
+/* In the order of addresses: to look for the one with the most each time would take as long for each as there are SuperSlabs. */
+void shared_pool_purge_all_empty(void)
+{
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++)
+            if (!purge_empty_of(&arena->superslabs[i], HAK_LOCK_TRIM))
+                return; /* try again another time */
+}
+
 void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 {
     if (!pool_lock(cause))
@@ -137,19 +172,6 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause)
 }
 
 /* ---- What time brings -------------------------------------------------------------------------------------------- */
-
-/* Without the lock, so by the slabs' own words, not by the mask. */
-static bool any_slot_idle(const struct superslab *ss, bool huge)
-{
-    unsigned n_unused = 0;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        unsigned state = CTL_STATE(slab_ctl_read(superslab_slab(ss, i)));
-        if (state == SLAB_EMPTY)
-            return true;
-        n_unused += state == SLAB_UNUSED;
-    }
-    return huge && n_unused * SLAB_BYTES >= HUGE_WORTH_BYTES;
-}
 
 /* A tick drains a SuperSlab that was sparse at the last one too, and purges its slots that were EMPTY then. Slots that were never used
  * are in memory too where a huge page is; for those alone it is not broken up, unless they are HUGE_WORTH_BYTES. */

@@ -97,8 +97,12 @@ void release_row(struct superslab *ss, uint32_t n)
     /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. */
     bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
     bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
+    if (!clean) /* Locked by mlockall, on an old system: a fresh mapping takes its place. */
+        decommitted = clean = os_decommit(superslab_memory(ss), len_bytes);
     /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
     bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
+    if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
+        committed = !os_decommit(superslab_memory(ss), len_bytes);
     if (huge || decommitted)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     if (!clean)

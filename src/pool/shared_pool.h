@@ -130,6 +130,9 @@ void shared_pool_retire(struct slab *slab);
 /* Gives back the pages of EMPTY slots until at most `keep` have pages. Takes the lock by itself. */
 void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
 
+/* The same for a trim: all of them. Looks at every SuperSlab. */
+void shared_pool_purge_all_empty(void);
+
 /* Gives back every wholly free page inside listed slabs, and what lies behind large blocks (tail.h). */
 void shared_pool_purge_pages(void);
 

@@ -1,6 +1,6 @@
 /* purge.pml - pages go back to the system while blocks are claimed and returned.
  * Stands for
- *   src/pool/purge.c: purge_slab purge_empty_slots purge_slots shared_pool_purge_empty
+ *   src/pool/purge.c: purge_slab purge_empty_slots purge_slots shared_pool_purge_empty purge_empty_of
  *   src/superslab/slab.c: slab_purge_free_pages all_free mark_dirty hand_out_pages slab_claim slab_between_holes slab_own
  *   src/superslab/slab.c: slab_disown slab_return_bits slab_return_count slab_open
  *   src/pool/shared_pool.c: own_listed shared_pool_disown_slab shared_pool_release_slab
