@@ -1,5 +1,5 @@
 /* huge_pages.c - see huge_pages.h.
- * Owns     `huge` of SuperSlabs.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c, packed_pages.c (before parts go back)
+ * Owns     `huge` of SuperSlabs, the list of runs that may not be filled.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c, packed_pages.c (before parts go back)
  * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
@@ -7,10 +7,13 @@
 
 #include "os/os.h"
 #include "pool/release.h"
+#include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
 #include "superslab/slab.h"
+
+#include <string.h>
 
 /* A heap that has grown to so much may hold a huge page of which not all is used: an eighth of it at most. (xmllint: 0.89 of the
  * time of 32 MiB. See docs/memory.md.) */
@@ -150,10 +153,107 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
     return spans == SPANS_FEW || (spans != SPANS_UNTOUCHED && !is_probe(fresh));
 }
 
+/* Runs with huge pages that may never be filled: where a program touches but a byte of each, every touch costs 2 MiB. There are
+ * UNFILLED_RUNS at most of which neither the middle nor the end has been seen in memory, and what they have there is UNFILLED_BYTES, or
+ * one run's; more runs get small pages until these are filled, or gone. (300 blocks of 16 MiB with one byte written in each: 617 MB
+ * without, 45 so, glibc 2.) */
+#define UNFILLED_RUNS 16
+#define UNFILLED_BYTES (64 * MIB)
+
+static struct superslab *unfilled[UNFILLED_RUNS]; /* Pool lock. NULL: none */
+
+static bool is_in_memory(const char *address)
+{
+    size_t page_bytes = os_page_bytes();
+    return os_resident_bytes((const void *)((uintptr_t)address & ~(page_bytes - 1)), page_bytes) != 0; /* NOLINT: that block's */
+}
+
+/* A program fills a block from its beginning, mostly. */
+static bool is_filled(const struct superslab *ss, size_t run_bytes)
+{
+    const char *memory = superslab_memory(ss);
+    return is_in_memory(memory + run_bytes - 1) && is_in_memory(memory + run_bytes / 2);
+}
+
+/* By the first page of each SuperSlab, for in a huge page all are. */
+static size_t bytes_in_memory(const struct superslab *ss, size_t run_bytes)
+{
+    size_t sum_bytes = 0;
+    for (size_t at = 0; at < run_bytes; at += SUPERSLAB_BYTES)
+        sum_bytes += is_in_memory(superslab_memory(ss) + at) ? SUPERSLAB_BYTES : 0;
+    return sum_bytes;
+}
+
+/* Copies the list, without those that are gone. Returns how many there are. Lock held. */
+static unsigned copy_unfilled(struct superslab **run, size_t *run_bytes)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < UNFILLED_RUNS; i++) {
+        if (unfilled[i] != NULL && unfilled[i]->state != SUPERSLAB_RUN)
+            unfilled[i] = NULL;
+        if (unfilled[i] == NULL)
+            continue;
+        run[n] = unfilled[i];
+        run_bytes[n++] = unfilled[i]->run_bytes;
+    }
+    return n;
+}
+
+/* Lock held. */
+static void strike_out(struct superslab *const *run, unsigned n)
+{
+    for (unsigned i = 0; i < UNFILLED_RUNS; i++)
+        for (unsigned k = 0; k < n; k++)
+            if (unfilled[i] == run[k])
+                unfilled[i] = NULL;
+}
+
+/* Whether there may be one more. The system is asked without the lock: a run that ends meanwhile is one that was here. */
+static bool may_be_unfilled(void)
+{
+    struct superslab *run[UNFILLED_RUNS];
+    size_t run_bytes[UNFILLED_RUNS], sum_bytes = 0;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return false;
+    unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left;
+    pool_unlock();
+    for (unsigned k = 0; k < n; k++) {
+        if (is_filled(run[k], run_bytes[k]))
+            run[n_filled++] = run[k];
+        else
+            sum_bytes += bytes_in_memory(run[k], run_bytes[k]);
+    }
+    n_left = n - n_filled;
+    if (n_filled != 0 && pool_lock(HAK_LOCK_SPAN)) {
+        strike_out(run, n_filled);
+        pool_unlock();
+    }
+    return n_left <= 1 || (n_left < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES);
+}
+
+void huge_pages_note_run(struct superslab *ss)
+{
+    unsigned free = UNFILLED_RUNS;
+    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+        return;
+    for (unsigned i = 0; i < UNFILLED_RUNS && unfilled[i] != ss; i++)
+        if (unfilled[i] == NULL)
+            free = i;
+    if (free != UNFILLED_RUNS) /* else other threads were quicker: it counts as filled */
+        unfilled[free] = ss;
+}
+
+void huge_pages_forget_runs(void)
+{
+    memset(unfilled, 0, sizeof unfilled);
+}
+
 bool huge_pages_for_runs(size_t len_bytes)
 {
-    return config.huge_pages == HUGE_PAGES_ALWAYS ||
-           (config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses());
+    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+        return true;
+    return config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses() &&
+           (!release_may_ask(1) || may_be_unfilled());
 }
 
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)

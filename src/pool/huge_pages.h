@@ -11,6 +11,12 @@ bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_spans(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
+/* A run has got huge pages: it counts as one that may never be filled until it is seen to be. Lock held. */
+void huge_pages_note_run(struct superslab *ss);
+
+/* In the child of a fork, whose parent may have been in the midst of it. */
+void huge_pages_forget_runs(void);
+
 /* Lets the system use huge pages for the first n_huge of n SuperSlabs in a row that are being brought into use, and for
  * no others. Of those others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge);

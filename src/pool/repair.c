@@ -3,6 +3,7 @@
  * Threads  a child's only one; the check is exact when no other thread is at work.
  */
 #include "meta/arena.h"
+#include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/packed_pages.h"
@@ -126,6 +127,7 @@ void shared_pool_fork_child(bool interrupted)
     atomic_store(&pool.n_empty_slots, 0);
     idle_forget();
     lru_forget();
+    huge_pages_forget_runs();
     unmark_deferred();
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++)

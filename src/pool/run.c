@@ -100,7 +100,8 @@ void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
     }
-    superslab_choose_pages(ss, n, huge_superslabs(len_bytes));
+    uint32_t n_huge = huge_superslabs(len_bytes);
+    superslab_choose_pages(ss, n, n_huge);
     if (*zeroed)
         clear_dirty(ss, n, len_bytes);
     else
@@ -114,6 +115,8 @@ void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
     span_set_slots(head, 0); /* tells a run from a span */
     head->sample = 0;
     span_set_state(head, SLAB_SPAN_HEAD);
+    if (n_huge != 0)
+        huge_pages_note_run(ss);
     pool_unlock();
     return superslab_memory(ss);
 }
@@ -166,6 +169,8 @@ bool run_resize(struct slab *head, size_t len_bytes)
         return false;
     if (n_new > n_old)
         mark_run(ss, n_old, n_new - n_old, len_bytes);
+    if (n_new > n_old && ss[n_old].huge)
+        huge_pages_note_run(ss);
     if (n_new >= n_old)
         superslab_extend_dirty(&ss[n_old - 1], part_of_run(len_bytes, n_old - 1));
     size_t old_bytes = ss->run_bytes, kept_bytes = min_size(old_bytes, (size_t)n_new << SUPERSLAB_SHIFT);

@@ -341,6 +341,49 @@ static void blocks_apart(void **state)
     hak_trim(HAK_TRIM_PAGES);
 }
 
+/* Large blocks of which hardly anything is touched get huge pages up to a bound; others do beside them, once some are filled. */
+static void runs_that_stay_empty(void **state)
+{
+    (void)state;
+    enum { N = 60, BLOCK_BYTES = 8 * MIB };
+    unsigned char *block[N];
+    unsigned n_huge = 0;
+    for (unsigned i = 0; i < N; i++) {
+        block[i] = hak_malloc(BLOCK_BYTES);
+        block[i][0] = 1;
+        n_huge += superslab_of(block[i])->huge;
+    }
+    assert_in_range(n_huge, 1, N / 3);
+    for (unsigned i = 0; i < N; i++)
+        if (superslab_of(block[i])->huge)
+            memset(block[i], 2, BLOCK_BYTES);
+    for (unsigned i = 0; i < N; i++) {
+        if (superslab_of(block[i])->huge)
+            continue;
+        hak_free(block[i]);
+        block[i] = NULL;
+    }
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < N; i++) { /* each is filled before the next one comes */
+        if (block[i] != NULL)
+            continue;
+        block[i] = hak_malloc(BLOCK_BYTES);
+        assert_true(superslab_of(block[i])->huge);
+        memset(block[i], 3, BLOCK_BYTES);
+    }
+    for (unsigned i = 0; i < N; i++)
+        hak_free(block[i]);
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < N; i++) { /* those that are gone do not count */
+        block[i] = hak_malloc(BLOCK_BYTES);
+        assert_true(superslab_of(block[i])->huge);
+        block[i][0] = 4;
+        hak_free(block[i]);
+        hak_trim(HAK_TRIM_PAGES);
+    }
+    assert_null(pool_check());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +399,7 @@ int main(void)
         cmocka_unit_test_setup(slots_that_were_never_used, start),
         cmocka_unit_test_setup(zeroed_memory, start),
         cmocka_unit_test_setup(blocks_apart, start),
+        cmocka_unit_test_setup(runs_that_stay_empty, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
