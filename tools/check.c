@@ -12,6 +12,7 @@
 #include "process.h"
 #include "progress.h"
 #include "tool.h"
+#include "units.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -326,12 +327,14 @@ static void print_text(const struct target *target, const struct verdict *verdic
     print_violations(&verdict->lists.found);
     if (left_out_of(verdict) != 0)
         printf("and what is too much to be kept: %" PRIu64 " at the last look\n", left_out_of(verdict));
+    char name[sizeof target->name];
     printf("process %d (%s): %s; %" PRIu64 " SuperSlabs, %" PRIu64 " slabs with %" PRIu64 " blocks in use, %" PRIu64
            " spans, %" PRIu64 " runs, %" PRIu64 " threads with %" PRIu64 " cached blocks; %u look%s, %" PRIu64
            " KiB read\n",
-           (int)target->pid, target->name, is_clean(verdict) ? "clean" : "violations found", judged->superslabs,
-           judged->slabs, judged->blocks_in_use, judged->spans, judged->runs, judged->threads, judged->cached_blocks,
-           verdict->n_looks, verdict->n_looks == 1 ? "" : "s", verdict->bytes_read / KIB);
+           (int)target->pid, units_name(name, sizeof name, target->name),
+           is_clean(verdict) ? "clean" : "violations found", judged->superslabs, judged->slabs, judged->blocks_in_use,
+           judged->spans, judged->runs, judged->threads, judged->cached_blocks, verdict->n_looks,
+           verdict->n_looks == 1 ? "" : "s", verdict->bytes_read / KIB);
 }
 
 static json_t *json_of_violation(const struct violation *one)
@@ -364,7 +367,8 @@ static int print_json(const struct target *target, const struct verdict *verdict
     json_t *list = json_array();
     if (!add_violations(list, &verdict->records.found) || !add_violations(list, &verdict->lists.found))
         return refuse_json(list, "no memory");
-    json_t *name = json_string(target->name); /* NULL: it is no UTF-8 */
+    char text[sizeof target->name];
+    json_t *name = json_string(units_utf8(text, sizeof text, target->name));
     json_t *all = json_pack(
         "{s:i, s:o, s:s, s:b, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "pid", (int)target->pid,
         "name", name == NULL ? json_null() : name, "version", target->anchor.version, "clean", (int)is_clean(verdict),

@@ -1,18 +1,22 @@
 /* freeze.c - see freeze.h.
- * Owns       the guard process, this process's handlers of the signals that end it.     Called by  check.c
- * Calls      libc, the proc file system.     Threads  one; the handler calls what is async-signal-safe.
+ * Owns       the guard process, this process's handlers of the signals that end it.     Called by  check.c, profile_live.c
+ * Calls      target.h (turns), libc, the proc file system.     Threads  one; the handler calls what is async-signal-safe.
  * I1  From before the first SIGSTOP until after the last SIGCONT there is a guard, which sends SIGCONT when the pipe from this
  *     process closes, for whatever reason.
+ * I2  One command at a time stops a process: SIGCONT of the first would let it run while another one takes it to stand.
  * Why a descriptor of the process and not its number: the number may come to mean another process, which nobody asked to continue.
  */
 #define _GNU_SOURCE
 #include "freeze.h"
+
+#include "target.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +25,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STOP_ROUNDS = 4000, ROUND_US = 500 }; /* two seconds */
+enum {
+    STOP_MS = 2000,    /* that all threads have to stop */
+    ROUND_US = 500,    /* from one look whether they do to the next */
+    APART_MS = 50,     /* two looks: strace, on a busy machine, may take that long to let a thread go on */
+    TURN_SECONDS = 30, /* to wait for another command: longer than check waits for a thread */
+    STATUS_BYTES = 8192
+};
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
 enum { N_ENDING_SIGNALS = sizeof ending_signals / sizeof ending_signals[0] };
@@ -31,10 +41,18 @@ static struct {
     int process; /* its descriptor; -1: the system has none (Linux before 5.3), then the number serves */
     pid_t guard;
     int guard_pipe; /* held open as long as this process lives */
+    int turn;       /* the guard has it too: the next command waits until that has sent SIGCONT */
     bool was_stopped;
     volatile sig_atomic_t is_stopped;
     struct sigaction before[N_ENDING_SIGNALS];
-} frozen = {.process = -1, .guard_pipe = -1};
+} frozen = {.process = -1, .guard_pipe = -1, .turn = TURN_UNKNOWN};
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 static int send(int number)
 {
@@ -43,42 +61,93 @@ static int send(int number)
     return kill(frozen.pid, number);
 }
 
-/* The state of a thread by /proc, or 0 when it is not there. */
-static char state_of(const char *path)
+/* ---- Whether it stands -------------------------------------------------------------------------------------------- */
+
+/* What a look at all threads has seen. */
+struct stand {
+    bool all;            /* stand: none runs or sleeps */
+    bool stopped;        /* one of them by a signal, which comes to the others, too */
+    bool traced;         /* one of them by the hand of a debugger or of strace */
+    unsigned n;          /* that have not ended */
+    uint64_t n_switches; /* of theirs, so far, from one thread to another: one that goes on and stands again has more */
+};
+
+/* The number behind a word of /proc/PID/status, 0 if it is not there. */
+static uint64_t number_behind(const char *text, const char *word)
 {
-    char text[512];
+    const char *found = strstr(text, word);
+    return found == NULL ? 0 : strtoull(found + strlen(word), NULL, 10);
+}
+
+/* Adds a thread by its status, in which the name has no newline. */
+static void add_thread(struct stand *stand, const char *path)
+{
+    char text[STATUS_BYTES];
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     const ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
     text[length > 0 ? length : 0] = '\0';
-    const char *end = strrchr(text, ')'); /* the name before it may hold anything */
-    return end != NULL && end[1] == ' ' ? end[2] : '\0';
+    const char *line = strstr(text, "\nState:\t");
+    const char state = line == NULL ? 'X' : line[sizeof "\nState:\t" - 1];
+    if (state == 'Z' || state == 'X')
+        return;
+    stand->all &= state == 'T' || state == 't';
+    stand->stopped |= state == 'T';
+    stand->traced |= state == 't';
+    stand->n++;
+    stand->n_switches +=
+        number_behind(text, "\nvoluntary_ctxt_switches:") + number_behind(text, "\nnonvoluntary_ctxt_switches:");
 }
 
-static bool is_standing(char state)
-{
-    return state == 'T' || state == 't' || state == 'Z' || state == 'X' || state == '\0';
-}
-
-/* Whether no thread of the process runs. */
-static bool all_stand(void)
+static struct stand look_at(pid_t pid)
 {
     char path[320];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)frozen.pid);
+    struct stand stand = {.all = true};
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
     DIR *tasks = opendir(path);
     const struct dirent *entry;
-    bool all = true;
-    while (tasks != NULL && all && (entry = readdir(tasks)) != NULL) {
+    while (tasks != NULL && (entry = readdir(tasks)) != NULL) {
         if (!isdigit((unsigned char)entry->d_name[0]))
             continue;
-        snprintf(path, sizeof path, "/proc/%d/task/%.200s/stat", (int)frozen.pid, entry->d_name);
-        all = is_standing(state_of(path));
+        snprintf(path, sizeof path, "/proc/%d/task/%.200s/status", (int)pid, entry->d_name);
+        add_thread(&stand, path);
     }
+    stand.all &= tasks != NULL;
     if (tasks != NULL)
         closedir(tasks);
-    return all && tasks != NULL;
+    return stand;
 }
+
+/* Whether nothing has changed since it was seen to stand. */
+static bool stands_still(pid_t pid, const struct stand *before)
+{
+    const struct timespec apart = {.tv_nsec = APART_MS * 1000000L};
+    nanosleep(&apart, NULL);
+    const struct stand now = look_at(pid);
+    return now.all && now.n == before->n && now.n_switches == before->n_switches;
+}
+
+bool freeze_stands(pid_t pid)
+{
+    const struct timespec round = {.tv_nsec = ROUND_US * 1000L};
+    struct stand stand = look_at(pid);
+    for (const uint64_t begin = now_ms(); stand.stopped && !stand.all && now_ms() - begin < APART_MS;) {
+        nanosleep(&round, NULL);
+        stand = look_at(pid);
+    }
+    return stand.all && stand.n != 0 && stands_still(pid, &stand);
+}
+
+/* Whether no thread runs, of a process that has been sent SIGSTOP or was stopped before. Under strace each stands for a moment at
+ * each of its system calls, and a signal is not delivered before that is over. */
+static bool all_stand(pid_t pid)
+{
+    const struct stand stand = look_at(pid);
+    return stand.all && (!stand.traced || stands_still(pid, &stand));
+}
+
+/* ---- The guard ----------------------------------------------------------------------------------------------------- */
 
 /* The process goes on, and the guard need not see to it: a SIGCONT of its own might come when somebody else has stopped the
  * process for a reason. */
@@ -136,13 +205,22 @@ static bool start_guard(void)
     return false;
 }
 
-int freeze_begin(pid_t pid, char *why, size_t why_bytes)
+/* ---- All of it ----------------------------------------------------------------------------------------------------- */
+
+int freeze_begin_unless(const volatile sig_atomic_t *interrupted, pid_t pid, char *why, size_t why_bytes)
 {
-    char path[64];
+    frozen.turn = target_take_turn(TARGET_TO_STOP, pid, TURN_SECONDS, interrupted);
+    if (frozen.turn == TURN_TAKEN) {
+        if (interrupted != NULL && *interrupted != 0)
+            snprintf(why, why_bytes, "interrupted before process %d was stopped", (int)pid);
+        else
+            snprintf(why, why_bytes, "process %d is not stopped: another command has stopped it and has not ended",
+                     (int)pid);
+        return -1;
+    }
     frozen.pid = pid;
     frozen.process = (int)syscall(SYS_pidfd_open, pid, 0);
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    frozen.was_stopped = state_of(path) == 'T' || state_of(path) == 't';
+    frozen.was_stopped = freeze_stands(pid);
     if (frozen.was_stopped)
         return 0;
     if (!start_guard()) {
@@ -160,6 +238,11 @@ int freeze_begin(pid_t pid, char *why, size_t why_bytes)
     return 0;
 }
 
+int freeze_begin(pid_t pid, char *why, size_t why_bytes)
+{
+    return freeze_begin_unless(NULL, pid, why, why_bytes);
+}
+
 int freeze_stop(char *why, size_t why_bytes)
 {
     const struct timespec round = {0, ROUND_US * 1000L};
@@ -171,8 +254,8 @@ int freeze_stop(char *why, size_t why_bytes)
             return -1;
         }
     }
-    for (int i = 0; i < STOP_ROUNDS; i++) {
-        if (all_stand())
+    for (const uint64_t begin = now_ms(); now_ms() - begin < STOP_MS;) {
+        if (all_stand(frozen.pid))
             return 0;
         nanosleep(&round, NULL);
     }
@@ -203,5 +286,7 @@ void freeze_end(void)
     }
     if (frozen.process >= 0)
         close(frozen.process);
+    target_end_turn(frozen.turn);
     frozen.process = frozen.guard_pipe = -1;
+    frozen.turn = TURN_UNKNOWN;
 }

@@ -1,5 +1,5 @@
 /* output.h - a file that appears whole or not at all: it is collected in memory, written under another name beside its own, and
- * renamed.
+ * renamed. Only what is no plain file, and what is open in this process already, is written to.
  */
 #ifndef HAKMEM_TOOLS_OUTPUT_H
 #define HAKMEM_TOOLS_OUTPUT_H

@@ -176,6 +176,9 @@ static int profile_main(int argc, char **argv)
         fputs(profile_command.help, stdout);
         return tool_finish_output();
     }
+    /* Before the time is spent on sampling. */
+    if (!profile_is_stdout(set.output.path) && output_check(set.output.path) != 0)
+        return TOOL_FAILED;
     pid_t pid = 0;
     struct heap_profile *profile =
         set.file != NULL ? profile_read(set.file, why, sizeof why) : profile_take(&set.live, &pid, why, sizeof why);

@@ -1,10 +1,10 @@
 /* profile_live.c - see profile_live.h.
  * Owns       the session that it has begun in the process.     Called by  profile.c
- * Calls      target.c, address_map.c, heap_profile.h     Threads  one.
+ * Calls      target.c, address_map.c, heap_profile.h, freeze.h     Threads  one.
  * I1  A session that was begun here is ended here, whatever ends the waiting, unless the process ends first; and a request that was
  *     not heard is withdrawn.
  * I2  What is read belongs to one session: its number is the same before and after.
- * I3  One command at a time asks a process: a request and its answer bear no name.
+ * I3  One command at a time asks a process (target_take_turn): a request and its answer bear no name.
  * I4  Doors are closed only while all threads of the process stand still: what is written there is then seen whole, and no
  *     thread's memory goes.
  * How a process is asked: see front/profile.h. A thread of it hears on its next call that its magazines cannot serve. */
@@ -28,8 +28,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +41,7 @@
 #define LOOK_SECONDS 1.0      /* from one look at the records to the next, for the case that the process ends */
 #define LOOK_MAX_RECORDS 4096 /* with more a look takes longer, and there are fewer */
 #define READ_TRIES 10
+#define GONE_SECONDS 0.5 /* in which a process that has no memory any more comes to its end */
 
 /* ---- The records as they were at some time ------------------------------------------------------------------------ */
 
@@ -144,7 +143,7 @@ static struct look *look_once(struct live *live)
         !target_read(&live->target, target_address(look->state.modules), look->modules, sizeof *look->modules) ||
         !read_state(live, &after) || after.session != look->state.session)
         goto failed;
-    look->maps = read_maps(live->target.pid);
+    look->maps = read_maps(target_reader(&live->target));
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     look->ms = (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
     clock_gettime(CLOCK_REALTIME, &now);
@@ -162,6 +161,22 @@ static struct look *look_at(struct live *live)
     for (unsigned i = 0; i < READ_TRIES && look == NULL; i++)
         look = look_once(live);
     return look;
+}
+
+/* Of a process that cannot be read: whether it has other memory now than it was opened with. One that is about to end has none for a
+ * moment. */
+static bool runs_another_program(struct live *live)
+{
+    const double begin = now_seconds();
+    pid_t reader;
+    while ((reader = target_reader(&live->target)) != 0 && now_seconds() - begin < GONE_SECONDS) {
+        char *maps = read_maps(reader);
+        free(maps);
+        if (maps != NULL)
+            return true;
+        sleep_ms(POLL_MS);
+    }
+    return false;
 }
 
 /* ---- Requests ---------------------------------------------------------------------------------------------------- */
@@ -217,43 +232,16 @@ static bool withdraw(struct live *live)
     return await_answer(live, 0.2, false) == 0;
 }
 
-/* I3. The name of a socket that is on no disk is the lock: it goes with us, whatever ends us. Returns what close lets go of, -1 where
- * there are no such names, -2 while another command has it. */
-static int begin_asking(const struct live *live, double seconds, bool may_interrupt)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const size_t name_bytes = (size_t)snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "hakmem profile of %d",
-                                               (int)live->target.pid);
-    const int lock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const double begin = now_seconds();
-    while (lock >= 0 && bind(lock, (struct sockaddr *)&address,
-                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name_bytes)) != 0) {
-        const bool taken = errno == EADDRINUSE;
-        if (taken && now_seconds() - begin < seconds && !(may_interrupt && interrupted)) {
-            sleep_ms(POLL_MS);
-            continue;
-        }
-        close(lock);
-        return taken ? -2 : -1;
-    }
-    return lock;
-}
-
-static void end_asking(int lock)
-{
-    if (lock >= 0)
-        close(lock);
-}
-
 static void end_session(struct live *live)
 {
     struct profile_state state;
-    const int lock = begin_asking(live, END_SECONDS, false); /* A session is ended whether or not another begins. */
-    if (read_state(live, &state) && state.session == live->session && state.on != 0 && /* else it, or the process, has ended */
+    const int turn = target_take_turn(TARGET_TO_ASK, live->target.pid, END_SECONDS, NULL); /* taken or not, it ends */
+    if (read_state(live, &state) && state.session == live->session &&
+        state.on != 0 && /* else it, or the process, has ended */
         ask(live, PROFILE_REQUEST_STOP) && await_answer(live, END_SECONDS, false) == ETIMEDOUT)
         tool_complain("process %d has made no call yet that ends the sampling; the next such call does",
                       (int)live->target.pid);
-    end_asking(lock);
+    target_end_turn(turn);
 }
 
 /* What thread_call_all does inside: the thread's next malloc comes by a slow path, and so does each free until then. I4. A record
@@ -289,7 +277,7 @@ static bool call_threads(struct live *live)
 {
     struct profile_state state;
     bool called = false;
-    if (freeze_begin(live->target.pid, live->why, live->why_bytes) != 0)
+    if (freeze_begin_unless(&interrupted, live->target.pid, live->why, live->why_bytes) != 0)
         return false;
     if (freeze_stop(live->why, live->why_bytes) == 0) {
         called = read_state(live, &state) && close_doors(live, target_address(state.closed_cache));
@@ -333,10 +321,14 @@ static bool refuse_answer(struct live *live, int answer)
     case ENOMEM:
         return refuse(live, "process %d has no memory for a profile (ENOMEM)", pid);
     case ESRCH:
-        return refuse(live, "process %d has ended", pid);
+        return refuse(live, "process %d %s", pid,
+                      runs_another_program(live) ? "runs another program now" : "has ended");
     case EINTR:
         return refuse(live, "interrupted before process %d had begun to sample", pid);
     case ETIMEDOUT:
+        if (freeze_stands(live->target.pid))
+            return refuse(live, "process %d made no call within %.0f s that could begin a profile: it is stopped", pid,
+                          live->hear_seconds);
         return refuse(live,
                       "process %d made no call within %.0f s that could begin a profile: it is idle, or its "
                       "threads' caches serve all that it allocates (then --stop reaches them)",
@@ -395,11 +387,11 @@ static bool begin_session(struct live *live, const struct live_request *request,
 {
     if (!may_begin(live))
         return false;
-    const int lock = begin_asking(live, live->hear_seconds, true);
-    if (lock == -2)
+    const int turn = target_take_turn(TARGET_TO_ASK, live->target.pid, live->hear_seconds, &interrupted);
+    if (turn == TURN_TAKEN)
         return refuse(live, "another command asks process %d for a profile (EBUSY)", (int)live->target.pid);
     const bool begun = ask_for_session(live, request, interval_bytes);
-    end_asking(lock);
+    target_end_turn(turn);
     if (!begun && live->session != 0)
         end_session(live); /* if it has begun after all */
     return begun;
@@ -535,11 +527,12 @@ static struct look *sample(struct live *live, const struct live_request *request
         end_session(live);
         return now;
     }
+    const char *what = runs_another_program(live) ? "runs another program now" : "has ended";
     if (look == NULL)
-        refuse(live, "process %d has ended, too early to have been read", (int)live->target.pid);
+        refuse(live, "process %d %s, too early to have been read", (int)live->target.pid, what);
     else
-        tool_complain("process %d has ended: this is its profile as it was up to a second before",
-                      (int)live->target.pid);
+        tool_complain("process %d %s: this is its profile as it was up to a second before", (int)live->target.pid,
+                      what);
     return look;
 }
 
@@ -587,7 +580,7 @@ struct heap_profile *profile_take(const struct live_request *request, pid_t *pid
     catch_signals(old, false);
     if (look != NULL)
         profile = profile_of(&live, look);
-    *pid = target_is_alive(&live.target) ? live.target.pid : 0;
+    *pid = target_reader(&live.target);
     free_look(look);
     target_close(&live.target);
     return profile;

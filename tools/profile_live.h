@@ -16,7 +16,8 @@ struct live_request {
 };
 
 /* Samples the process for so long, or until SIGINT, SIGTERM or SIGHUP; then ends the session and reads it. NULL, and one line
- * without a newline in `why`: the process cannot be read or does not want to. *pid is the process, 0 when it has ended since. */
+ * without a newline in `why`: the process cannot be read or does not want to. *pid is a thread of the process whose
+ * files in /proc can be read, 0 when it has ended since. */
 struct heap_profile *profile_take(const struct live_request *request, pid_t *pid, char *why, size_t why_bytes);
 
 #endif

@@ -1,11 +1,13 @@
 /* profile_text.c - see profile_text.h.
- * Owns       nothing.     Called by  profile.c, diff.c     Calls  heap_profile.h, libc     Threads  one. */
+ * Owns       nothing.     Called by  profile.c, diff.c     Calls  heap_profile.h, units.h, libc     Threads  one. */
 #define _GNU_SOURCE
 #include "profile_text.h"
 
 #include "tool.h"
+#include "units.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <search.h>
 #include <stdlib.h>
@@ -92,9 +94,9 @@ static void print_total(const struct heap_profile *profile, const char *word, bo
 
 static void print_head(const struct heap_profile *profile, FILE *out)
 {
-    char interval[TEXT_AMOUNT_BYTES];
+    char interval[TEXT_AMOUNT_BYTES], program[PATH_MAX];
     fprintf(out, "%s%s%s", profile->is_difference ? "difference of heap profiles" : "heap profile",
-            profile->program[0] != 0 ? " of " : "", profile->program);
+            profile->program[0] != 0 ? " of " : "", units_name(program, sizeof program, profile->program));
     if (profile->pid != 0)
         fprintf(out, ", process %" PRId64, profile->pid);
     if (profile->duration_ns != 0)

@@ -21,7 +21,7 @@ static const char *profile_name(unsigned profile)
     return profile < N_PROFILES ? names[profile] : "?";
 }
 
-/* The second number of /proc/PID/statm, in pages; 0 when it is not told. */
+/* By the second number of /proc/PID/statm, in pages; 0 when it is not told. */
 static uint64_t resident_bytes(pid_t pid)
 {
     char path[64], text[256] = "";
@@ -150,7 +150,7 @@ int snapshot_read(struct target *target, struct snapshot *out, char *why, size_t
     image_repair(&image);
     fill_names(&image, out);
     out->time_ns = image.time_ns;
-    out->resident_bytes = resident_bytes(target->pid);
+    out->resident_bytes = resident_bytes(target_reader(target));
     out->slab_page_bytes = image.slab_page_bytes;
     out->n_torn = image.n_torn;
     census_take(&image.source, &out->census);

@@ -24,10 +24,14 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TEXT_OF(number) #number
@@ -38,6 +42,8 @@ enum {
     MAX_SEGMENTS = 256,          /* of an ELF object; real ones have about ten */
     MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
     COMM_BYTES = 15,             /* that the system keeps of a program's name */
+    CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
+    TURN_POLL_MS = 5,            /* from one look whether another command has let go to the next */
     PF_KTHREAD = 0x00200000      /* in /proc/PID/stat: a thread of the kernel */
 };
 #define READ_AT_ONCE_BYTES ((size_t)64 << 20)
@@ -117,10 +123,53 @@ static bool has_ended(char state)
     return state == 'Z' || state == 'X';
 }
 
-bool target_is_alive(const struct target *target)
+/* One of its threads that has not ended. 0: there is none. */
+static pid_t find_living_thread(pid_t pid)
+{
+    char path[64];
+    struct proc_stat stat;
+    const struct dirent *entry;
+    pid_t found = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    while (tasks != NULL && found == 0 && (entry = readdir(tasks)) != NULL) {
+        const pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (thread > 0 && read_stat(thread, &stat) && !has_ended(stat.state))
+            found = thread;
+    }
+    if (tasks != NULL)
+        closedir(tasks);
+    return found;
+}
+
+/* The same for a process that was opened: the first thread where that lives. */
+static pid_t living_thread(const struct target *target)
 {
     struct proc_stat stat;
-    return read_stat(target->pid, &stat) && !has_ended(stat.state) && stat.start_time == target->start_time;
+    if (!read_stat(target->pid, &stat) || stat.start_time != target->start_time)
+        return 0;
+    return has_ended(stat.state) ? find_living_thread(target->pid) : target->pid;
+}
+
+bool target_is_alive(const struct target *target)
+{
+    return living_thread(target) != 0;
+}
+
+pid_t target_reader(struct target *target)
+{
+    const pid_t thread = living_thread(target);
+    if (thread != 0)
+        target->reader = thread;
+    return thread;
+}
+
+/* The number of the first thread stays the process's; that of another one may go to another process's when it has ended. */
+static bool has_reader(const struct target *target)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d", (int)target->pid, (int)target->reader);
+    return target->reader == target->pid || access(path, F_OK) == 0;
 }
 
 static void read_name(pid_t pid, char *name, size_t size_bytes)
@@ -171,13 +220,33 @@ static int refuse_permission(pid_t pid, char *why, size_t why_bytes)
 
 /* ---- Reading and writing ------------------------------------------------------------------------------------------- */
 
+/* Calls process_vm_readv or process_vm_writev; by another thread if that by which it was done has ended, which loses the memory
+ * shortly before it counts as ended. */
+static ssize_t call(struct target *target, const struct iovec *own, const struct iovec *theirs, size_t n, bool write)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    for (unsigned i = 0; i < CALL_TRIES; i++) {
+        if (i != 0)
+            nanosleep(&pause, NULL);
+        if (has_reader(target)) {
+            const ssize_t n_bytes = write ? process_vm_writev(target->reader, own, n, theirs, n, 0)
+                                          : process_vm_readv(target->reader, own, n, theirs, n, 0);
+            if (n_bytes >= 0 || errno != ESRCH)
+                return n_bytes;
+        }
+        if (target_reader(target) == 0)
+            break;
+    }
+    errno = ESRCH;
+    return -1;
+}
+
 /* One step of a copy, in either direction. Returns the bytes copied, 0 and errno when none. */
-static size_t copy_by_call(const struct target *target, uint64_t address, void *here, size_t len_bytes, bool write)
+static size_t copy_by_call(struct target *target, uint64_t address, void *here, size_t len_bytes, bool write)
 {
     const struct iovec own = {here, len_bytes};
     const struct iovec theirs = {(void *)(uintptr_t)address, len_bytes}; /* NOLINT: an address there */
-    const ssize_t n = write ? process_vm_writev(target->pid, &own, 1, &theirs, 1, 0)
-                            : process_vm_readv(target->pid, &own, 1, &theirs, 1, 0);
+    const ssize_t n = call(target, &own, &theirs, 1, write);
     return n < 0 ? 0 : (size_t)n;
 }
 
@@ -240,7 +309,7 @@ bool target_read_pieces(struct target *target, const struct target_piece *piece,
             (struct iovec){(void *)(uintptr_t)piece[i].address, piece[i].len_bytes}; /* NOLINT: addresses there */
         sum_bytes += piece[i].len_bytes;
     }
-    if (target->reads_by_call && process_vm_readv(target->pid, own, n, theirs, n, 0) == (ssize_t)sum_bytes) {
+    if (target->reads_by_call && call(target, own, theirs, n, false) == (ssize_t)sum_bytes) {
         target->bytes_read += sum_bytes;
         return true;
     }
@@ -444,7 +513,7 @@ static int find_anchor(struct target *target, char *why, size_t why_bytes)
 {
     char path[64];
     const pid_t pid = target->pid;
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)target_reader(target));
     FILE *maps = fopen(path, "re");
     if (maps == NULL)
         return errno == EACCES || errno == EPERM
@@ -474,12 +543,12 @@ static int open_target(pid_t pid, bool to_write, struct target *target, char *wh
         return refuse_permission(pid, why, why_bytes);
     read_name(pid, target->name, sizeof target->name);
     target->start_time = stat.start_time;
-    if (has_ended(stat.state))
+    if (target_reader(target) == 0)
         return refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone", (int)pid,
                       target->name);
     if ((stat.flags & PF_KTHREAD) != 0)
         return refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
-    target->memory = open_memory(pid, to_write);
+    target->memory = open_memory(target->reader, to_write);
     if (find_anchor(target, why, why_bytes) == 0 && check_layout(target, why, why_bytes) == 0)
         return 0;
     target_close(target);
@@ -548,4 +617,40 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     else
         refuse(why, why_bytes, "there is no process named %s", name);
     return -1;
+}
+
+/* ---- Turns --------------------------------------------------------------------------------------------------------- */
+
+static double now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* The lock is a name and no file: that would need a directory that all users may write to, and stay behind a command that is killed. */
+int target_take_turn(const char *what, pid_t pid, double seconds, const volatile sig_atomic_t *interrupted)
+{
+    const struct timespec poll = {.tv_nsec = TURN_POLL_MS * 1000000L};
+    struct sockaddr_un address = {.sun_family = AF_UNIX}; /* the name begins behind a 0: it is no path */
+    const int name_bytes =
+        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "hakmem %s of %d", what, (int)pid);
+    const socklen_t address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_bytes);
+    const int turn = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const double begin = now_seconds();
+    while (turn >= 0 && bind(turn, (struct sockaddr *)&address, address_bytes) != 0) {
+        const bool taken = errno == EADDRINUSE;
+        if (!taken || now_seconds() - begin >= seconds || (interrupted != NULL && *interrupted != 0)) {
+            close(turn);
+            return taken ? TURN_TAKEN : TURN_UNKNOWN;
+        }
+        nanosleep(&poll, NULL);
+    }
+    return turn < 0 ? TURN_UNKNOWN : turn;
+}
+
+void target_end_turn(int turn)
+{
+    if (turn >= 0)
+        close(turn);
 }

@@ -9,6 +9,7 @@
 
 #include "api/anchor.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 
 struct target {
     pid_t pid;
+    pid_t reader;        /* the thread that is read: the first one, or another when that has ended (pthread_exit) */
     char name[64];       /* the program's, by /proc/PID/comm */
     uint64_t start_time; /* by /proc/PID/stat: tells it from a later process with its number */
     int memory;          /* /proc/PID/mem; stays with this very process, even if another gets its number. -1: refused */
@@ -60,6 +62,25 @@ bool target_write_u32(struct target *target, uint64_t address, uint32_t value);
 
 /* Whether it still exists and is no zombie. */
 bool target_is_alive(const struct target *target);
+
+/* A thread of it that has not ended, by whose number /proc shows the memory of the process: that of its first thread shows none when
+ * that has ended. 0: the process has ended. */
+pid_t target_reader(struct target *target);
+
+/* One command at a time does something to a process, and the others wait for their turn. The lock goes with who holds it, whatever
+ * ends them; a child of fork holds it, too. Where both are held, TARGET_TO_ASK was taken first. */
+#define TARGET_TO_ASK "profile" /* the process for a profile */
+#define TARGET_TO_STOP "stop"   /* and continue it */
+enum {
+    TURN_UNKNOWN = -1, /* the system has no such locks: nobody waits for anybody */
+    TURN_TAKEN = -2    /* another command has it still */
+};
+
+/* Waits for at most so many seconds, or until *interrupted is not 0 if that is not NULL. Returns what target_end_turn lets go of; or
+ * TURN_UNKNOWN or TURN_TAKEN, with which that does nothing. */
+int target_take_turn(const char *what, pid_t pid, double seconds, const volatile sig_atomic_t *interrupted);
+
+void target_end_turn(int turn);
 
 /* The address of a pointer of the anchor, as it is there. */
 static inline uint64_t target_address(const volatile void *pointer)

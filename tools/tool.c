@@ -1,8 +1,10 @@
 /* tool.c - what the subcommands share: lines on stderr, the end of stdout, memory that is there.
- * Owns       nothing.     Called by  the subcommands.     Calls  libc only.     Threads  any.
+ * Owns       nothing.     Called by  the subcommands.     Calls  units.h     Threads  any.
  * Why apart from hakmem.c: tests link everything but the table and main. */
 #define _GNU_SOURCE
 #include "tool.h"
+
+#include "units.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -10,14 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_LINE_BYTES = 10000 }; /* two paths and some words; what is longer is cut */
+
 void tool_complain(const char *format, ...)
 {
+    char text[MAX_LINE_BYTES], clean[MAX_LINE_BYTES]; /* allocates nothing: it may be about memory that is not there */
     va_list arguments;
     va_start(arguments, format);
-    fputs("hakmem: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fprintf(stderr, "hakmem: %s\n", units_name(clean, sizeof clean, text));
 }
 
 int tool_finish_output(void)

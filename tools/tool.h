@@ -30,7 +30,8 @@ struct tool_command {
 extern const struct tool_command run_command, top_command, map_command, profile_command, diff_command, check_command,
     metrics_command;
 
-/* Writes one line to stderr, "hakmem: " and the message. */
+/* Writes one line to stderr, "hakmem: " and the message. Control characters in that are shown as '?': names in it may be another
+ * process's choice. */
 void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Flushes stdout. Returns TOOL_OK, or TOOL_FAILED after a line on stderr when what was printed did not arrive. */

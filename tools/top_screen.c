@@ -29,6 +29,7 @@ static const int ending_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
 enum {
     SECOND_NS = 1000000000,
+    MAX_CELLS = 2000, /* rows or columns */
     N_ENDING = sizeof ending_signals / sizeof ending_signals[0],
     N_FATAL = sizeof fatal_signals / sizeof fatal_signals[0]
 };
@@ -109,10 +110,22 @@ static void choose_colours(void)
     init_pair(CANVAS_LABEL, COLOR_CYAN, -1);
 }
 
+/* ncurses takes the size from there; with one that no terminal has it finds no memory. Then the terminal itself is asked. */
+static void forget_absurd_size(const char *variable)
+{
+    const char *text = getenv(variable);
+    char *end;
+    const long n = text == NULL ? 1 : strtol(text, &end, 10);
+    if (text != NULL && (end == text || *end != '\0' || n < 1 || n > MAX_CELLS))
+        unsetenv(variable);
+}
+
 /* Returns false after a line on stderr: the terminal cannot do it. */
 static bool enter_screen(void)
 {
     tcgetattr(STDIN_FILENO, &modes_before);
+    forget_absurd_size("COLUMNS");
+    forget_absurd_size("LINES");
     screen = newterm(NULL, stdout, stdin);
     if (screen == NULL) {
         const char *type = getenv("TERM");

@@ -1,8 +1,9 @@
 /* target.c - a process to look at: its heap has something of everything, and then rests, or is used without pause.
  *
- * Usage: inspect_plain [THREADS | zombie]. Says "ready" once the heap is there. With THREADS it begins so many that allocate and free all the
+ * Usage: inspect_plain [THREADS | zombie | heirs]. Says "ready" once the heap is there. With THREADS it begins so many that allocate and free all the
  * time; without, nothing changes any more. Ends when it is killed, or after five minutes. `zombie` does without all that, and says
- * "ready" and the number of a child that has ended and stays a zombie.
+ * "ready" and the number of a child that has ended and stays a zombie. With `heirs` the first thread ends, and its heirs one after the other:
+ * each allocates for 50 ms, begins the next one, and ends.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -102,6 +103,29 @@ static int keep_zombie(void)
     return 0;
 }
 
+/* As many as fill no cache, so that some are asked for and given back. */
+__attribute__((noinline)) static void use_blocks(void)
+{
+    static void *volatile block[2000];
+    for (int i = 0; i < 2000; i++)
+        block[i] = malloc(3000);
+    for (int i = 0; i < 2000; i++)
+        free(block[i]);
+}
+
+static void *be_heir(void *unused)
+{
+    pthread_t next_one;
+    for (int i = 0; i < 5; i++) {
+        use_blocks();
+        usleep(10000);
+    }
+    if (pthread_create(&next_one, NULL, be_heir, NULL) != 0)
+        abort();
+    pthread_detach(next_one);
+    return unused;
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "zombie") == 0)
@@ -109,6 +133,13 @@ int main(int argc, char **argv)
     const int n_threads = argc > 1 ? atoi(argv[1]) : 0;
     build();
     build_gaps();
+    if (argc > 1 && strcmp(argv[1], "heirs") == 0) {
+        alarm(LIFE_S);
+        be_heir(NULL);
+        puts("ready");
+        fflush(stdout);
+        pthread_exit(NULL);
+    }
     for (int i = 0; i < n_threads; i++) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, work, (void *)(uintptr_t)i) != 0)

@@ -146,6 +146,8 @@ int main(void)
             fclose(statm);
             struct rlimit limit = {pages * 4096 + n * 1048576ul, pages * 4096 + n * 1048576ul};
             setrlimit(RLIMIT_AS, &limit);
+        } else if (strcmp(word, "execute") == 0) {
+            execlp("sleep", "sleep", "1000", NULL);
         } else if (strcmp(word, "end") == 0) {
             break;
         } else {

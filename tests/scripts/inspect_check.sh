@@ -8,9 +8,12 @@
 #   K4  a process that is stopped for a look goes on, whatever becomes of the command
 #   K5  with standard output or error closed, the process is not written to
 #   K6  where all spans are on the move, all the time, nothing is taken for damage: clean, or too fast to be judged
+#   K7  under strace, and with several commands at a time, a process stands still while it is copied; one that was stopped before stays so
+#   K8  a process whose first thread has ended is looked at by way of others, even if those end meanwhile
+#   K9  the name of a process reaches no terminal as it is
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
-require jq readelf grep dd
+require jq readelf grep dd python3
 hakmem=$HAKMEM_BUILD_DIR/hakmem
 tests=$HAKMEM_BUILD_DIR/tests
 chmod 755 "$work" # another user looks from here
@@ -107,6 +110,18 @@ start env LD_PRELOAD="$HAKMEM_LIB" "$work/$unique"
 refused "several processes on hakmem are named $unique: [0-9]+, [0-9]+;" --name $unique
 refused "no process named nobodyhasthisname" --name nobodyhasthisname
 
+step "a name that a terminal would obey (K9)"
+cp "$tests/inspect_plain" "$work/"$'a\e[31m\nb\xc2\x9bc'
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/"$'a\e[31m\nb\xc2\x9bc'
+check 0 "$pid"
+[[ $said == "process $pid (a?[31m?b?c): clean;"* ]] || fail "its name is shown as it is: $said"
+check 0 --json "$pid"
+[[ $(jq -r .name <<< "$said") == $'a\e[31m\nb\xc2\x9bc' ]] || fail "its name is another one in the JSON: $said"
+stop
+start env -u LD_PRELOAD "$work/"$'a\e[31m\nb\xc2\x9bc'
+refused "process $pid \(a\?\[31m\?b\?c\) is not on hakmem" "$pid"
+stop
+
 step "what cannot be read (K3)"
 refused "'12x' is no process id" 12x
 refused "takes one process"
@@ -154,6 +169,32 @@ if [[ $(id -u) -eq 0 ]] && command -v setpriv > /dev/null; then
 else
     echo "   not root: whether another user's process is refused was not tried"
 fi
+
+step "its first thread has ended, and others end meanwhile (K8)"
+cp "$tests/inspect_plain" "$work/heirs"
+start_heirs() {
+    start env LD_PRELOAD="$HAKMEM_LIB" "$work/heirs" heirs
+    for ((i = 0; i < 500; i++)); do
+        if grep -q '^State:.Z' "/proc/$pid/status"; then return; fi
+        sleep 0.02
+    done
+    fail "its first thread does not end"
+}
+start_heirs # without the library's own thread all of its threads end
+check 0 "$pid"
+check 0 --stop "$pid"
+"$hakmem" top --json --every 0.1 --samples 8 "$pid" > "$work/samples" || fail "top: status $?"
+jq -e -s 'length == 8 and all(.process_resident_bytes > 1000000)' "$work/samples" > /dev/null ||
+    fail "its samples: $(jq -c .process_resident_bytes "$work/samples" | tr '\n' ' ')"
+read -r address where value <<< "$("$tests/inspect_damage" "$pid" bits)"
+for ((i = 0; i < 3; i++)); do check 1 "$pid"; done # takes a tenth of a second or more
+check 1 --stop "$pid"
+stop
+background=on start_heirs
+rm "$work/heirs" # its symbols are found by /proc alone
+"$hakmem" profile "$pid" --seconds 1 --interval 1000 --value alloc_space --format folded > "$work/folded" || fail "profile: status $?"
+grep -q 'use_blocks' "$work/folded" || fail "its profile: $(< "$work/folded")"
+stop
 
 step "closed descriptors (K5)"
 start env LD_PRELOAD="$HAKMEM_LIB" "$tests/inspect_plain"
@@ -224,6 +265,99 @@ done
 echo "   $said"
 stop
 
+step "stopped once it is said so, and by one command at a time (K7)"
+hold_turn() { # PID: has the turn to stop it, as another command would, until its standard input ends
+    python3 -c 'import socket, sys
+turn = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+turn.bind(b"\0hakmem stop of " + sys.argv[1].encode())
+print("held", flush=True)
+sys.stdin.read()' "$1"
+}
+start env LD_PRELOAD="$HAKMEM_LIB" "$tests/inspect_plain"
+kept_waiting=$pid # until the end of this test
+coproc KEPT { hold_turn "$kept_waiting"; }
+read -r -u "${KEPT[0]}"
+"$hakmem" check --stop "$kept_waiting" > "$work/kept" 2>&1 &
+waiting=$!
+exec {keeper}>&"${KEPT[1]}"
+
+background=on start env LD_PRELOAD="$HAKMEM_LIB" nice "$tests/inspect_plain" 4
+mkfifo "$work/turn"
+hold_turn "$pid" < "$work/turn" > "$work/turn.out" &
+started_pids+=("$!")
+exec 7> "$work/turn"
+until grep -qs held "$work/turn.out"; do sleep 0.02; done
+"$hakmem" check --stop "$pid" > "$work/second" 2>&1 7>&- &
+second=$!
+sleep 0.5
+kill -0 "$second" 2> /dev/null || fail "it stops a process that another command stops: $(< "$work/second")"
+if grep '^State:.T' "/proc/$pid/status"; then fail "it is stopped"; fi
+exec 7>&-
+wait "$second" || fail "after its turn has come: $(< "$work/second")"
+
+for ((i = 0; i < 3; i++)); do
+    several=()
+    for ((j = 0; j < 4; j++)); do
+        "$hakmem" check --stop "$pid" > "$work/several.$j" 2>&1 &
+        several+=("$!")
+    done
+    for ((j = 0; j < 4; j++)); do wait "${several[j]}" || fail "one of four at a time: $(< "$work/several.$j")"; done
+    if grep '^State:.T' "/proc/$pid/status"; then fail "it does not go on"; fi
+done
+stop
+start env LD_PRELOAD="$HAKMEM_LIB" "$tests/inspect_plain" # in the midst of nothing
+kill -STOP "$pid"
+until grep -q '^State:.T' "/proc/$pid/status"; do sleep 0.02; done
+check 0 --stop "$pid"
+grep -q '^State:.T' "/proc/$pid/status" || fail "it was stopped before, and goes on"
+stop
+if command -v gdb > /dev/null && command -v strace > /dev/null; then
+    start gdb -q -batch -ex "set environment LD_PRELOAD $HAKMEM_LIB" -ex "break sleep" -ex run -ex "shell exec sleep 300" "$tests/inspect_plain"
+    held=$(pgrep -P "$pid" -x inspect_plain)
+    started_pids+=("$held")
+    for ((i = 0; i < 500; i++)); do
+        if grep -q '^State:.t' "/proc/$held/status"; then break; fi
+        sleep 0.02
+    done
+    sleep 0.2 # until gdb has come to rest
+    strace -o "$work/strace" -e trace=pidfd_send_signal,kill "$hakmem" check --stop "$held" > "$work/held" || fail "in gdb: $(< "$work/held")"
+    if grep SIG "$work/strace"; then fail "what a debugger has stopped gets a signal"; fi
+    mapfile -t children < <(pgrep -P "$pid")
+    stop
+    kill -KILL "${children[@]}"
+fi
+
+if command -v strace > /dev/null; then
+    cat > "$work/calls.c" << 'END'
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int main(void)
+{
+    static void *volatile block[100];
+    puts("ready");
+    fflush(stdout);
+    for (unsigned i = 0;; i++) {
+        free(block[i % 100]);
+        block[i % 100] = malloc(1000);
+        getppid();
+    }
+}
+END
+    "${HAKMEM_CC:-cc}" -O1 -o "$work/calls" "$work/calls.c"
+    start strace -f -o /dev/null env LD_PRELOAD="$HAKMEM_LIB" "$work/calls"
+    traced=$(pgrep -P "$pid" | tail -n 1)
+    started_pids+=("$traced")
+    for ((i = 0; i < 10; i++)); do
+        strace -o "$work/strace" -e trace=pidfd_send_signal,kill "$hakmem" check --stop "$traced" > "$work/traced" 2>&1 ||
+            fail "under strace: $(< "$work/traced")"
+        [[ $(grep -c SIGSTOP "$work/strace") -ge 1 ]] || fail "it counts as stopped at one of its system calls"
+    done
+    kill -KILL "$traced"
+    stop
+fi
+
 step "eight threads that never rest (K1), stopped now and then (K4)"
 background=on start env LD_PRELOAD="$HAKMEM_LIB" nice "$tests/inspect_plain" 8
 for ((i = 0; i < 12; i++)); do
@@ -244,4 +378,11 @@ done
 if grep '^State:.T' "/proc/$pid/status"; then fail "the process does not go on after a killed check --stop"; fi
 check 0 "$pid"
 stop
+
+step "a command whose turn does not come gives up (K7)"
+status=0
+wait "$waiting" || status=$?
+[[ $status -eq 2 && $(< "$work/kept") == "hakmem: process $kept_waiting is not stopped: another command has stopped it and has not ended" ]] ||
+    fail "it should have given up: status $status, $(< "$work/kept")"
+exec {keeper}>&-
 echo "passed"

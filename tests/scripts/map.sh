@@ -135,9 +135,18 @@ map "$pid" > /dev/full 2> err || status=$?
 [[ $status -eq 1 && $(wc -l < err) -eq 1 ]] || fail "text to a full disk: status $status, $(cat err)"
 echo before > heap.svg
 status=0
-(ulimit -f 1 && trap '' XFSZ && map "$pid" -o heap.svg) > /dev/null 2> err || status=$?
+(ulimit -f 1 && map "$pid" -o heap.svg) > /dev/null 2> err || status=$?
 [[ $status -eq 1 && $(cat heap.svg) == before ]] || fail "what was there is gone: status $status, $(cat err)"
-[[ -z $(find . -name '*.svg.*') ]] || fail "left half written: $(ls)"
+[[ -z $(find . -name '.hakmem*') ]] || fail "left half written: $(ls -a)"
+
+step "links: to nothing, and to what is written to already"
+ln -s "$work/made.svg" dangling.svg
+map "$pid" -o dangling.svg
+[[ -L dangling.svg && -s made.svg && ! -L made.svg ]] || fail "it did not make what the link leads to: $(ls -l)"
+ln -s /dev/stdout stdout.svg
+echo before > log
+map "$pid" -o stdout.svg >> log
+[[ $(head -n 1 log) == before && $(tail -n 1 log) == *"</svg>" ]] || fail "the output's file was replaced: $(head -c 100 log)"
 
 step "wrong options"
 assert_refused 2 "which process" map

@@ -119,6 +119,45 @@ grep -q "^hakmem: process $pid has ended: this is its profile as it was up to a 
 assert_blocks 40 site_leak ended.pb.gz
 stop_target
 
+step "a process that executes another program"
+start_target ./profile-target
+tell busy
+begin --seconds 1000 --interval 1 -o executed.pb.gz
+tell leak 40
+sleep 2.5
+echo execute >&8
+await_sampler
+grep -q "^hakmem: process $pid runs another program now: this is its profile as it was up to a second before\$" sampler.err ||
+    fail "$(cat sampler.err)"
+assert_blocks 40 site_leak executed.pb.gz
+kill -KILL "$pid"
+exec 8>&- 9<&-
+wait "$pid" || true
+start_target ./profile-target
+tell busy
+begin --seconds 1000
+kill -STOP "$sampler" # so that it cannot have looked before
+echo execute >&8
+for _ in $(seq 500); do
+    [[ $(< "/proc/$pid/comm") != sleep ]] || break
+    sleep 0.02
+done
+kill -CONT "$sampler"
+status=0
+wait "$sampler" || status=$?
+[[ $status -eq 0 || ($status -eq 2 && $(< sampler.err) == "hakmem: process $pid runs another program now, too early to have been read") ]] ||
+    fail "status $status: $(cat sampler.err)"
+grep -q "runs another program now" sampler.err || fail "$(cat sampler.err)"
+kill -KILL "$pid"
+exec 8>&- 9<&-
+wait "$pid" || true
+
+step "a file that cannot be written: said before it is sampled"
+status=0
+timeout 60 "$hakmem" profile $$ --seconds 1000 -o nowhere/x.svg 2> refused.err || status=$?
+[[ $status -eq 1 && $(< refused.err) == "hakmem: cannot write nowhere/x.svg: No such file or directory" ]] ||
+    fail "status $status: $(cat refused.err)"
+
 step "what is refused"
 refuses "process $$ " profile $$
 refuses "is not on hakmem" profile $$
@@ -156,7 +195,10 @@ stop_target
 start_target ./profile-target
 tell steady
 sleep 0.3 # until its thread has all it needs
-refuses "made no call within 10 s that could begin a profile" profile "$pid" --seconds 1
+refuses "made no call within 10 s that could begin a profile: it is idle, or" profile "$pid" --seconds 1
+kill -STOP "$pid"
+refuses "made no call within 10 s that could begin a profile: it is stopped" profile "$pid" --seconds 1
+kill -CONT "$pid"
 tell idle
 tell busy # what was asked for is withdrawn
 sleep 0.3

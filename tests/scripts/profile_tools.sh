@@ -29,6 +29,14 @@ assert_same heap.pb.gz again.pb.gz
 "$hakmem" profile heap.pb.gz -o again.svg
 assert_same heap.svg again.svg
 
+step "-o /dev/stdout adds to the file that the output goes to"
+for command in "profile heap.dump" "diff heap.dump heap.dump"; do
+    echo before > log
+    # shellcheck disable=SC2086 # it is several words
+    { "$hakmem" $command --format text -o /dev/stdout; echo behind; } >> log
+    [[ $(head -n 1 log) == before && $(tail -n 1 log) == behind && $(wc -l < log) -ge 3 ]] || { cat log; fail "$command"; }
+done
+
 step "go tool pprof: the compressed profile, with functions and lines"
 pprof() { go tool pprof -symbolize=none "$@" 2> pprof.err || fail "pprof $*: $(cat pprof.err)"; }
 pprof -top heap.pb.gz > top

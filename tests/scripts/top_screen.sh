@@ -166,6 +166,14 @@ for signal in INT TERM HUP QUIT SEGV ABRT; do
     assert_ended $((128 + $(kill -l "$signal")))
 done
 
+step "a size that no terminal has"
+for size in "COLUMNS=99999999 LINES=99999999" "COLUMNS=99999999" "LINES=0"; do
+    start_top "$size"
+    await '^q quit'
+    keys q
+    assert_ended 0
+done
+
 step "a terminal that is unknown"
 start_top "TERM=no-such-terminal"
 await "^hakmem: the terminal 'no-such-terminal' is not known to ncurses"
