@@ -227,9 +227,10 @@ static ALWAYS_INLINE void check_before(const char *block, const struct place *pl
 static COLD bool other_operators_call(const char *const *names, _Atomic bool *found)
 {
     static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
+    static const char own_runtime[] = "\0St9bad_alloc"; /* what a type of theirs is called: a file that has it has a runtime in it */
     if (atomic_load_explicit(found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
         return true;
-    if (!modules_define(names, runtimes))
+    if (!modules_define(names, NULL, runtimes) && !modules_define(names, own_runtime, runtimes))
         return false;
     atomic_store_explicit(found, true, memory_order_relaxed);
     return true;

@@ -84,6 +84,13 @@ static inline void profile_follow_if_due(struct thread *thread)
         profile_follow(thread);
 }
 
+/* For a new thread, whose record follows already: it, too, is to hear of a request at its first slow path. */
+static inline void profile_let_hear(struct thread *thread)
+{
+    if (unlikely(atomic_load_explicit(&profile_state.request, memory_order_relaxed) != 0)) /* relaxed: a hint */
+        atomic_fetch_sub(&thread->sampler_epoch, 1);
+}
+
 /* In the child of a fork, which has one thread. */
 void profile_fork_child(void);
 

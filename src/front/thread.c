@@ -133,6 +133,7 @@ static struct thread *claim_record(void)
             harden_prepare(thread);
         else
             sampler_follow(thread);
+        profile_let_hear(thread);
         thread->handler_frame = 0;
         thread->refills_before = thread->refills;
         thread->thread_id = thread_id;

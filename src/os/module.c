@@ -207,6 +207,21 @@ bool os_module_defines(const struct os_module *module, const char *name)
     return find_symbol(module, name) != NULL;
 }
 
+bool os_module_contains(const struct os_module *module, const void *bytes, size_t len_bytes)
+{
+    struct headers headers;
+    if (!find_headers(module, &headers))
+        return false;
+    for (size_t i = 0; i < headers.n; i++) {
+        const ElfW(Phdr) *segment = &headers.segment[i];
+        const void *memory = (const void *)(module->bias + segment->p_vaddr); /* NOLINT: by its headers */
+        if (segment->p_type == PT_LOAD && (segment->p_flags & (PF_R | PF_W)) == PF_R &&
+            memmem(memory, segment->p_filesz, bytes, len_bytes) != NULL)
+            return true;
+    }
+    return false;
+}
+
 /* The kernel tells where it has put its module; all of it is in memory as in its file. */
 OFTEN static bool find_vdso(struct os_module *module)
 {

@@ -117,6 +117,9 @@ const unsigned char *os_module_build_id(const struct os_module *module, size_t *
 /* Whether it defines the name, in any version, where other modules can see it. The caller knows that it stays loaded. */
 bool os_module_defines(const struct os_module *module, const char *name);
 
+/* Whether the bytes lie in what it cannot write to. Reads all of that. Likewise. */
+bool os_module_contains(const struct os_module *module, const void *bytes, size_t len_bytes);
+
 /* A function of the module that the kernel puts into each process, the vDSO (vdso(7)). NULL: there is none of that name. */
 const void *os_vdso_function(const char *name);
 

@@ -150,8 +150,9 @@ void pool_relink_superslab(struct superslab *ss)
 
 /* ---- Inaccessible slots ------------------------------------------------------------------------------------------ */
 
-/* Each row of them is a mapping, of which Linux gives a process 65,530. Beyond so many rows what is free stays accessible. */
-#define CLOSED_MAX_ROWS 16384
+/* Each row of them makes two mappings, itself and what comes behind it, of which Linux gives a process 65,530; guarded blocks take two
+ * each, and there may be 16,384. Beyond so many rows what is free stays accessible. */
+#define CLOSED_MAX_ROWS 8192
 
 static _Atomic size_t n_closed_rows; /* relaxed: a number */
 

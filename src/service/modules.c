@@ -92,6 +92,7 @@ void modules_enter(struct modules *modules, void *const *frame, uint32_t n_frame
 
 struct search {
     const char *const *name, *const *except;
+    const char *text;
 };
 
 static bool begins_with_one(const char *text, const char *const *beginning)
@@ -112,11 +113,11 @@ static bool defines_one(const struct os_module *module, const void *want)
     for (const char *const *name = search->name; *name != NULL; name++)
         if (os_module_defines(module, *name))
             return true;
-    return false;
+    return search->text != NULL && os_module_contains(module, search->text, strlen(search->text + 1) + 2);
 }
 
-bool modules_define(const char *const *name, const char *const *except)
+bool modules_define(const char *const *name, const char *text, const char *const *except)
 {
-    struct search search = {name, except};
+    struct search search = {name, except, text};
     return os_module_any(defines_one, &search);
 }

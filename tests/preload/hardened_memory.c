@@ -79,10 +79,12 @@ static void test_many_free_slots(void)
         blocks[i] = malloc(40000);
         REQUIRE(blocks[i] != NULL);
         blocks[i][0] = 1;
+        if (i % 128 == 0)
+            usleep(5000); /* so that as many are guarded as may be */
     }
     for (size_t i = 0; i < N; i += 2)
         free(blocks[i]);
-    CHECK_THAT(count_mappings() < 50000, "%zu mappings", count_mappings());
+    CHECK_THAT(count_mappings() < 52000, "%zu mappings", count_mappings()); /* the slower it goes, the more blocks are guarded */
     int error = pthread_create(&thread, NULL, nothing, NULL);
     CHECK_THAT(error == 0, "pthread_create: %d", error);
     if (error == 0)

@@ -187,3 +187,37 @@ says "done" ./own_malloc
 for mode in HAKMEM_SECURE=0 HAKMEM_SECURE=1 HAKMEM_GUARD_SAMPLE=10; do
     says "done" on_hakmem $mode ./own_malloc
 done
+
+step "a library with a C++ runtime of its own that it shows to nobody"
+cat > hidden.cc << 'END'
+#include <new>
+#include <string>
+extern "C" void drop(std::string *text) { delete text; }
+extern "C" bool allocate(std::size_t n)
+{
+    try {
+        delete[] new char[n];
+    } catch (const std::bad_alloc &) {
+        return false;
+    }
+    return true;
+}
+END
+cat > maker.cc << 'END'
+#include <cstdio>
+#include <string>
+extern "C" void drop(std::string *text);
+extern "C" bool allocate(std::size_t n);
+int main()
+{
+    for (int i = 0; i < 100; i++)
+        drop(new std::string(1000, 'x'));
+    std::printf(allocate(10) ? "done\n" : "refused\n");
+}
+END
+build libhidden.so hidden.cc -shared -fPIC -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL
+build maker maker.cc ./libhidden.so
+says "done" ./maker
+for mode in HAKMEM_SECURE=0 HAKMEM_SECURE=1; do
+    says "done" on_hakmem $mode ./maker
+done
