@@ -98,3 +98,37 @@ env LD_PRELOAD="$HAKMEM_LIB" HAKMEM_PROFILE="$PWD/dump" HAKMEM_PROFILE_INTERVAL=
 [[ ! -s out ]] || fail "$(cat out)"
 "$hakmem" profile dump > text 2> err || fail "the dump: $(cat err)"
 grep -q "part.so" text || { cat text; fail "the library is not named"; }
+
+step "a process whose threads all live for a moment"
+cat > short.c << 'EOF'
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *live(void *unused)
+{
+    for (int i = 0; i < 20; i++) {
+        void *block = malloc(100 + i);
+        __asm__ volatile("" : "+r"(block));
+        free(block);
+    }
+    usleep(500);
+    return unused;
+}
+int main(void)
+{
+    for (;;) {
+        pthread_t thread[3];
+        for (int i = 0; i < 3; i++)
+            pthread_create(&thread[i], NULL, live, NULL);
+        for (int i = 0; i < 3; i++)
+            pthread_join(thread[i], NULL);
+    }
+}
+EOF
+gcc -O1 -o short short.c -pthread
+env LD_PRELOAD="$HAKMEM_LIB" ./short &
+pid=$!
+started_pids+=("$pid")
+sleep 0.2
+"$hakmem" profile "$pid" --seconds 0.3 --interval 1K > text 2> err || fail "$(cat err)"
+grep -q "^heap profile of short, process $pid, " text || fail "$(head -n 1 text)"
