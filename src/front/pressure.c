@@ -290,10 +290,8 @@ bool pressure_tell(bool failed)
     return function != NULL && failed;
 }
 
-void pressure_fork_child(bool interrupted)
+void pressure_fork_child(void)
 {
-    if (!interrupted)
-        budget_forget_promises(); /* those of threads that are gone */
     if (lock_owner(&lock) != (uintptr_t)&lock_self)
         lock_reset(&lock);
     budget_fork_child();

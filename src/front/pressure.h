@@ -42,7 +42,7 @@ void pressure_set_function(hak_pressure_function function, void *argument);
 /* The lines have been moved: above the soft one, everything idle goes back now. Not inside a slow path. */
 void pressure_lines_moved(void);
 
-/* In the child of a fork. interrupted: as in shared_pool_fork_child. */
-void pressure_fork_child(bool interrupted);
+/* In the child of a fork. */
+void pressure_fork_child(void);
 
 #endif

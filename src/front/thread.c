@@ -342,7 +342,7 @@ static void mend_child(bool interrupted)
     bool held = background_hold(true); /* not a second thread within fork() */
     shared_pool_fork_child(interrupted);
     uint32_t n_cut_off = background_fork_child() + interrupted;
-    pressure_fork_child(interrupted);
+    pressure_fork_child();
     profile_fork_child();
     /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
      * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded

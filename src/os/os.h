@@ -66,6 +66,10 @@ void os_advise_huge(void *address, size_t len_bytes, bool huge);
  * memory, unused, until the system runs short. */
 void os_split_huge_page(void *address);
 
+/* Whether the process may map so many bytes more just now. One that has lowered a limit below what it has may not, and then must not
+ * move pages: not even what mremap has unmapped may be mapped anew. */
+bool os_may_map(size_t len_bytes);
+
 /* Moves the pages of one committed range, which must lie in one mapping of the system's, to another committed one;
  * what the target held is lost and the source reads as zero. Returns false when the system cannot: then the source is
  * as it was, and the target reads as zero. */

@@ -320,18 +320,9 @@ void os_split_huge_page(void *address)
     errno = saved_errno;
 }
 
-static bool is_limited(int resource)
+/* Tried out: a filter of system calls may allow mmap, and not to ask for limits. */
+bool os_may_map(size_t len_bytes)
 {
-    struct rlimit limit;
-    return getrlimit(resource, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY;
-}
-
-/* Whether the process may map as much again. One that has lowered a limit below what it has may not even map anew what mremap has
- * unmapped. */
-static bool may_map(size_t len_bytes)
-{
-    if (!is_limited(RLIMIT_AS) && !is_limited(RLIMIT_DATA))
-        return true;
     void *probe = map(NULL, len_bytes, PROT_READ | PROT_WRITE);
     if (probe != NULL)
         os_unreserve(probe, len_bytes);
@@ -340,7 +331,7 @@ static bool may_map(size_t len_bytes)
 
 bool os_move_pages(void *from, void *to, size_t len_bytes)
 {
-    if (FAULT(OS_CALL_MOVE, len_bytes) || !may_map(len_bytes))
+    if (FAULT(OS_CALL_MOVE, len_bytes))
         return false;
     /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
     int saved_errno = errno;

@@ -168,11 +168,12 @@ static bool is_in_memory(const char *address)
     return os_resident_bytes((const void *)((uintptr_t)address & ~(page_bytes - 1)), page_bytes) != 0; /* NOLINT: that block's */
 }
 
-/* A program fills a block from its beginning, mostly. */
+/* A program fills a block from its beginning, mostly. In hardened mode what lies behind the data is inaccessible, for an unknown length. */
 static bool is_filled(const struct superslab *ss, size_t run_bytes)
 {
     const char *memory = superslab_memory(ss);
-    return is_in_memory(memory + run_bytes - 1) && is_in_memory(memory + run_bytes / 2);
+    size_t end = run_bytes & ~(SUPERSLAB_BYTES - 1); /* of its huge pages */
+    return is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + end - 1));
 }
 
 /* By the first page of each SuperSlab, for in a huge page all are. */
@@ -209,26 +210,45 @@ static void strike_out(struct superslab *const *run, unsigned n)
 }
 
 /* Whether there may be one more. The system is asked without the lock: a run that ends meanwhile is one that was here. */
-static bool may_be_unfilled(void)
+static bool ask_about_unfilled(void)
 {
-    struct superslab *run[UNFILLED_RUNS];
+    struct superslab *run[UNFILLED_RUNS], *filled[UNFILLED_RUNS];
     size_t run_bytes[UNFILLED_RUNS], sum_bytes = 0;
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
-    unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left;
+    unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
     pool_unlock();
     for (unsigned k = 0; k < n; k++) {
-        if (is_filled(run[k], run_bytes[k]))
-            run[n_filled++] = run[k];
-        else
-            sum_bytes += bytes_in_memory(run[k], run_bytes[k]);
+        if (is_filled(run[k], run_bytes[k])) {
+            filled[n_filled++] = run[k];
+        } else {
+            run[n_left] = run[k];
+            run_bytes[n_left++] = run_bytes[k];
+        }
     }
-    n_left = n - n_filled;
     if (n_filled != 0 && pool_lock(HAK_LOCK_SPAN)) {
-        strike_out(run, n_filled);
+        strike_out(filled, n_filled);
         pool_unlock();
     }
-    return n_left <= 1 || (n_left < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES);
+    if (n_left == UNFILLED_RUNS)
+        return false;
+    for (unsigned k = 0; k < n_left && sum_bytes < UNFILLED_BYTES; k++)
+        sum_bytes += bytes_in_memory(run[k], run_bytes[k]);
+    return n_left <= 1 || sum_bytes < UNFILLED_BYTES;
+}
+
+/* A refusal holds for a moment, so that a program that takes large blocks again and again does not ask each time. */
+#define REFUSED_MS 10
+
+static bool may_be_unfilled(void)
+{
+    static _Atomic uint32_t refused_ms; /* when; 0: never */
+    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load_explicit(&refused_ms, memory_order_relaxed); /* relaxed: a hint */
+    if (refused != 0 && now_ms - refused < REFUSED_MS)
+        return false;
+    bool may = ask_about_unfilled();
+    atomic_store_explicit(&refused_ms, may ? 0 : now_ms, memory_order_relaxed);
+    return may;
 }
 
 void huge_pages_note_run(struct superslab *ss)

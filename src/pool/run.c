@@ -78,6 +78,16 @@ static uint32_t huge_superslabs(size_t len_bytes)
     return huge_pages_for_runs(len_bytes) ? (uint32_t)(len_bytes >> SUPERSLAB_SHIFT) : 0;
 }
 
+/* Those that are used again with huge pages keep them, which costs nothing: nobody is asked. */
+static uint32_t huge_superslabs_of(const struct superslab *ss, size_t len_bytes)
+{
+    uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+    for (uint32_t i = 0; i < n; i++)
+        if (!atomic_load_explicit(&ss[i].huge, memory_order_relaxed) || superslab_is_clean(&ss[i])) /* relaxed: they are ours */
+            return huge_superslabs(len_bytes);
+    return n;
+}
+
 void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
 {
     uint32_t n = superslabs_for(len_bytes);
@@ -100,7 +110,7 @@ void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
     }
-    uint32_t n_huge = huge_superslabs(len_bytes);
+    uint32_t n_huge = huge_superslabs_of(ss, len_bytes);
     superslab_choose_pages(ss, n, n_huge);
     if (*zeroed)
         clear_dirty(ss, n, len_bytes);
@@ -255,9 +265,11 @@ size_t run_move(const struct slab *from_head, const struct slab *to_head, size_t
 {
     struct superslab *from = from_head->superslab, *to = to_head->superslab;
     uint32_t n = whole_superslabs(len_bytes);
+    bool may_move = os_may_map(SUPERSLAB_BYTES);
     for (uint32_t i = 0; i < n; i++) { /* each lies in one mapping of the system's */
-        from[i].moved = to[i].moved = 1;
-        if (os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES)) {
+        if (may_move)
+            from[i].moved = to[i].moved = 1;
+        if (may_move && os_move_pages(superslab_memory(&from[i]), superslab_memory(&to[i]), SUPERSLAB_BYTES)) {
             to[i].huge = from[i].huge; /* advice moves with the mapping */
         } else {
             superslab_extend_dirty(&from[i], SUPERSLAB_BYTES);

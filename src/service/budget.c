@@ -84,8 +84,14 @@ bool budget_follow(const char *root)
     return changed;
 }
 
+/* The calling thread's share of what is promised and leaves: in the child of a fork there is no other. Raised before the sum and lowered
+ * after it, so that a fork in between, by a signal handler, leaves too much rather than too little. */
+static __thread size_t own_promised_bytes, own_leaving_bytes;
+
 void budget_fork_child(void)
 {
+    atomic_store(&budget.promised_bytes, own_promised_bytes);
+    atomic_store(&budget.leaving_bytes, own_leaving_bytes);
     if (lock_owner(&lock) != (uintptr_t)&lock_self)
         lock_reset(&lock);
 }
@@ -113,7 +119,11 @@ bool budget_has_room(size_t need_bytes, bool small)
 
 void budget_note_leaving(int64_t change_bytes)
 {
+    if (change_bytes > 0)
+        own_leaving_bytes += (size_t)change_bytes;
     atomic_fetch_add(&budget.leaving_bytes, (size_t)change_bytes);
+    if (change_bytes < 0)
+        own_leaving_bytes += (size_t)change_bytes;
 }
 
 bool budget_may_have_room(size_t need_bytes, bool small)
@@ -123,18 +133,15 @@ bool budget_may_have_room(size_t need_bytes, bool small)
     return has_room(committed_bytes - min_size(committed_bytes, leaving_bytes), need_bytes, small);
 }
 
-void budget_forget_promises(void)
-{
-    atomic_store(&budget.promised_bytes, 0);
-    atomic_store(&budget.leaving_bytes, 0);
-}
-
 bool budget_promise(size_t need_bytes)
 {
     size_t promised_bytes = atomic_load(&budget.promised_bytes);
+    own_promised_bytes += need_bytes;
     do {
-        if (!budget_has_room(need_bytes, false))
+        if (!budget_has_room(need_bytes, false)) {
+            own_promised_bytes -= need_bytes;
             return false;
+        }
     } while (!atomic_compare_exchange_weak(&budget.promised_bytes, &promised_bytes, promised_bytes + need_bytes));
     return true;
 }
@@ -142,6 +149,7 @@ bool budget_promise(size_t need_bytes)
 void budget_settle(size_t need_bytes)
 {
     atomic_fetch_sub(&budget.promised_bytes, need_bytes);
+    own_promised_bytes -= need_bytes;
 }
 
 void budget_open_reserve(void)

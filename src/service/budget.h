@@ -52,7 +52,8 @@ static inline bool budget_is_by_group(void)
 /* Moves the lines if they are and the limit has changed since it was read; whether they have moved. Opens and closes files. */
 bool budget_follow(const char *root);
 
-/* In the child of a fork: a thread that it does not have may have been moving the lines. */
+/* In the child of a fork: a thread that it does not have may have been moving the lines, was promised something, or was giving something
+ * back. */
 void budget_fork_child(void);
 
 /* What counts against the lines. */
@@ -76,9 +77,6 @@ void budget_note_leaving(int64_t change_bytes);
  * same room. Each promise ends by budget_settle. */
 bool budget_promise(size_t need_bytes);
 void budget_settle(size_t need_bytes);
-
-/* In the child of a fork: those who were promised something, or were giving something back, are gone. */
-void budget_forget_promises(void);
 
 /* Opens the reserve: a request has failed. Closes it: committed bytes are below the soft line. */
 void budget_open_reserve(void);

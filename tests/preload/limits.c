@@ -336,7 +336,7 @@ static void with_refused_calls(size_t which)
 /* A filter of a service that does not know what its malloc calls: what is not needed ends the process. */
 static int kill_for_calls(void)
 {
-    static const unsigned numbers[] = {SYS_mincore, SYS_move_pages};
+    static const unsigned numbers[] = {SYS_mincore, SYS_move_pages, SYS_prlimit64, SYS_sysinfo};
     struct sock_filter program[16];
     unsigned short n = 0;
     program[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
@@ -355,7 +355,10 @@ static void use_large_blocks_in_part(void)
         char *block = malloc((5 + i) * CHECK_MIB);
         CHECK_THAT(block != NULL, "no block of %u MiB", 5 + i);
         memset(block, (int)i, 3 * CHECK_MIB);
-        free(block);
+        char *beside = malloc(3 * CHECK_MIB), *grown = realloc(block, (25 + i) * CHECK_MIB); /* moved, mostly */
+        CHECK_THAT(beside != NULL && grown != NULL, "no block of %u MiB", 25 + i);
+        free(beside);
+        free(grown);
     }
 }
 
