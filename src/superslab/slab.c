@@ -171,7 +171,7 @@ static ALWAYS_INLINE unsigned write_addresses(char *memory, size_t block_bytes, 
 
 /* No block below `end` is free. Where the count says otherwise, a fork in a signal handler has cut a claim in half: the slab would be
  * offered again for ever. */
-static COLD unsigned serve_nothing(struct slab *slab, unsigned end)
+static NOINLINE unsigned serve_nothing(struct slab *slab, unsigned end)
 {
     slab_ctl ctl = slab_ctl_read(slab);
     unsigned n_blocks = class_table[CTL_CLASS(ctl)].n_blocks;

@@ -170,8 +170,8 @@ static void test_short_threads(void)
         size_t *most = n < SETTLED_AFTER ? &settled_kib : &most_kib;
         *most = now_kib > *most ? now_kib : *most;
     }
-    /* A record or a slab lost per thread would be 8,000 times 64 bytes to 64 KiB. */
-    CHECK_THAT(settled_kib > 0 && most_kib <= settled_kib + settled_kib / 10 + 2048,
+    /* What lies idle at a moment differs by some MiB. A record or a slab lost per thread would be 8,000 times 12 to 64 KiB. */
+    CHECK_THAT(settled_kib > 0 && most_kib <= settled_kib + settled_kib / 10 + 8192,
                "%d threads grow the process from %zu to %zu KiB", N_SHORT_THREADS, settled_kib, most_kib);
     for (unsigned i = 0; i < N_AT_ONCE; i++)
         for (unsigned k = 0; k < N_LEFT; k++)
