@@ -191,6 +191,17 @@ CHECK_UNUSED static size_t check_resident_bytes(void)
     return check_proc_status("VmRSS:") * CHECK_KIB;
 }
 
+/* Waits, without a call of the allocator, until no more than so much is: a minute at most, then it is a failure. */
+CHECK_UNUSED static void check_await_resident(const char *what, size_t most_bytes)
+{
+    size_t bytes = check_resident_bytes();
+    for (unsigned i = 0; i < 600 && bytes > most_bytes; i++) {
+        usleep(100000);
+        bytes = check_resident_bytes();
+    }
+    CHECK_THAT(bytes <= most_bytes, "%s: %zu KiB in memory, and %zu would do", what, bytes / 1024, most_bytes / 1024);
+}
+
 /* Waits for a child. Returns 0 when it ended with status 0; otherwise prints how it ended, and returns 1. */
 CHECK_UNUSED static int check_wait(pid_t pid, const char *what)
 {

@@ -6,7 +6,6 @@
 
 #include <malloc.h>
 
-#define LIMIT_S 60
 #define SLAB_BYTES (64 * CHECK_KIB)
 
 static char **blocks;
@@ -38,17 +37,6 @@ static void release_all(void)
     malloc_trim(0);
 }
 
-/* No call meanwhile. */
-static void await(const char *what, size_t most_bytes)
-{
-    size_t bytes = check_resident_bytes();
-    for (unsigned i = 0; i < LIMIT_S * 10 && bytes > most_bytes; i++) {
-        usleep(100000);
-        bytes = check_resident_bytes();
-    }
-    CHECK_THAT(bytes <= most_bytes, "%s: %zu KiB stay in memory, and %zu would do", what, bytes / 1024, most_bytes / 1024);
-}
-
 /* Of each slab's worth of blocks the first n_kept stay. */
 static void keep_first(size_t per_slab, size_t n_kept)
 {
@@ -62,7 +50,7 @@ static void more_than_half_stays(size_t size_bytes)
     size_t sum_bytes = 80 * CHECK_MIB, per_slab = SLAB_BYTES / size_bytes, before_bytes = check_resident_bytes();
     fill(size_bytes, sum_bytes);
     keep_first(per_slab, per_slab / 2 + 1);
-    await("more than half of each slab", before_bytes + sum_bytes * 3 / 4);
+    check_await_resident("more than half of each slab", before_bytes + sum_bytes * 3 / 4);
     release_all();
 }
 
@@ -71,7 +59,7 @@ static void one_of_two_stays(void)
     size_t sum_bytes = 80 * CHECK_MIB, before_bytes = check_resident_bytes();
     fill(SLAB_BYTES / 2, sum_bytes);
     keep_first(2, 1);
-    await("one of two blocks", before_bytes + sum_bytes * 3 / 4);
+    check_await_resident("one of two blocks", before_bytes + sum_bytes * 3 / 4);
     release_all();
 }
 
@@ -80,9 +68,9 @@ static void the_last_eighth_goes(void)
     size_t sum_bytes = 300 * CHECK_MIB, per_slab = SLAB_BYTES / 512, before_bytes = check_resident_bytes();
     fill(512, sum_bytes);
     keep_first(per_slab, per_slab / 8);
-    await("an eighth of each slab", before_bytes + sum_bytes / 6);
+    check_await_resident("an eighth of each slab", before_bytes + sum_bytes / 6);
     keep_first(per_slab, 1);
-    await("one block of each slab", before_bytes + sum_bytes / 9); /* a page of each, mostly, and what the table takes */
+    check_await_resident("one block of each slab", before_bytes + sum_bytes / 9); /* a page of each, mostly, and what the table takes */
     release_all();
 }
 
@@ -94,7 +82,7 @@ static void comes_again(void)
     for (size_t i = 0; i < n_blocks; i++)
         if (i % 1000 != 0)
             release(i);
-    await("one of a thousand", before_bytes + sum_bytes / 3); /* the table included */
+    check_await_resident("one of a thousand", before_bytes + sum_bytes / 3); /* the table included */
     for (unsigned k = 0; k < 2; k++) {
         for (size_t i = 0; i < n_blocks; i++)
             if (blocks[i] == NULL) {
@@ -105,7 +93,7 @@ static void comes_again(void)
         for (size_t i = 0; i < n_blocks; i++)
             if (i % 1000 != 0)
                 release(i);
-        await("one of a thousand, after a burst", before_bytes + sum_bytes / 3);
+        check_await_resident("one of a thousand, after a burst", before_bytes + sum_bytes / 3);
     }
     release_all();
 }

@@ -6,7 +6,6 @@
 #include <malloc.h>
 #include <sys/mman.h>
 
-#define LIMIT_S 60
 #define SUM_BYTES (100 * CHECK_MIB)
 
 static void use(size_t size_bytes)
@@ -33,16 +32,6 @@ static void use(size_t size_bytes)
     free(blocks);
 }
 
-static void await(const char *what, size_t most_bytes)
-{
-    size_t bytes = check_resident_bytes();
-    for (unsigned i = 0; i < LIMIT_S * 10 && bytes > most_bytes; i++) {
-        usleep(100000);
-        bytes = check_resident_bytes();
-    }
-    CHECK_THAT(bytes <= most_bytes, "%s: %zu KiB in memory, %zu would do", what, bytes / 1024, most_bytes / 1024);
-}
-
 static void check_all_sizes(const char *how)
 {
     static const size_t sizes[] = {100, 3000, 50000, 400000, 3000000, 10000000};
@@ -51,7 +40,7 @@ static void check_all_sizes(const char *how)
         use(sizes[i]);
         if (i % 2 == 0)
             malloc_trim(0);
-        await(how, before_bytes + SUM_BYTES / 3);
+        check_await_resident(how, before_bytes + SUM_BYTES / 3);
     }
 }
 
