@@ -1,6 +1,6 @@
 /* freeze.c - see freeze.h.
  * Owns       the guard process, this process's handlers of the signals that end it.     Called by  check.c, profile_live.c
- * Calls      target.h (turns), libc, the proc file system.     Threads  one; the handler calls what is async-signal-safe.
+ * Calls      turn.h, libc, the proc file system.     Threads  one; the handler calls what is async-signal-safe.
  * I1  From before the first SIGSTOP until after the last SIGCONT there is a guard, which sends SIGCONT when the pipe from this
  *     process closes, for whatever reason.
  * I2  One command at a time stops a process: SIGCONT of the first would let it run while another one takes it to stand.
@@ -9,7 +9,7 @@
 #define _GNU_SOURCE
 #include "freeze.h"
 
-#include "target.h"
+#include "turn.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -209,7 +209,7 @@ static bool start_guard(void)
 
 int freeze_begin_unless(const volatile sig_atomic_t *interrupted, pid_t pid, char *why, size_t why_bytes)
 {
-    frozen.turn = target_take_turn(TARGET_TO_STOP, pid, TURN_SECONDS, interrupted);
+    frozen.turn = turn_take(TURN_TO_STOP, pid, TURN_SECONDS, interrupted);
     if (frozen.turn == TURN_TAKEN) {
         if (interrupted != NULL && *interrupted != 0)
             snprintf(why, why_bytes, "interrupted before process %d was stopped", (int)pid);
@@ -286,7 +286,7 @@ void freeze_end(void)
     }
     if (frozen.process >= 0)
         close(frozen.process);
-    target_end_turn(frozen.turn);
+    turn_end(frozen.turn);
     frozen.process = frozen.guard_pipe = -1;
     frozen.turn = TURN_UNKNOWN;
 }

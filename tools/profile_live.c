@@ -1,10 +1,10 @@
 /* profile_live.c - see profile_live.h.
  * Owns       the session that it has begun in the process.     Called by  profile.c
- * Calls      target.c, address_map.c, heap_profile.h, freeze.h     Threads  one.
+ * Calls      target.c, address_map.c, heap_profile.h, freeze.h, turn.h     Threads  one.
  * I1  A session that was begun here is ended here, whatever ends the waiting, unless the process ends first; and a request that was
  *     not heard is withdrawn.
  * I2  What is read belongs to one session: its number is the same before and after.
- * I3  One command at a time asks a process (target_take_turn): a request and its answer bear no name.
+ * I3  One command at a time asks a process (turn_take): a request and its answer bear no name.
  * I4  Doors are closed only while all threads of the process stand still: what is written there is then seen whole, and no
  *     thread's memory goes.
  * How a process is asked: see front/profile.h. A thread of it hears on its next call that its magazines cannot serve. */
@@ -15,6 +15,7 @@
 #include "profile_read.h"
 #include "target.h"
 #include "tool.h"
+#include "turn.h"
 
 #include "front/profile.h"
 #include "front/thread.h"
@@ -235,13 +236,13 @@ static bool withdraw(struct live *live)
 static void end_session(struct live *live)
 {
     struct profile_state state;
-    const int turn = target_take_turn(TARGET_TO_ASK, live->target.pid, END_SECONDS, NULL); /* taken or not, it ends */
+    const int turn = turn_take(TURN_TO_ASK, live->target.pid, END_SECONDS, NULL); /* taken or not, it ends */
     if (read_state(live, &state) && state.session == live->session &&
         state.on != 0 && /* else it, or the process, has ended */
         ask(live, PROFILE_REQUEST_STOP) && await_answer(live, END_SECONDS, false) == ETIMEDOUT)
         tool_complain("process %d has made no call yet that ends the sampling; the next such call does",
                       (int)live->target.pid);
-    target_end_turn(turn);
+    turn_end(turn);
 }
 
 /* What thread_call_all does inside: the thread's next malloc comes by a slow path, and so does each free until then. I4. A record
@@ -387,11 +388,11 @@ static bool begin_session(struct live *live, const struct live_request *request,
 {
     if (!may_begin(live))
         return false;
-    const int turn = target_take_turn(TARGET_TO_ASK, live->target.pid, live->hear_seconds, &interrupted);
+    const int turn = turn_take(TURN_TO_ASK, live->target.pid, live->hear_seconds, &interrupted);
     if (turn == TURN_TAKEN)
         return refuse(live, "another command asks process %d for a profile (EBUSY)", (int)live->target.pid);
     const bool begun = ask_for_session(live, request, interval_bytes);
-    target_end_turn(turn);
+    turn_end(turn);
     if (!begun && live->session != 0)
         end_session(live); /* if it has begun after all */
     return begun;

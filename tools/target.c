@@ -24,13 +24,10 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,7 +40,6 @@ enum {
     MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
     COMM_BYTES = 15,             /* that the system keeps of a program's name */
     CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
-    TURN_POLL_MS = 5,            /* from one look whether another command has let go to the next */
     PF_KTHREAD = 0x00200000      /* in /proc/PID/stat: a thread of the kernel */
 };
 #define READ_AT_ONCE_BYTES ((size_t)64 << 20)
@@ -617,40 +613,4 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     else
         refuse(why, why_bytes, "there is no process named %s", name);
     return -1;
-}
-
-/* ---- Turns --------------------------------------------------------------------------------------------------------- */
-
-static double now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-/* The lock is a name and no file: that would need a directory that all users may write to, and stay behind a command that is killed. */
-int target_take_turn(const char *what, pid_t pid, double seconds, const volatile sig_atomic_t *interrupted)
-{
-    const struct timespec poll = {.tv_nsec = TURN_POLL_MS * 1000000L};
-    struct sockaddr_un address = {.sun_family = AF_UNIX}; /* the name begins behind a 0: it is no path */
-    const int name_bytes =
-        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "hakmem %s of %d", what, (int)pid);
-    const socklen_t address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_bytes);
-    const int turn = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const double begin = now_seconds();
-    while (turn >= 0 && bind(turn, (struct sockaddr *)&address, address_bytes) != 0) {
-        const bool taken = errno == EADDRINUSE;
-        if (!taken || now_seconds() - begin >= seconds || (interrupted != NULL && *interrupted != 0)) {
-            close(turn);
-            return taken ? TURN_TAKEN : TURN_UNKNOWN;
-        }
-        nanosleep(&poll, NULL);
-    }
-    return turn < 0 ? TURN_UNKNOWN : turn;
-}
-
-void target_end_turn(int turn)
-{
-    if (turn >= 0)
-        close(turn);
 }

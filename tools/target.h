@@ -67,21 +67,6 @@ bool target_is_alive(const struct target *target);
  * that has ended. 0: the process has ended. */
 pid_t target_reader(struct target *target);
 
-/* One command at a time does something to a process, and the others wait for their turn. The lock goes with who holds it, whatever
- * ends them; a child of fork holds it, too. Where both are held, TARGET_TO_ASK was taken first. */
-#define TARGET_TO_ASK "profile" /* the process for a profile */
-#define TARGET_TO_STOP "stop"   /* and continue it */
-enum {
-    TURN_UNKNOWN = -1, /* the system has no such locks: nobody waits for anybody */
-    TURN_TAKEN = -2    /* another command has it still */
-};
-
-/* Waits for at most so many seconds, or until *interrupted is not 0 if that is not NULL. Returns what target_end_turn lets go of; or
- * TURN_UNKNOWN or TURN_TAKEN, with which that does nothing. */
-int target_take_turn(const char *what, pid_t pid, double seconds, const volatile sig_atomic_t *interrupted);
-
-void target_end_turn(int turn);
-
 /* The address of a pointer of the anchor, as it is there. */
 static inline uint64_t target_address(const volatile void *pointer)
 {

@@ -279,7 +279,7 @@ static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t ro
     size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
     bool zeroed = false, waited = true; /* Not asked for: what is not clean goes back whole. */
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
-        return claim_span(room_bytes, alignment, &zeroed); /* It is refused there, and the program told as for any other. */
+        return claim_span(room_bytes, alignment, &zeroed); /* It is refused there, as any other. */
     size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
     size_t least_bytes = guard_bytes == 0 ? 1 : 0;
     size_t data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes);

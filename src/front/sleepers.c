@@ -1,5 +1,5 @@
 /* sleepers.c - see sleepers.h.
- * Owns     struct thread's claim, seen and quiet_ticks.     Called by  background.c (ticks), pressure.c (trim)
+ * Owns     struct thread's seen and quiet_ticks.     Called by  background.c (ticks), pressure.c (trim)
  * Calls    thread.h, os.h
  * Threads  any; one claims a record at a time.
  *

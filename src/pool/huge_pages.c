@@ -1,6 +1,6 @@
 /* huge_pages.c - see huge_pages.h.
  * Owns     `huge` of SuperSlabs, the list of runs that may not be filled.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c, packed_pages.c (before parts go back)
- * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
+ * Calls    os.h, release.h, shared_pool.h (the lock), slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
 #include "pool/huge_pages.h"

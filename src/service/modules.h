@@ -33,7 +33,7 @@ struct modules {
 COLD void modules_enter(struct modules *modules, void *const *frame, uint32_t n_frames, uint32_t since);
 
 /* Whether a loaded module defines one of the names where others can see it, or has the text, which begins and ends with a 0, among what
- * it cannot write to (NULL: that is not asked, which takes a millisecond for each megabyte). Not asked are the module that hakmem
+ * it cannot write to (NULL: that is not asked, which reads all of it). Not asked are the module that hakmem
  * lies in, and files whose name begins with one of except. Both lists end with NULL. No allocation; the lock of os_module_any. */
 COLD bool modules_define(const char *const *name, const char *text, const char *const *except);
 
