@@ -9,7 +9,6 @@
 
 #include "api/anchor.h"
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
