@@ -1,6 +1,6 @@
 /* thread.c - see thread.h.
  * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, free.c, flush.c, api/
- * Calls    metapool.h, shared_pool.h, config.h, libc's pthread keys and fork handlers
+ * Calls    metapool.h, shared_pool.h, config.h, fork.h, libc's pthread keys
  * Threads  a record belongs to the thread that took it off the free list.
  * Signals  a handler that interrupts a slow path finds busy set and the door closed, and uses the pool directly.
  * I1  tls_cache points to the thread's own cache only outside slow paths.
@@ -8,6 +8,7 @@
 #include "front/thread.h"
 
 #include "front/flush.h"
+#include "front/fork.h"
 #include "front/handler.h"
 #include "front/harden.h"
 #include "front/pressure.h"
@@ -17,7 +18,6 @@
 #include "front/sleepers.h"
 #include "meta/arena.h"
 #include "meta/metapool.h"
-#include "os/lock.h"
 #include "os/os.h"
 #include "pool/background.h"
 #include "pool/shared_pool.h"
@@ -33,9 +33,7 @@ const struct cache closed_cache = {.claim_offset = {0}};
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 __thread struct thread *tls_thread;
-/* A record that is not this thread's, while it empties it. One at a time; written under the pool lock, but to end it. A signal handler
- * may fork meanwhile: the child goes on with it. */
-static __thread struct thread *tls_other;
+__thread struct thread *tls_other; /* written under the pool lock, but to end it */
 static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
 
 struct thread *_Atomic thread_list;
@@ -157,7 +155,12 @@ size_t thread_cache_max_bytes(void)
     return thread_count() <= FEW_THREADS ? THREAD_CACHE_FEW_MAX_BYTES : THREAD_CACHE_MAX_BYTES;
 }
 
-static void release_record(struct thread *thread)
+void thread_forget_free(void)
+{
+    free_threads = NULL;
+}
+
+void thread_release(struct thread *thread)
 {
     for (;;) {
         if (!pool_lock(HAK_LOCK_METADATA))
@@ -216,7 +219,7 @@ void thread_empty_kept(struct thread *thread)
     if (!take_keeper(thread))
         return;
     thread_empty(thread);
-    release_record(thread);
+    thread_release(thread);
     tls_other = NULL;
 }
 
@@ -233,21 +236,19 @@ bool thread_claim_other(struct thread *thread)
     return tls_other != NULL;
 }
 
-static void mend(struct thread *thread, bool interrupted);
-
 /* In the child of a fork: the record's thread is gone, and it was us who had claimed it. */
 static COLD void let_go_orphan(struct thread *thread)
 {
     if (atomic_load(&thread->busy) != 0)
-        mend(thread, true);
+        fork_mend(thread, true);
     thread_empty(thread);
-    release_record(thread);
+    thread_release(thread);
 }
 
 void thread_end_claim(struct thread *thread)
 {
     atomic_store(&thread->claim, THREAD_UNCLAIMED);
-    if (unlikely(thread->tls_slot == &tls_cache)) /* see mend_child */
+    if (unlikely(thread->tls_slot == &tls_cache)) /* see fork.c */
         let_go_orphan(thread);
     tls_other = NULL;
 }
@@ -266,7 +267,7 @@ static void on_thread_exit(void *record)
     tls_thread = &no_record;
     if (!keep_slabs(thread))
         thread_empty(thread);
-    release_record(thread);
+    thread_release(thread);
 }
 
 /* The thread shall leave slow paths with its door closed until it has followed: not all of them follow. It may have done so
@@ -308,93 +309,11 @@ void thread_call_all(void)
             os_sleep_ms(1);
 }
 
-/* The thread was inside a slow path, or its cache was being emptied: its magazines may be half changed, and a claim from a slab half done.
- * interrupted: so may be what this very thread returns, which is taken off the count when its signal handler has come back. */
-static void mend(struct thread *thread, bool interrupted)
-{
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        thread->cache.magazine[c] = (struct magazine){.max = thread->cache.magazine[c].max};
-    span_cache_forget(thread);
-    harden_forget(thread);
-    magazine_forget_arrays(thread);
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        if (thread->current[c] != NULL)
-            slab_recount(thread->current[c], interrupted);
-}
-
 /* Whether this thread will come to thread_leave, or to thread_leave_open. */
 static bool is_inside(void)
 {
     const struct thread *thread = tls_thread;
     return thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0;
-}
-
-/* Whether the record is the calling thread's, or is being made so, or was and is being let go. */
-static bool is_own(const struct thread *thread)
-{
-    return thread->tls_slot == &tls_cache && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0;
-}
-
-/* interrupted: what this very thread is in the midst of goes on afterwards. */
-static void mend_child(bool interrupted)
-{
-    os_fork_child();
-    bool held = background_hold(true); /* not a second thread within fork() */
-    shared_pool_fork_child(interrupted);
-    uint32_t n_cut_off = background_fork_child() + interrupted;
-    pressure_fork_child();
-    profile_fork_child();
-    /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
-     * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
-     * leak. */
-    if (!pool_lock_is_mine())
-        free_threads = NULL; /* The lock's holder may have been in the midst of it: all records are filed again. */
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
-        if (thread == tls_other) { /* We were at it, and go on. */
-            if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
-                thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
-            continue;
-        }
-        bool being_emptied = atomic_exchange(&thread->claim, THREAD_UNCLAIMED) == THREAD_EMPTYING;
-        if (is_own(thread)) {
-            thread->thread_id = os_thread_id();
-            if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
-                mend(thread, interrupted);
-            continue;
-        }
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            if (being_emptied || atomic_load(&thread->busy) != 0) {
-                n_cut_off++;
-                mend(thread, interrupted);
-            }
-            thread_empty(thread);
-        } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
-            thread_empty(thread); /* One that keeps nothing may be about to be claimed, and half prepared. */
-        }
-        release_record(thread);
-    }
-    atomic_fetch_add(&thread_cut_off, n_cut_off);
-    profile_end_inherited();
-    background_hold(held);
-}
-
-static bool fork_is_mended;
-
-/* Other libraries' handlers may come before ours, and allocate: they must not wait for threads that are gone. */
-static void mend_before_wait(void)
-{
-    mend_child(true);
-    fork_is_mended = true;
-}
-
-static void on_fork_child(void)
-{
-    const struct thread *self = tls_thread;
-    bool interrupted = (self != NULL && (self == &no_record || atomic_load(&self->busy) != 0)) || tls_other != NULL ||
-                       background_is_ticking();
-    if (!fork_is_mended || os_is_new_child())
-        mend_child(interrupted);
-    fork_is_mended = false;
 }
 
 /* A library that dlmopen() puts into a namespace of its own has a libc of its own, which counts keys from 0 as ours does, while
@@ -439,8 +358,7 @@ void thread_start_process(void)
     background_set_caches_tick(sleepers_tick);
     background_set_inside(is_inside);
     exit_key_made = make_exit_key();
-    lock_before_wait_in_child(mend_before_wait);
-    pthread_atfork(NULL, NULL, on_fork_child);
+    fork_start();
     tls_thread = before;
     atomic_store_explicit(&start_state, START_DONE, memory_order_release);
 }

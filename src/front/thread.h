@@ -107,6 +107,10 @@ enum thread_claim { THREAD_UNCLAIMED = 0, THREAD_CLAIMED, THREAD_EMPTYING };
 /* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */
 extern __thread struct thread *tls_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
+/* A record that is not this thread's, while this thread empties it or has it claimed; NULL: none. A signal handler may fork meanwhile: the
+ * child goes on with it. */
+extern __thread struct thread *tls_other __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 /* The empty cache that is never written. */
 extern const struct cache closed_cache __attribute__((visibility("hidden")));
 
@@ -196,6 +200,12 @@ void thread_empty(struct thread *thread);
 
 /* The same for a record that no thread has, and that keeps slabs. Not under the pool lock. */
 void thread_empty_kept(struct thread *thread);
+
+/* The record is for the next thread. The caller has it as for thread_empty, and it is empty or keeps its slabs. */
+void thread_release(struct thread *thread);
+
+/* In the child of a fork: there are no such records, until they are released again. */
+void thread_forget_free(void);
 
 /* Claims another thread's record and closes its door: see sleepers.c. False: it is claimed, or nobody's, or the caller has claimed one. Not
  * under the pool lock. */

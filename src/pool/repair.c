@@ -1,5 +1,5 @@
 /* repair.c - the pool by what its records say: built anew in the child of a fork, and checked.
- * Owns     nothing.     Called by  front/thread.c, tests     Calls  pool_state.h, idle.h, release.h, slab.h, arena.h
+ * Owns     nothing.     Called by  front/fork.c, tests     Calls  pool_state.h, idle.h, release.h, slab.h, arena.h
  * Threads  a child's only one; the check is exact when no other thread is at work.
  */
 #include "meta/arena.h"

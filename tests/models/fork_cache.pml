@@ -1,6 +1,7 @@
 /* fork_cache.pml - what a thread has in its cache, in the child of a fork that comes at any instant.
  * Stands for
- *   src/front/thread.c: mend on_fork_child thread_empty release_record
+ *   src/front/fork.c: fork_mend mend_child on_fork_child
+ *   src/front/thread.c: thread_empty thread_release
  *   src/front/magazine.h: cache_pop cache_push
  *   src/front/refill.c: refill choose_slab leave_full_slab
  *   src/front/flush.c: flush_oldest

@@ -3,7 +3,7 @@
  * Stands for
  *   src/front/magazine.h: cache_pop cache_push magazine_pop magazine_push
  *   src/front/thread.h: thread_take thread_let_go thread_close_door thread_enter thread_leave
- *   src/front/thread.c: thread_empty claim_record release_record on_thread_exit create thread_claim_other thread_end_claim
+ *   src/front/thread.c: thread_empty claim_record thread_release on_thread_exit create thread_claim_other thread_end_claim
  *   src/front/sleepers.c: sleeps_outside_of_us empty_if_asleep
  *   src/front/refill.c: claim_from_pool pop_at_hand refill claim_class
  *   src/front/flush.c: flush_oldest flush_located
