@@ -104,6 +104,14 @@ static char *reserve_records(size_t len_bytes)
     return space == NULL ? NULL : space + SLAB_BYTES;
 }
 
+/* What was never used of an array of records. */
+static void unreserve_tail(void *from, void *end)
+{
+    uintptr_t first = round_up((uintptr_t)from, os_page_bytes());
+    if (first < (uintptr_t)end)
+        os_unreserve((void *)first, (uintptr_t)end - first); /* NOLINT(performance-no-int-to-ptr) */
+}
+
 static void unreserve_records(char *records, size_t len_bytes)
 {
     os_unreserve(guarded ? records - SLAB_BYTES : records, len_bytes + (guarded ? 2 * SLAB_BYTES : 0));
@@ -165,6 +173,36 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     }
     last_arena = arena;
     return arena;
+}
+
+/* Gives up all but the first n SuperSlabs, none of the others ever having been in use. Who looks up an address that is none of ours may still
+ * read the class map, which stays. */
+static void give_up_from(struct arena *arena, uint32_t n)
+{
+    char *end = arena->base + arena->len_bytes;
+    size_t n_before = (size_t)arena->n_superslabs * SUPERSLAB_SLABS, n_slabs = (size_t)n * SUPERSLAB_SLABS;
+    arena->n_superslabs = n;
+    arena->len_bytes = (size_t)n << SUPERSLAB_SHIFT;
+    if (arena == registry_first.arena)
+        registry_set_first(arena, !hardened);
+    if (arena->frontier > n)
+        arena->frontier = n; /* metadata_committed_bytes tells of the whole chunk still */
+    unreserve_tail(arena->base + arena->len_bytes, end);
+    unreserve_tail(&arena->superslabs[n], &arena->superslabs[n_before / SUPERSLAB_SLABS]);
+    unreserve_tail(&arena->slabs[n_slabs], &arena->slabs[n_before]);
+    unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS], (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
+}
+
+void arena_fit_limit(size_t limit_bytes)
+{
+    size_t part = LIMITED_FIRST_PART;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena), part = LIMITED_NEXT_PART) {
+        /* The registry's table knows all of a later arena below its frontier. */
+        uint32_t n = arena == registry_first.arena ? atomic_load_explicit(&arena->high, memory_order_relaxed) : arena->frontier;
+        size_t most = max_size(limit_bytes / part >> SUPERSLAB_SHIFT, max_size(n, 1));
+        if (most < arena->n_superslabs)
+            give_up_from(arena, (uint32_t)most);
+    }
 }
 
 /* Makes an arena of the preferred size, or of halves of it until the system agrees, but of at least need_bytes. */

@@ -42,6 +42,10 @@ static inline struct arena *arena_next(const struct arena *arena)
 /* Sets the size of arenas made from now on; 0 means: chosen by the machine's memory and the address-space limit. */
 void arena_set_len_bytes(size_t len_bytes);
 
+/* The process is about to have no more address space than so much: arenas give up what they have never used, but for the part of that
+ * which they would have taken in a process that began with the limit. Caller holds the pool lock. */
+void arena_fit_limit(size_t limit_bytes);
+
 /* From now on arenas lie at places that nobody can guess, their records have inaccessible pages around them, and no hit path
  * of free or realloc finds a block. Before the first arena. */
 void arena_harden(bool random, bool guard);

@@ -220,9 +220,9 @@ struct class_set_row {
 
 struct arena {
     char *base;                 /* 2 MiB-aligned. Constant */
-    size_t len_bytes;           /* Constant */
+    size_t len_bytes;           /* Constant, but see arena_fit_limit */
     struct arena *_Atomic next; /* in order of creation */
-    uint32_t n_superslabs;      /* Constant */
+    uint32_t n_superslabs;      /* Likewise */
     uint32_t frontier;          /* SuperSlabs below it have committed records. Pool lock */
     _Atomic uint32_t high;      /* SuperSlabs below it have been in use. Written under the pool lock */
     uint32_t first_free_hint;   /* no free SuperSlab below it. Pool lock */

@@ -131,6 +131,10 @@ const void *os_vdso_function(const char *name);
  * long as fits runs. Allocates nothing, but takes a lock of the dynamic linker's, which the thread may hold already. */
 bool os_module_any(bool (*fits)(const struct os_module *module, const void *want), const void *want);
 
+/* Whether the number, or 0 for the calling process, is that of the process that this memory belongs to: the caller may be a child of vfork.
+ * False before os_start. */
+bool os_is_own_process(int32_t number);
+
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
 

@@ -451,6 +451,12 @@ uintptr_t os_program_entry(void)
     return (uintptr_t)getauxval(AT_ENTRY);
 }
 
+bool os_is_own_process(int32_t number)
+{
+    int32_t caller = ask_process_id();
+    return caller == process_id && (number == 0 || number == caller);
+}
+
 size_t os_address_limit_bytes(void)
 {
     struct rlimit limit;

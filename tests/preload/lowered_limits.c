@@ -1,8 +1,11 @@
 /* lowered_limits.c - RLIMIT_AS and RLIMIT_DATA set at run time below what the process has: blocks that grow are moved or refused, nothing
- * held changes, and the process lives. Each in a child.
+ * held changes, and the process lives. Each in a child. One below what is reserved, too: it leaves room for everything else.
  */
 #include "check.h"
 
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 static void limit(int resource, size_t bytes)
@@ -53,6 +56,88 @@ static void in_child(const char *what, int resource, size_t limit_bytes, size_t 
     CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB, (unsigned)status);
 }
 
+/* The process's address space, in MiB. */
+static size_t space_mib(void)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    REQUIRE(file != NULL && fscanf(file, "%lu", &pages) == 1);
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE) / CHECK_MIB;
+}
+
+static void *free_and_claim(void *block)
+{
+    free(block);
+    return malloc(100000);
+}
+
+/* Under a limit of so much there is room for mappings, threads, and blocks; and as much as ever when it is gone. The first blocks, of the
+ * first arena, and later ones are freed by another thread. */
+static int live_under(size_t limit_bytes)
+{
+    enum { FEW = 40 };
+    char *before[FEW], *after[FEW];
+    for (size_t i = 0; i < FEW; i++)
+        check_fill(before[i] = malloc(1000 * i + 1), 1000 * i + 1, i);
+    if (prlimit(getpid(), RLIMIT_AS, &(struct rlimit){limit_bytes, RLIM_INFINITY}, NULL) != 0)
+        return 1;
+    if (space_mib() > limit_bytes / CHECK_MIB)
+        return 2;
+    void *mapping = mmap(NULL, limit_bytes / 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return 3;
+    munmap(mapping, limit_bytes / 8);
+    for (size_t i = 0; i < FEW; i++) {
+        size_t size = limit_bytes / 3 / FEW;
+        if ((after[i] = malloc(size)) == NULL)
+            return 4;
+        check_fill(after[i], size, i);
+    }
+    if (malloc(limit_bytes) != NULL || errno != ENOMEM)
+        return 5;
+    for (size_t i = 0; i < FEW; i++) {
+        pthread_t thread;
+        void *other;
+        if (!check_filled(before[i], 1000 * i + 1, i) || !check_filled(after[i], limit_bytes / 3 / FEW, i))
+            return 6;
+        if (pthread_create(&thread, NULL, free_and_claim, i % 2 == 0 ? before[i] : after[i]) != 0 || pthread_join(thread, &other) != 0 ||
+            other == NULL)
+            return 7;
+        free(i % 2 == 0 ? after[i] : before[i]);
+        free(other);
+    }
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}) != 0)
+        return 8;
+    void *much = malloc((size_t)4 << 30);
+    free(much);
+    return much == NULL ? 9 : 0;
+}
+
+static int set_in_vfork_child(size_t limit_bytes)
+{
+    size_t before = space_mib();
+    pid_t pid = vfork();
+    if (pid == 0) {
+        setrlimit(RLIMIT_AS, &(struct rlimit){limit_bytes, limit_bytes});
+        _exit(0);
+    }
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+        return 1;
+    return space_mib() == before ? 0 : 2;
+}
+
+static void check_child(const char *what, int (*function)(size_t), size_t limit_bytes)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(function(limit_bytes));
+    REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
+    CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB, (unsigned)status);
+}
+
 int main(void)
 {
     static const size_t limits_mib[] = {1, 100, 300, 1000, 4000};
@@ -63,5 +148,8 @@ int main(void)
         in_child("RLIMIT_DATA", RLIMIT_DATA, limits_mib[i] * CHECK_MIB, CHECK_MIB);
         in_child("RLIMIT_DATA, after use", RLIMIT_DATA, limits_mib[i] * CHECK_MIB, 300 * CHECK_MIB);
     }
+    check_child("living under RLIMIT_AS", live_under, 200 * CHECK_MIB);
+    check_child("living under RLIMIT_AS", live_under, 1000 * CHECK_MIB);
+    check_child("RLIMIT_AS of a child of vfork", set_in_vfork_child, 200 * CHECK_MIB);
     return check_status();
 }
