@@ -12,7 +12,7 @@ packages_of_set() {
     case "$1" in
         build)
             echo gcc g++ cmake ninja-build pkg-config zlib1g-dev libncurses-dev libjansson-dev libmicrohttpd-dev \
-                 libcairo2-dev libdw-dev libelf-dev libprotobuf-c-dev protobuf-c-compiler
+                 libcairo2-dev libdw-dev libelf-dev libiberty-dev libprotobuf-c-dev protobuf-c-compiler
             ;;
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \

@@ -201,7 +201,8 @@ static size_t copy_bytes(const struct image *image, const struct image_arena *ar
 static int read_arena(struct image *image, struct image_arena *arena, size_t *sum_bytes)
 {
     arena->high = atomic_load(&arena->there.high);
-    if (!make_room(image, arena))
+    const size_t lists_bytes = arena->high * sizeof(struct superslab) * (image->extent == IMAGE_DETAIL ? 2 : 1);
+    if (lists_bytes > half_of_memory_bytes() - *sum_bytes || !make_room(image, arena)) /* before a byte is read */
         return -1;
     if (!target_read(image->target, target_address(arena->there.superslabs), arena->superslabs,
                      arena->high * sizeof(struct superslab))) {

@@ -1,5 +1,5 @@
 /* names.c - see names.h.
- * Owns       nothing.     Called by  symbols.c     Calls  libstdc++     Threads  one.
+ * Owns       nothing.     Called by  symbols.c     Calls  libstdc++, libiberty     Threads  one.
  * Why shorter: one name of a std::map's function fills six lines with arguments of templates, and in a profile the same source line
  * for other types is the same place. pprof does likewise. */
 #define _GNU_SOURCE
@@ -8,6 +8,7 @@
 #include "heap_profile.h"
 
 #include <ctype.h>
+#include <libiberty/demangle.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,6 +144,10 @@ char *name_shortened(const char *name)
 char *name_for_people(const char *system_name, bool full)
 {
     int status = -1;
+    /* Both of Rust's ways; without the hashes by which two builds of a program differ. NULL: it is no name of Rust's. */
+    char *of_rust = rust_demangle(system_name, DMGL_NO_OPTS);
+    if (of_rust != NULL)
+        return of_rust;
     char *demangled = begins(system_name, "_Z") ? __cxa_demangle(system_name, NULL, NULL, &status) : NULL;
     if (demangled == NULL || status != 0)
         return strcpy(heap_alloc(strlen(system_name) + 1), system_name); /* NOLINT: it fits */

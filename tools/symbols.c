@@ -136,7 +136,8 @@ static int open_vdso(void)
 static bool place(const struct symbols *symbols, const struct heap_mapping *mapping, int i, char path[PATH_MAX])
 {
     path[0] = 0;
-    if (i == 0 && mapping->file[0] == '/')
+    const bool by_path_alone = symbols->pid != 0 && mapping->build_id[0] == 0; /* here may lie another one */
+    if (i == 0 && mapping->file[0] == '/' && !by_path_alone)
         snprintf(path, PATH_MAX, "%s", mapping->file);
     if (i == 1 && symbols->pid != 0)
         snprintf(path, PATH_MAX, "/proc/%d/root%s", (int)symbols->pid, mapping->file);
@@ -461,36 +462,6 @@ static int find_functions(Dwarf_Die *parent, Dwarf_Addr address, bool local, Dwa
     return n;
 }
 
-/* The functions at an address by debug information, the innermost first. Returns their number. */
-static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
-                           struct heap_line line[MAX_INLINED])
-{
-    Dwarf_Die unit, scope[DEEPEST];
-    Dwarf_Addr bias;
-    uint32_t n = 0;
-    if (!find_unit(file, address, &unit, &bias))
-        return 0;
-    Dwarf_Line *source = dwarf_getsrc_die(&unit, address - bias);
-    int source_line = 0;
-    const char *source_file = source == NULL ? "" : text_or_empty(dwarf_linesrc(source, NULL, NULL));
-    if (source != NULL)
-        dwarf_lineno(source, &source_line);
-    int64_t own_line = source_line;
-    int n_scopes = find_functions(&unit, address - bias, false, scope, 0);
-    if (n_scopes == 0)
-        n_scopes = find_functions(&unit, address - bias, true, scope, 0);
-    for (int i = n_scopes; i-- > 0 && n < MAX_INLINED;) {
-        uint32_t function = function_of(symbols, &unit, &scope[i], source_file);
-        if (function == HEAP_NONE)
-            continue;
-        line[n++] = (struct heap_line){function, own_line};
-        if (dwarf_tag(&scope[i]) == DW_TAG_subprogram)
-            break;
-        read_call(&unit, &scope[i], &source_file, &own_line);
-    }
-    return n;
-}
-
 /* The better one of those that begin at the same address comes last: what is exported. */
 static int compare_symbols(const void *one, const void *other)
 {
@@ -527,8 +498,7 @@ static void collect_symbols(struct symbol_file *file)
 
 /* The function at an address by the table of symbols: one that has it, or else the label before it, which does not say how far it
  * reaches. */
-static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
-                            struct heap_line *line)
+static const struct symbol *symbol_at(struct symbol_file *file, Dwarf_Addr address)
 {
     const struct symbol *found = NULL;
     if (!file->has_symbols)
@@ -548,10 +518,88 @@ static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, D
             found = &file->symbol[i];
             break;
         }
+    return found;
+}
+
+static uint32_t find_symbol(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
+                            struct heap_line *line)
+{
+    const struct symbol *found = symbol_at(file, address);
     if (found == NULL)
         return 0;
     *line = (struct heap_line){enter_function(symbols, found->name, "", 0), 0};
     return 1;
+}
+
+/* Of -gsplit-dwarf: the unit in the .dwo file, if that is there, in place of the one that stands for it. */
+static void take_split_unit(Dwarf_Die *unit)
+{
+    Dwarf_Half version;
+    uint8_t type;
+    Dwarf_Die own, split;
+    if (dwarf_cu_info(unit->cu, &version, &type, &own, &split, NULL, NULL, NULL) == 0 && type == DW_UT_skeleton &&
+        split.cu != NULL)
+        *unit = split;
+}
+
+/* Whether a C++ function is told without what it stands in, as -g1 and -gline-tables-only do. */
+static bool lacks_scope(Dwarf_Die *unit, Dwarf_Die *function)
+{
+    Dwarf_Attribute attribute;
+    return is_cplusplus(unit) && dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute) == NULL &&
+           dwarf_attr(function, DW_AT_specification, &attribute) == NULL &&
+           dwarf_attr(function, DW_AT_abstract_origin, &attribute) == NULL;
+}
+
+/* The function at an address by the table of symbols; HEAP_NONE: there is none, or it is not C++'s though that is wanted. */
+static uint32_t function_by_symbol(const struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
+                                   const char *source_file, bool mangled)
+{
+    const struct symbol *found = symbol_at(file, address);
+    if (found == NULL || (mangled && strncmp(found->name, "_Z", 2) != 0))
+        return HEAP_NONE;
+    return enter_function(symbols, found->name, source_file, 0);
+}
+
+/* The functions at an address by debug information, the innermost first. Returns their number. */
+static uint32_t find_lines(struct symbols *symbols, struct symbol_file *file, Dwarf_Addr address,
+                           struct heap_line line[MAX_INLINED])
+{
+    Dwarf_Die unit, scope[DEEPEST];
+    Dwarf_Addr bias;
+    uint32_t n = 0;
+    if (!find_unit(file, address, &unit, &bias))
+        return 0;
+    Dwarf_Line *source = dwarf_getsrc_die(&unit, address - bias);
+    int source_line = 0;
+    const char *source_file = source == NULL ? "" : text_or_empty(dwarf_linesrc(source, NULL, NULL));
+    if (source != NULL)
+        dwarf_lineno(source, &source_line);
+    int64_t own_line = source_line;
+    take_split_unit(&unit);
+    int n_scopes = find_functions(&unit, address - bias, false, scope, 0);
+    if (n_scopes == 0)
+        n_scopes = find_functions(&unit, address - bias, true, scope, 0);
+    for (int i = n_scopes; i-- > 0 && n < MAX_INLINED;) {
+        const bool outermost = dwarf_tag(&scope[i]) == DW_TAG_subprogram;
+        uint32_t function = HEAP_NONE;
+        if (outermost && lacks_scope(&unit, &scope[i]))
+            function = function_by_symbol(symbols, file, address, source_file, true);
+        if (function == HEAP_NONE)
+            function = function_of(symbols, &unit, &scope[i], source_file);
+        if (function == HEAP_NONE)
+            continue;
+        line[n++] = (struct heap_line){function, own_line};
+        if (outermost)
+            break;
+        read_call(&unit, &scope[i], &source_file, &own_line);
+    }
+    if (n == 0 && source != NULL) { /* a table of lines alone */
+        const uint32_t function = function_by_symbol(symbols, file, address, source_file, false);
+        if (function != HEAP_NONE)
+            line[n++] = (struct heap_line){function, own_line};
+    }
+    return n;
 }
 
 /* Whether debug information has told of it. A profile that was written where there was none has but names, of symbols. */

@@ -151,7 +151,8 @@ enum hak_pressure {
     HAK_PRESSURE_HARD = 2  /* a request is about to fail, by the budget or because the system refuses memory */
 };
 
-/* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts.
+/* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts. Another thread may be inside the one
+ * before when this returns: what its argument leads to must live on until it has come back.
  * It runs in the thread whose request met the line, inside its call of malloc, with no lock of the allocator held. It may
  * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, must not throw,
  * and is not called again while it runs, in any thread: one whose request fails meanwhile waits for its end, 100 ms at most. After
@@ -269,7 +270,7 @@ struct hak_stats {
 
 /* Fills in *out, of which the caller has size_bytes (use sizeof); a shorter, older struct is filled as far as it goes.
  * Returns    0, or -1 with errno EINVAL when out is NULL or size_bytes < 8.
- * Signals    async-signal-safe, with 5 KiB of stack.
+ * Signals    async-signal-safe, with 5.5 KiB of stack.
  * Cost       one pass over the SuperSlabs in use; takes no lock. */
 HAK_API int hak_stats_get(struct hak_stats *out, size_t size_bytes) HAK_NOEXCEPT;
 
@@ -300,8 +301,8 @@ HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
  * interval_bytes  bytes from one sample to the next in the mean, up to 2^40; 0 for the default, 512 KiB
  * Returns         0, or -1 with errno EBUSY (one is on), EINVAL, ENOMEM, or ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
  * Limits          65,535 different stacks of at most 48 frames; memory for them as they come, 29 MiB at most.
- * Cost            while it is on, for each sample some 3,400 instructions, and a page of memory for as long as the block lives;
- *                 and a slow call of 150 for each 25 to 64 small blocks. Beginning waits for threads that are inside the
+ * Cost            while it is on, 15 to 16 instructions more for each small block, for each sample some 3,400, and a page of memory
+ *                 for as long as the block lives. Beginning waits for threads that are inside the
  *                 allocator, up to 50 ms. docs/heap-profile.md has it measured. */
 HAK_API int hak_profile_start(size_t interval_bytes) HAK_NOEXCEPT;
 
@@ -312,7 +313,7 @@ HAK_API void hak_profile_stop(void) HAK_NOEXCEPT;
 /* Writes what was noted so far to a file: text, which `go tool pprof` and `hakmem profile` read. Any number of times. Allocates
  * nothing. A file that is there is overwritten; a new one can be read by its owner alone (mode 0600).
  * Returns    0, or -1 with errno as open(), write() and close() have it, EINVAL when path is NULL.
- * Limits     takes 5 KiB of stack. Not async-signal-safe.
+ * Limits     takes 7 KiB of stack. Not async-signal-safe.
  * Signals    none is raised: EPIPE comes without SIGPIPE, EFBIG without SIGXFSZ.
  * Cost       a line for each stack, and /proc/self/maps. */
 HAK_API int hak_profile_dump(const char *path) HAK_NOEXCEPT;

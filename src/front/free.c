@@ -4,14 +4,18 @@
  *
  * The whole decision of free(p), in order:
  *   hit path      p lies in the first arena, its slab has a class, this thread's magazine has room: push
- *   slow path     p is NULL: nothing
+ *   slow path     hardened mode: harden.c
+ *                 p is NULL: nothing
+ *                 its slab holds spans, and the thread keeps this one (span_cache.c)
+ *                 POOL_ONLY and the block is of the word that this thread has open: set its bit there
+ *                 p is a sampled block: sampled.c
  *                 p lies in no arena: misuse "not a block of this allocator"
- *                 its slab holds a span: p is its first address: large_return; else misuse
  *                 its slab has no class: misuse
  *                 p is not at a block's beginning: misuse "into the middle of a block"
+ *                 its slab has gaps, and p is longer than the slab's own blocks: gap.c
+ *                 its slab holds spans: p is one's first address: large_return; else misuse
  *                 this thread has a magazine for the class: make room (grow, or flush the older half), push
- *                 it has none: POOL_ONLY and the block is of the word that this thread has open: set its bit there
- *                              else (or no record): return the block to its slab
+ *                 it has none (POOL_ONLY), or there is no record: return the block to its slab
  */
 #include "front/flush.h"
 #include "front/front.h"

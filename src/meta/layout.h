@@ -123,7 +123,7 @@ struct slab {
     };
     _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
-    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slab. Written by ticks, who hands out pages */
+    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slabs. Written by ticks, who hands out pages */
     _Atomic uint8_t gaps;         /* larger blocks may lie in its gaps; see gap.h. Owner */
     _Atomic uint16_t n_following; /* blocks' worth of those beyond the first of each. Synchronization: atomic */
     struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
@@ -170,7 +170,7 @@ struct superslab {
     _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
     uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
     uint8_t dirty_by_slab;             /* outside the pool: dirty_pages of its slots tell. Pool lock */
-    _Atomic uint8_t has_large_bits;    /* its large bit maps were in use. Raised by slab_open */
+    _Atomic uint8_t has_large_bits;    /* its large bit maps were in use. Raised by slab_open, gaps, hardened mode's spans */
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
     _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
     uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */

@@ -83,6 +83,12 @@ size_t os_resident_bytes(const void *address, size_t len_bytes);
  * Keeps errno. */
 bool os_calls_are_filtered(void);
 
+/* The same without a call of prctl, which a filter may forbid: for who opens files anyway, and seldom. */
+bool os_calls_are_filtered_by_file(void);
+
+/* A number behind a heading of /proc/thread-self/status. UINT64_MAX: it cannot be seen. */
+uint64_t os_thread_status(const char *heading, int base);
+
 /* Whether an address lies in the dynamic linker. Not known in a program that is linked statically: then none does. */
 extern uintptr_t os_linker_begin __attribute__((visibility("hidden")));
 extern uintptr_t os_linker_bytes __attribute__((visibility("hidden")));
@@ -131,9 +137,12 @@ const void *os_vdso_function(const char *name);
  * long as fits runs. Allocates nothing, but takes a lock of the dynamic linker's, which the thread may hold already. */
 bool os_module_any(bool (*fits)(const struct os_module *module, const void *want), const void *want);
 
-/* Whether the number, or 0 for the calling process, is that of the process that this memory belongs to: the caller may be a child of vfork.
- * False before os_start. */
-bool os_is_own_process(int32_t number);
+/* prlimit of libc: a limit of the process, 0 for the caller's, becomes another, or is told. 0, or -1 with errno. */
+int os_set_limit(int32_t process, int resource, const void *limit, void *before);
+
+/* The limit in bytes where one was set so on the address space of the process that this memory belongs to, which a child of vfork is not.
+ * SIZE_MAX: it was another, or none; or it is before os_start. */
+size_t os_own_address_limit(int32_t process, int resource, const void *limit);
 
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
@@ -191,7 +200,7 @@ int os_write(int file, const char *text, size_t len_bytes);
 void os_write_stderr(const char *text, size_t len_bytes);
 
 #if defined(HAKMEM_TESTING)
-/* The fault-injection seam: call number `first` (counted from 1, over the calls that os_fault_mask names) and the
+/* The fault-injection seam: call number `first` (counted from 1, over the calls that mask names) and the
  * following ones, up to `n` in all, fail. os_fail_from(0, 0) ends it. Returns how many calls were counted since the
  * last use. */
 enum os_call {

@@ -114,10 +114,13 @@ static int32_t ask_process_id(void)
 }
 
 uintptr_t os_linker_begin, os_linker_bytes;
+extern struct r_debug _r_debug __attribute__((weak)); /* the dynamic linker's; none in a program that is linked statically */
 
 static void find_linker(void)
 {
     uintptr_t begin = (uintptr_t)getauxval(AT_BASE), end = 0;
+    if (begin == 0 && &_r_debug != NULL) /* The linker was started as a program, with ours as its argument. */
+        begin = _r_debug.r_ldbase;
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)begin; /* NOLINT: an address given by the system */
     if (begin == 0)
         return;
@@ -287,13 +290,31 @@ bool os_decommit(void *address, size_t len_bytes)
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
 #endif
 
+/* Emulators (qemu-user before 7.1) say that they have given memory back, and do nothing: it would be taken for zero. Tried once, at the first
+ * purge; false only when it has been seen. */
+static bool purge_clears(void)
+{
+    static _Atomic uint8_t known; /* 1: it does, 2: it does not */
+    uint8_t seen = atomic_load_explicit(&known, memory_order_relaxed); /* relaxed: the same whoever finds it */
+    if (likely(seen != 0))
+        return seen == 1;
+    volatile char *page = map(NULL, os_page_bytes_known, PROT_READ | PROT_WRITE);
+    if (page == NULL)
+        return true;
+    page[0] = 1;
+    seen = madvise((void *)page, os_page_bytes_known, MADV_DONTNEED) == 0 && page[0] != 0 ? 2 : 1;
+    munmap((void *)page, os_page_bytes_known);
+    atomic_store_explicit(&known, seen, memory_order_relaxed);
+    return seen == 1;
+}
+
 bool os_purge(void *address, size_t len_bytes)
 {
     if (FAULT(OS_CALL_PURGE, len_bytes))
         return false;
     int saved_errno = errno;
-    bool done = madvise(address, len_bytes, MADV_DONTNEED) == 0;
-    if (!done && errno == EINVAL) /* after mlock(); what is touched again is locked again */
+    bool clears = purge_clears(), done = clears && madvise(address, len_bytes, MADV_DONTNEED) == 0;
+    if (clears && !done && errno == EINVAL) /* after mlock(); what is touched again is locked again */
         done = madvise(address, len_bytes, MADV_DONTNEED_LOCKED) == 0;
     errno = saved_errno;
     return done;
@@ -451,10 +472,19 @@ uintptr_t os_program_entry(void)
     return (uintptr_t)getauxval(AT_ENTRY);
 }
 
-bool os_is_own_process(int32_t number)
+_Static_assert(sizeof(struct rlimit) == sizeof(struct rlimit64), "one struct for both");
+
+int os_set_limit(int32_t process, int resource, const void *limit, void *before)
 {
+    return (int)system_call(SYS_prlimit64, process, resource, (long)limit, (long)before, 0, 0);
+}
+
+size_t os_own_address_limit(int32_t process, int resource, const void *limit)
+{
+    const struct rlimit *given = limit;
     int32_t caller = ask_process_id();
-    return caller == process_id && (number == 0 || number == caller);
+    bool own = caller == process_id && (process == 0 || process == caller);
+    return !own || resource != RLIMIT_AS || given == NULL || given->rlim_cur == RLIM_INFINITY ? SIZE_MAX : (size_t)given->rlim_cur;
 }
 
 size_t os_address_limit_bytes(void)

@@ -107,7 +107,7 @@ static void tick_by_caller(uint32_t now_ms)
     if (now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
         return;
     ticking = true;
-    tick(!os_calls_are_filtered()); /* Looking at threads opens files. */
+    tick(!os_calls_are_filtered_by_file()); /* Looking at threads opens files. */
     ticking = false;
 }
 

@@ -156,7 +156,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
 /* Runs with huge pages that may never be filled: where a program touches but a byte of each, every touch costs 2 MiB. There are
  * UNFILLED_RUNS at most of which neither the middle nor the end has been seen in memory, and what they have there is UNFILLED_BYTES, or
  * one run's; more runs get small pages until these are filled, or gone. (300 blocks of 16 MiB with one byte written in each: 617 MB
- * without, 37 so, glibc 2.) */
+ * without, 37 so, glibc 2.) Where the system may not be asked none is seen filled, and all of each may be in memory. */
 #define UNFILLED_RUNS 16
 #define UNFILLED_BYTES (64 * MIB)
 
@@ -173,14 +173,14 @@ static bool is_filled(const struct superslab *ss, size_t run_bytes)
 {
     const char *memory = superslab_memory(ss);
     size_t end = run_bytes & ~(SUPERSLAB_BYTES - 1); /* of its huge pages */
-    return is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + end - 1));
+    return release_may_ask(1) && is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + end - 1));
 }
 
 /* By the first page of each SuperSlab, for in a huge page all are. */
 static size_t bytes_in_memory(const struct superslab *ss, size_t run_bytes)
 {
-    size_t sum_bytes = 0;
-    for (size_t at = 0; at < run_bytes; at += SUPERSLAB_BYTES)
+    size_t sum_bytes = release_may_ask(1) ? 0 : run_bytes;
+    for (size_t at = 0; at < run_bytes && sum_bytes < run_bytes; at += SUPERSLAB_BYTES)
         sum_bytes += is_in_memory(superslab_memory(ss) + at) ? SUPERSLAB_BYTES : 0;
     return sum_bytes;
 }
@@ -276,7 +276,7 @@ bool huge_pages_for_runs(size_t len_bytes)
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
         return true;
     return config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses() &&
-           (!release_may_ask(1) || may_be_unfilled());
+           may_be_unfilled();
 }
 
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)

@@ -254,7 +254,7 @@ void *slab_claim_in_memory(struct slab *slab)
     size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: the owner */
     for (unsigned word = 0; word < slab->n_words; word++) {
-        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed); /* relaxed: as in free_below */
+        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed); /* relaxed: as in slab_free_below */
         for (; free != 0; free &= free - 1) {
             size_t offset = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
             unsigned pages = (2u << slab_page_of(offset + block_bytes - 1)) - (1u << slab_page_of(offset));

@@ -56,16 +56,6 @@ static void in_child(const char *what, int resource, size_t limit_bytes, size_t 
     CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB, (unsigned)status);
 }
 
-/* The process's address space, in MiB. */
-static size_t space_mib(void)
-{
-    unsigned long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL && fscanf(file, "%lu", &pages) == 1);
-    fclose(file);
-    return pages * (size_t)sysconf(_SC_PAGESIZE) / CHECK_MIB;
-}
-
 static void *free_and_claim(void *block)
 {
     free(block);
@@ -82,7 +72,7 @@ static int live_under(size_t limit_bytes)
         check_fill(before[i] = malloc(1000 * i + 1), 1000 * i + 1, i);
     if (prlimit(getpid(), RLIMIT_AS, &(struct rlimit){limit_bytes, RLIM_INFINITY}, NULL) != 0)
         return 1;
-    if (space_mib() > limit_bytes / CHECK_MIB)
+    if (check_proc_status("VmSize:") / 1024 > limit_bytes / CHECK_MIB)
         return 2;
     void *mapping = mmap(NULL, limit_bytes / 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
@@ -116,7 +106,7 @@ static int live_under(size_t limit_bytes)
 
 static int set_in_vfork_child(size_t limit_bytes)
 {
-    size_t before = space_mib();
+    size_t before = check_proc_status("VmSize:");
     pid_t pid = vfork();
     if (pid == 0) {
         setrlimit(RLIMIT_AS, &(struct rlimit){limit_bytes, limit_bytes});
@@ -125,7 +115,7 @@ static int set_in_vfork_child(size_t limit_bytes)
     int status = 0;
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
         return 1;
-    return space_mib() == before ? 0 : 2;
+    return check_proc_status("VmSize:") == before ? 0 : 2;
 }
 
 static void check_child(const char *what, int (*function)(size_t), size_t limit_bytes)

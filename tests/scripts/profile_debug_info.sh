@@ -1,6 +1,6 @@
 #!/bin/bash
 # profile_debug_info.sh - hakmem profile names what the debug information knows, whatever wrote it: gcc and clang, with and without
-# link-time optimisation, C++ in namespaces, local classes; and debug information that comes after the profile.
+# link-time optimisation, in full, little, or split off; C++ in namespaces, local classes; and debug information that comes after the profile.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 hakmem=$HAKMEM_BUILD_DIR/hakmem
@@ -52,10 +52,11 @@ assert_frame() { # FUNCTION LINE
 }
 
 n=0
-for way in "g++ -O2" "g++ -O0" "g++ -O2 -flto" "clang++ -O2" "clang++ -O0"; do
+for way in "g++ -O2 -g" "g++ -O0 -g" "g++ -O2 -g -flto" "g++ -O0 -g1" "g++ -O2 -g -gsplit-dwarf" "g++ -O2 -gdwarf-4 -gsplit-dwarf" \
+    "clang++ -O2 -g" "clang++ -O0 -g" "clang++ -O0 -gline-tables-only" "clang++ -O2 -g -gsplit-dwarf"; do
     step "$way"
     n=$((n + 1))
-    $way -g -o program$n program.cc
+    $way -o program$n program.cc
     sample program$n profile$n
     leaks profile$n > listed
     assert_frame 'outer::\(anonymous namespace\)::keeper::add' 7
@@ -89,4 +90,4 @@ grep -q 'later' said || fail "nothing is said of a program that is gone: $(cat s
 leaks later.pb.gz > listed 2> said
 grep -q '^    outer::work$' listed || fail "the names are gone"
 
-echo "profile_symbols: functions and lines, by debug information of each kind"
+echo "profile_debug_info: functions and lines, by debug information of each kind"

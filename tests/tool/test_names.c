@@ -91,6 +91,12 @@ static void mangled_names_are_read(void **state)
     name = name_for_people("_Znonsense", false);
     assert_string_equal(name, "_Znonsense");
     free(name);
+    name = name_for_people("_RNvXs0_NtNtNtCsgEmfK2I1SDS_4core3fmt3num3impxNtB9_7Display3fmt", false); /* Rust's */
+    assert_string_equal(name, "<i64 as core::fmt::Display>::fmt");
+    free(name);
+    name = name_for_people("_ZN4core3fmt5write17h0123456789abcdefE", false);
+    assert_string_equal(name, "core::fmt::write");
+    free(name);
     name = name_for_people("plain", true);
     assert_string_equal(name, "plain");
     free(name);
