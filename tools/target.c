@@ -424,7 +424,10 @@ static bool search_object(struct target *target, uint64_t start)
         }
     for (unsigned i = 0; i < header.e_phnum; i++)
         if (segments[i].p_type == PT_NOTE &&
-            search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, segments[i].p_align == 8 ? 8 : 4))
+            (search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 4) ||
+             /* mold puts notes of both alignments into one segment of the greater one: so both ways are tried */
+             (segments[i].p_align == 8 &&
+              search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 8))))
             return true;
     return false;
 }

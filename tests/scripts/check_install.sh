@@ -5,6 +5,7 @@
 #   C by pkg-config, shared             C by pkg-config --static, fully static
 #   C by CMake, shared and static       C++ by CMake, shared and static
 #   a static library behind other libraries, where the program itself never calls malloc
+#   a plug-in that contains the archive and is closed again; a program that mold has linked, which the command finds
 set -euo pipefail
 
 cc=${HAKMEM_CC:-cc}
@@ -64,6 +65,31 @@ step "C, the archive behind other libraries"
 "$cc" -O2 -shared -fPIC -fno-builtin -o "$work/libother.so" "$consumer/c/other.c"
 by_pkg_config "$work/behind" "$cc" --static "$consumer/c/behind.c" "$work/libother.so" -Wl,-rpath,"$work" -Wl,-Bstatic
 "$work/behind"
+
+step "a plug-in that contains the archive, closed while its thread and the library's are there"
+by_pkg_config "$work/plugin.so" "$cc" --static -shared -fPIC "$consumer/c/plugin.c" -Wl,-Bstatic
+"$cc" -O2 -Wall -Wextra -Werror -pthread -o "$work/host" "$consumer/c/host.c"
+"$work/host" "$work/plugin.so"
+
+step "C++, pkg-config --static, fully static, by mold: the command finds its note"
+by_pkg_config "$work/by-mold" "$cxx" --static -static -fuse-ld=mold "$consumer/cxx/main.cc"
+"$work/by-mold"
+cat > "$work/wait.c" << 'EOF'
+#include <stdlib.h>
+#include <unistd.h>
+int main(void)
+{
+    free(malloc(100));
+    if (write(1, "!", 1) == 1)
+        sleep(60);
+}
+EOF
+by_pkg_config "$work/wait-by-mold" "$cc" --static -static -fuse-ld=mold "$work/wait.c"
+exec 3< <(exec "$work/wait-by-mold")
+waiting=$!
+read -r -n 1 -u 3
+"$prefix/bin/hakmem" check "$waiting" || { kill "$waiting"; exit 1; }
+kill "$waiting"
 
 for target in hakmem::hakmem hakmem::hakmem-static; do
     step "C and C++, CMake, $target"
