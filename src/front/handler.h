@@ -13,14 +13,15 @@
 
 #include "front/hit.h"
 #include "front/thread.h"
+#include "os/context.h"
 
-/* Before a handler is called that interrupted the instruction at pc; frame: where the caller's stack frame lies. Returns what
- * handler_leave is to get. For callers that lie in HIT_TEXT themselves: a second handler that interrupts the first one's
+/* Before a handler is called, with its third argument; frame: where the caller's stack frame lies. Returns what handler_leave is to
+ * get. For callers that lie in HIT_TEXT themselves: a second handler that interrupts the first one's
  * beginning or end finds the magazines shut, or whole. Async-signal-safe. */
-static ALWAYS_INLINE struct thread *handler_enter(uintptr_t pc, uintptr_t frame)
+static ALWAYS_INLINE struct thread *handler_enter(const void *context, uintptr_t frame)
 {
     struct thread *thread = tls_thread;
-    if (likely(!hit_text_has(pc)) || thread == NULL)
+    if (likely(!hit_text_has(os_context_pc(context))) || thread == NULL)
         return NULL; /* without a record every call goes to the pool */
     for (;;) {
         if (atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0) /* relaxed: our own */
@@ -31,6 +32,7 @@ static ALWAYS_INLINE struct thread *handler_enter(uintptr_t pc, uintptr_t frame)
     }
     thread_close_door();
     thread->handler_frame = frame;
+    thread->signal_stack = os_context_signal_stack(context);
     return thread;
 }
 
@@ -44,11 +46,16 @@ static ALWAYS_INLINE void handler_leave(struct thread *thread)
 }
 
 /* Whether a handler that closed the thread's door has been left without handler_leave: its frame lies deeper than ours, so it
- * is gone. (On another stack than the handler's that is a guess. It is right unless the handler changed stacks, and then the
- * hit that it interrupted has been left as well, or is unprotected as POSIX has it.) */
+ * is gone. Of two frames of which one is on the alternate signal stack the addresses say nothing: one there is gone when we are elsewhere;
+ * one elsewhere is not when we are in a handler there. (Of other stacks that the handler changed to that is a guess; then the hit that it
+ * interrupted has been left as well, or is unprotected as POSIX has it.) */
 static inline bool handler_was_left(const struct thread *thread)
 {
-    return unlikely(thread->handler_frame != 0) && (uintptr_t)__builtin_frame_address(0) > thread->handler_frame;
+    uintptr_t frame = thread->handler_frame, here = (uintptr_t)__builtin_frame_address(0);
+    if (likely(frame == 0))
+        return false;
+    bool it_is_there = os_stack_has(&thread->signal_stack, frame), we_are_there = os_stack_has(&thread->signal_stack, here);
+    return it_is_there != we_are_there ? it_is_there : here > frame;
 }
 
 #endif

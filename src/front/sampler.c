@@ -67,9 +67,12 @@ static void change(bool on)
     atomic_fetch_add_explicit(&sampler_epoch, 1, memory_order_release);
 }
 
+/* From here on by the beginning of a series: so near to 1 the logarithm has no digits left. */
+#define MANY 1000
+
 void sampler_start_by_count(uint32_t n)
 {
-    stretch = n == 1 ? 0 : -1 / logarithm(1 - 1. / n);
+    stretch = n == 1 ? 0 : n >= MANY ? n - 0.5 : -1 / logarithm(1 - 1. / n);
     cost_mask = 0;
     change(true);
 }

@@ -289,8 +289,8 @@ static bool all_are_called(void)
         return true;
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 || /* relaxed: written under our lock */
-            atomic_load(&thread->sampler_epoch) == epoch)
-            continue;
+            atomic_load(&thread->sampler_epoch) == epoch || !os_thread_lives(thread->thread_id))
+            continue; /* the last: it ended by a system call of its own, and its variables are gone */
         bool inside = atomic_load(&thread->busy) != 0;
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
             continue;

@@ -14,6 +14,7 @@
 #include "front/open_word.h"
 #include "front/span_cache.h"
 #include "meta/metapool.h"
+#include "os/os.h"
 #include "pool/background.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. Few threads may
@@ -61,6 +62,7 @@ struct thread {
     int32_t thread_id;                /* the system's */
     uintptr_t stack_end;              /* no frame of its stack lies above */
     uintptr_t handler_frame;          /* of the signal handler that closed the door; 0: none. See handler.h */
+    struct os_stack signal_stack;     /* the alternate one, when it did */
     uint64_t seen;                    /* at the last tick: changes when the thread uses its cache. Written by ticks */
     _Atomic bool array_pages_used;    /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */

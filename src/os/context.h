@@ -3,8 +3,9 @@
 #ifndef HAKMEM_OS_CONTEXT_H
 #define HAKMEM_OS_CONTEXT_H
 
-#include "base/base.h"
+#include "os/os.h"
 
+#include <signal.h>
 #include <ucontext.h>
 
 /* The interrupted instruction's address, by the handler's third argument; 0 on processors whose frames we do not know. */
@@ -14,12 +15,25 @@ static ALWAYS_INLINE uintptr_t os_context_pc(const void *context)
 {
     return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 }
+
+/* The thread's alternate signal stack at that moment. */
+static ALWAYS_INLINE struct os_stack os_context_signal_stack(const void *context)
+{
+    const stack_t *stack = &((const ucontext_t *)context)->uc_stack;
+    return (struct os_stack){(uintptr_t)stack->ss_sp, (stack->ss_flags & SS_DISABLE) != 0 ? 0 : stack->ss_size};
+}
 #else
 #define OS_CONTEXT_HAS_PC false
 static ALWAYS_INLINE uintptr_t os_context_pc(const void *context)
 {
     (void)context;
     return 0;
+}
+
+static ALWAYS_INLINE struct os_stack os_context_signal_stack(const void *context)
+{
+    (void)context;
+    return (struct os_stack){0, 0};
 }
 #endif
 

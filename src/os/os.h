@@ -79,6 +79,20 @@ bool os_move_pages(void *from, void *to, size_t len_bytes);
  * Keeps errno. */
 size_t os_resident_bytes(const void *address, size_t len_bytes);
 
+/* Whether this process has such a thread. */
+bool os_thread_lives(int32_t thread_id);
+
+/* A stack's memory; of none its length is 0. */
+struct os_stack {
+    uintptr_t begin;
+    size_t len_bytes;
+};
+
+static inline bool os_stack_has(const struct os_stack *stack, uintptr_t address)
+{
+    return address - stack->begin < stack->len_bytes;
+}
+
 /* Whether the process may be under a filter of system calls (seccomp), which may end it for one that its author did not think of.
  * Keeps errno. */
 bool os_calls_are_filtered(void);

@@ -562,6 +562,11 @@ int32_t os_thread_id(void)
     return (int32_t)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
 }
 
+bool os_thread_lives(int32_t thread_id)
+{
+    return raw_system_call(SYS_tgkill, ask_process_id(), thread_id, 0, 0, 0, 0) == 0;
+}
+
 uintptr_t os_stack_end(int32_t thread_id)
 {
     /* The system puts these bytes above the first thread's frames, and libc's threads have their descriptor there. */

@@ -233,6 +233,17 @@ static void count_picks(void)
     expect_picks("threads that do not live for long", before);
 }
 
+/* Of 60 million allocations and one pick of 1,000 million: four picks come by chance in one of 2 million runs. */
+static void count_few(void)
+{
+    uint64_t before = sampled_total();
+    for (unsigned i = 0; i < 60000000; i++) {
+        block = malloc(48);
+        free(block);
+    }
+    CHECK_THAT(sampled_total() - before < 4, "%d picks", (int)(sampled_total() - before));
+}
+
 /* ---- Cases ------------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -255,6 +266,7 @@ static const struct {
     {"use_rightly", "1", use_rightly, NULL, false},
     {"use_rightly", "5", use_rightly, NULL, false},
     {"count_picks", "1000", count_picks, NULL, false},
+    {"count_few", "1000000000", count_few, NULL, false},
 };
 
 static void check_case(unsigned i)
