@@ -163,6 +163,7 @@ size_t os_address_limit_bytes(void);
 
 /* Sleeps while *word == expected; wakes at most n sleepers. Both may return early. */
 void os_futex_wait(_Atomic uint32_t *word, uint32_t expected);
+void os_futex_wait_ms(_Atomic uint32_t *word, uint32_t expected, uint32_t most_ms);
 void os_futex_wake(_Atomic uint32_t *word, int n);
 void os_yield(void);
 

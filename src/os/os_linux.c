@@ -502,6 +502,14 @@ void os_futex_wait(_Atomic uint32_t *word, uint32_t expected)
     errno = saved_errno;
 }
 
+void os_futex_wait_ms(_Atomic uint32_t *word, uint32_t expected, uint32_t most_ms)
+{
+    int saved_errno = errno;
+    struct timespec most = {.tv_sec = most_ms / 1000, .tv_nsec = most_ms % 1000 * 1000000L};
+    system_call(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, expected, (long)&most, 0, 0);
+    errno = saved_errno;
+}
+
 void os_futex_wake(_Atomic uint32_t *word, int n)
 {
     int saved_errno = errno;

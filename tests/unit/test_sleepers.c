@@ -629,6 +629,61 @@ static void many_sleepers_bring_the_background_thread(void **state)
         pthread_join(thread[i], NULL);
 }
 
+static _Atomic uint32_t compute;
+
+static void *compute_and_sleep(void *unused)
+{
+    static __thread void *block[3000];
+    for (unsigned i = 0; i < 3000; i++)
+        block[i] = hak_malloc(16 + i % 1000);
+    for (unsigned i = 0; i < 3000; i++)
+        hak_free(block[i]);
+    worker.thread_id = os_thread_id();
+    set_word(&worker.filled, 1);
+    while (atomic_load(&compute) != 0)
+        sched_yield(); /* it runs, for all that anybody sees */
+    wait_for_word(&worker.go_on, 1);
+    return unused;
+}
+
+/* Threads with full caches that do not allocate and do not sleep do not end it; when they sleep at last they are emptied, and it goes. */
+static void who_sleeps_late_is_emptied_too(void **state)
+{
+    (void)state;
+    enum { N = 10 };
+    unsigned own_threads = count_entries("/proc/self/task");
+    pthread_t thread[N];
+    struct thread *record[N];
+    config.purge_delay_ms = 20;
+    config.background = true;
+    worker.go_on = 0;
+    compute = 1;
+    for (unsigned i = 0; i < N; i++) {
+        worker.filled = 0;
+        assert_int_equal(pthread_create(&thread[i], NULL, compute_and_sleep, NULL), 0);
+        wait_for_word(&worker.filled, 1);
+        record[i] = record_of(worker.thread_id);
+    }
+    os_sleep_ms(1500); /* many times what it takes to give them up */
+    for (unsigned i = 0; i < N; i++)
+        assert_false(is_empty(record[i]));
+    compute = 0;
+    unsigned n_empty = 0;
+    for (unsigned i = 0; i < 6000 && n_empty < N; i++) {
+        os_sleep_ms(10);
+        n_empty = 0;
+        for (unsigned k = 0; k < N; k++)
+            n_empty += is_empty(record[k]);
+    }
+    assert_int_equal(n_empty, N);
+    for (unsigned i = 0; i < 2000 && count_entries("/proc/self/task") > own_threads + N; i++)
+        os_sleep_ms(10);
+    assert_int_equal(count_entries("/proc/self/task"), own_threads + N);
+    set_word(&worker.go_on, 1);
+    for (unsigned i = 0; i < N; i++)
+        pthread_join(thread[i], NULL);
+}
+
 int main(void)
 {
 #if UNDER_THREAD_SANITIZER
@@ -655,6 +710,7 @@ int main(void)
 #endif
         cmocka_unit_test(threads_wake_exit_and_fork_meanwhile),
         cmocka_unit_test(many_sleepers_bring_the_background_thread),
+        cmocka_unit_test(who_sleeps_late_is_emptied_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
