@@ -168,12 +168,30 @@ static bool is_in_memory(const char *address)
     return os_resident_bytes((const void *)((uintptr_t)address & ~(page_bytes - 1)), page_bytes) != 0; /* NOLINT: that block's */
 }
 
-/* A program fills a block from its beginning, mostly. In hardened mode what lies behind the data is inaccessible, for an unknown length. */
+/* Where a run is looked at: a touch brings a whole huge page, so there must be two at least, or small ones behind the only one. In
+ * hardened mode what lies behind the data is inaccessible, for an unknown length. */
 static bool is_filled(const struct superslab *ss, size_t run_bytes)
 {
     const char *memory = superslab_memory(ss);
-    size_t end = run_bytes & ~(SUPERSLAB_BYTES - 1); /* of its huge pages */
-    return release_may_ask(1) && is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + end - 1));
+    size_t last = run_bytes < 2 * SUPERSLAB_BYTES ? run_bytes - 1 : (run_bytes & ~(SUPERSLAB_BYTES - 1)) - 1;
+    if (!release_may_ask(1) || run_bytes == SUPERSLAB_BYTES || (config.secure != 0 && run_bytes < 2 * SUPERSLAB_BYTES))
+        return false;
+    return is_in_memory(memory) && is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + last));
+}
+
+/* Of a run of one huge page nothing can be seen; but of one as long with small pages, the newest that there is. If that has been filled, the
+ * others count as filled. */
+static struct superslab *probe; /* Pool lock. NULL: none */
+
+static bool probe_is_filled(void)
+{
+    const struct superslab *ss = probe;
+    const char *memory;
+    if (ss == NULL || ss->state != SUPERSLAB_RUN || ss->run_bytes != SUPERSLAB_BYTES || ss->huge || !release_may_ask(1))
+        return false;
+    memory = superslab_memory(ss);
+    return is_in_memory(memory) && is_in_memory(memory + SUPERSLAB_BYTES / 2) &&
+           (config.secure != 0 || is_in_memory(memory + SUPERSLAB_BYTES - 1));
 }
 
 /* By the first page of each SuperSlab, for in a huge page all are. */
@@ -217,9 +235,10 @@ static bool ask_about_unfilled(void)
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
     unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
+    bool singles_are_filled = probe_is_filled();
     pool_unlock();
     for (unsigned k = 0; k < n; k++) {
-        if (is_filled(run[k], run_bytes[k])) {
+        if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || is_filled(run[k], run_bytes[k])) {
             filled[n_filled++] = run[k];
         } else {
             run[n_left] = run[k];
@@ -256,6 +275,11 @@ void huge_pages_note_run(struct superslab *ss)
     unsigned free = UNFILLED_RUNS;
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
         return;
+    if (!ss->huge) {
+        if (ss->run_bytes == SUPERSLAB_BYTES)
+            probe = ss;
+        return;
+    }
     for (unsigned i = 0; i < UNFILLED_RUNS; i++) {
         if (unfilled[i] == ss)
             return;
@@ -269,6 +293,7 @@ void huge_pages_note_run(struct superslab *ss)
 void huge_pages_forget_runs(void)
 {
     memset(unfilled, 0, sizeof unfilled);
+    probe = NULL;
 }
 
 bool huge_pages_for_runs(size_t len_bytes)

@@ -11,7 +11,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_spans(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
-/* A run has got huge pages: it counts as one that may never be filled until it is seen to be. Lock held. */
+/* A run is there. With huge pages it counts as one that may never be filled until it is seen to be. Lock held. */
 void huge_pages_note_run(struct superslab *ss);
 
 /* In the child of a fork, whose parent may have been in the midst of it. */

@@ -125,8 +125,7 @@ void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
     span_set_slots(head, 0); /* tells a run from a span */
     head->sample = 0;
     span_set_state(head, SLAB_SPAN_HEAD);
-    if (n_huge != 0)
-        huge_pages_note_run(ss);
+    huge_pages_note_run(ss);
     pool_unlock();
     return superslab_memory(ss);
 }

@@ -7,19 +7,44 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 enum { BLOCKS = 100, MOST_MIB = 80 };
 
-static int hold_blocks(void)
+/* Of each a byte is written: behind the middle as well as before it, in blocks of one huge page, of two, and of one and a part. */
+static const struct {
+    size_t len_bytes, at;
+} ways[] = {{16 * CHECK_MIB, 5 * CHECK_MIB}, {2 * CHECK_MIB, 100},       {3000000, 100},    {3000000, 1600000},
+            {4 * CHECK_MIB, 3000000},        {4 * CHECK_MIB, 100},       {5000000, 3000000}};
+
+static int hold_blocks(unsigned way)
 {
     static volatile char *blocks[BLOCKS];
     size_t before = check_resident_bytes();
     for (unsigned i = 0; i < BLOCKS; i++) {
-        blocks[i] = malloc(16 * CHECK_MIB);
+        blocks[i] = malloc(ways[way].len_bytes);
         REQUIRE(blocks[i] != NULL);
-        blocks[i][5 * CHECK_MIB] = 1;
+        blocks[i][ways[way].at] = 1;
     }
     return check_resident_bytes() - before > MOST_MIB * CHECK_MIB;
+}
+
+/* Blocks that are filled have huge pages all the same, where the system has them. */
+static int fill_blocks(void)
+{
+    char text[100] = "";
+    int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY);
+    if (file < 0 || read(file, text, sizeof text - 1) <= 0 || strstr(text, "[never]") != NULL)
+        return 0;
+    struct rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        char *block = malloc(2 * CHECK_MIB);
+        REQUIRE(block != NULL);
+        check_fill(block, 2 * CHECK_MIB, i);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    return after.ru_minflt - before.ru_minflt > BLOCKS * 512 / 4;
 }
 
 static void allow_everything(void)
@@ -29,30 +54,37 @@ static void allow_everything(void)
     REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
 }
 
-/* Runs this program again, which then only holds blocks. */
-static void try_with(const char *self, const char *variable, const char *value, bool filtered)
+/* Runs this program again, which then only holds blocks in one of the ways. */
+static void try_with(const char *self, const char *variable, const char *value, bool filtered, unsigned way)
 {
+    char number[12];
     int status = 0;
+    snprintf(number, sizeof number, "%u", way);
     pid_t pid = fork();
     if (pid == 0) {
         setenv(variable, value, 1);
         if (filtered)
             allow_everything();
-        execl(self, self, "hold", (char *)NULL);
+        execl(self, self, number, (char *)NULL);
         _exit(127);
     }
     REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
-    CHECK_THAT(status == 0, "%s=%s%s: %#x", variable, value, filtered ? ", filtered" : "", (unsigned)status);
+    CHECK_THAT(status == 0, "%s=%s%s, way %u: %#x", variable, value, filtered ? ", filtered" : "", way, (unsigned)status);
 }
 
 int main(int argc, char **argv)
 {
     check_on_hakmem();
-    if (argc > 1)
-        return hold_blocks();
-    try_with(argv[0], "HAKMEM_STATS", "0", false);
-    try_with(argv[0], "HAKMEM_STATS", "0", true);
-    try_with(argv[0], "HAKMEM_BACKGROUND", "off", false);
-    try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false);
+    if (argc > 1) {
+        unsigned way = (unsigned)strtoul(argv[1], NULL, 10);
+        return way < CHECK_COUNT(ways) ? hold_blocks(way) : fill_blocks();
+    }
+    for (unsigned way = 0; way <= CHECK_COUNT(ways); way++)
+        try_with(argv[0], "HAKMEM_STATS", "0", false, way);
+    for (unsigned way = 0; way < CHECK_COUNT(ways); way++)
+        try_with(argv[0], "HAKMEM_SECURE", "1", false, way);
+    try_with(argv[0], "HAKMEM_STATS", "0", true, 0);
+    try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, 0);
+    try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false, 0);
     return check_status();
 }
