@@ -256,12 +256,20 @@ static bool is_taken(const struct arena *arena, uint32_t i)
     return arena->taken[i / 64] >> (i % 64) & 1;
 }
 
+/* Whether none of 64 SuperSlabs is the first of two free ones in a row. (Every other of 16,000 free: 3 instructions for each instead of 22.) */
+static bool has_no_pair(const struct arena *arena, uint32_t word)
+{
+    uint64_t free = ~arena->taken[word];
+    bool more = (word + 1) * 64 < arena->n_superslabs && (arena->taken[word + 1] & 1) == 0;
+    return (free & (free >> 1 | (uint64_t)more << 63)) == 0;
+}
+
 /* The first of n free SuperSlabs in a row on a multiple of alignment; n_superslabs when there is none. */
 static uint32_t find_free(struct arena *arena, uint32_t n, size_t alignment)
 {
     uint32_t end = arena->n_superslabs, i = arena->first_free_hint;
     while (i < end && end - i >= n) {
-        if (i % 64 == 0 && arena->taken[i / 64] == UINT64_MAX) {
+        if (i % 64 == 0 && (n > 1 ? has_no_pair(arena, i / 64) : arena->taken[i / 64] == UINT64_MAX)) {
             i += 64;
             continue;
         }
