@@ -59,6 +59,7 @@ static void mend_child(bool interrupted)
         bool being_emptied = atomic_exchange(&thread->claim, THREAD_UNCLAIMED) == THREAD_EMPTYING;
         if (is_own(thread)) {
             thread->thread_id = os_thread_id();
+            harden_fork_child(thread, interrupted || being_emptied);
             if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
                 fork_mend(thread, interrupted);
             continue;

@@ -48,10 +48,16 @@ static struct {
 } guards_used;
 
 /* Random bits of the process: a keyed hash of a count. */
+static _Atomic uint64_t n_random;
+
 static uint64_t random_bits_of_process(void)
 {
-    static _Atomic uint64_t n;
-    return fold(atomic_fetch_add_explicit(&n, 1, memory_order_relaxed) ^ harden_secrets.address, harden_secrets.factor);
+    return fold(atomic_fetch_add_explicit(&n_random, 1, memory_order_relaxed) ^ harden_secrets.address, harden_secrets.factor);
+}
+
+void guarded_fork_child(void)
+{
+    atomic_store(&n_random, os_random());
 }
 
 /* A freed block without inaccessible pages, up to so many bytes with its room to grow, is cleared; longer ones give their pages back.
@@ -124,7 +130,9 @@ static void write_slack(char *from, char *to, uint64_t pattern)
     unsigned shift = 8 * (unsigned)((uintptr_t)from & 7);
     char *first = (char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
     uint64_t before = *(word *)(void *)first & (((uint64_t)1 << shift) - 1);
+    char *second = last - first < 8 ? last : first + 8;
     *(word *)(void *)last = pattern;
+    *(word *)(void *)second = pattern;
     *(word *)(void *)first = before | pattern << shift;
 }
 
@@ -133,7 +141,8 @@ static bool slack_is_whole(const char *from, const char *to, uint64_t pattern)
     unsigned shift = 8 * (unsigned)((uintptr_t)from & 7);
     const char *first = (const char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
     uint64_t wrong = (*(const word *)(const void *)first >> shift ^ (pattern << shift >> shift));
-    wrong |= last == first ? 0 : *(const word *)(const void *)last ^ pattern;
+    const char *second = last - first < 8 ? last : first + 8;
+    wrong |= last == first ? 0 : (*(const word *)(const void *)last ^ pattern) | (*(const word *)(const void *)second ^ pattern);
     return wrong == 0;
 }
 
@@ -162,6 +171,21 @@ static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes
     }
 }
 
+/* A place of the quarantine: where a block's record is, and above the address the lower bits of its length in pages, by which most that
+ * do not fit are told without a look at the record. */
+#define LENGTH_SHIFT 48
+_Static_assert(LENGTH_SHIFT >= ADDRESS_BITS, "a length lies above an address");
+
+static uintptr_t length_bits(size_t total_bytes)
+{
+    return (uintptr_t)(total_bytes / os_page_bytes()) << LENGTH_SHIFT;
+}
+
+static struct large *record_of(uintptr_t place)
+{
+    return (struct large *)(place & (((uintptr_t)1 << LENGTH_SHIFT) - 1)); /* NOLINT: our own record */
+}
+
 /* Puts a freed block, or NULL, into a place of the quarantine, and gives what was there. */
 static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
 {
@@ -169,7 +193,7 @@ static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
         atomic_fetch_add(&guarded_figures.n_waiting, 1);
         atomic_fetch_add(&guarded_figures.waiting_bytes, large_usable_bytes(in->base));
     }
-    struct large *out = (struct large *)atomic_exchange(slot, (uintptr_t)in); /* NOLINT: our own record */
+    struct large *out = record_of(atomic_exchange(slot, in == NULL ? 0 : (uintptr_t)in | length_bits(in->total_bytes)));
     if (out != NULL) {
         atomic_fetch_sub(&guarded_figures.n_waiting, 1);
         atomic_fetch_sub(&guarded_figures.waiting_bytes, large_usable_bytes(out->base));
@@ -198,11 +222,20 @@ static unsigned large_slots(void)
     return checks(SECURE_PAGES) ? LARGE_QUARANTINE_SLOTS : LARGE_QUARANTINE_FEW;
 }
 
-/* Into the quarantine, at a random place; what was there is released. */
+/* Whether a place has a block after which too few others were freed. A look beside whoever may take it. */
+static bool is_young(const _Atomic uintptr_t *slot)
+{
+    const struct large *large = record_of(atomic_load(slot));
+    return large != NULL && atomic_load(&n_large_freed) - large->freed_at <= LARGE_QUARANTINE_LEAST;
+}
+
+/* Into the quarantine, at a random place that is free or has a block that has waited for long enough; that is released. */
 static void let_wait(struct large *large)
 {
-    _Atomic uintptr_t *slot = &large_quarantine[random_bits_of_process() % large_slots()];
-    large = exchange_waiting(slot, large);
+    unsigned mask = large_slots() - 1, at = (unsigned)random_bits_of_process() & mask;
+    for (unsigned tries = 0; tries <= LARGE_QUARANTINE_LEAST && is_young(&large_quarantine[at]); tries++)
+        at = (at + 1) & mask;
+    large = exchange_waiting(&large_quarantine[at], large);
     if (large == NULL)
         return;
     check_clear(large, "free");
@@ -224,10 +257,13 @@ static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_by
     if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE) || budget_is_set())
         return NULL;
     unsigned at = (unsigned)(random_bits_of_process() % large_slots());
-    for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) % large_slots()) {
-        /* A look beside whoever may take it: its record is never unmapped. */
-        if (!fits((struct large *)atomic_load(&large_quarantine[at]), total_bytes, front_bytes, alignment, /* NOLINT */
-                  guard))
+    const unsigned mask = large_slots() - 1;
+    const uintptr_t wanted = length_bits(total_bytes) >> LENGTH_SHIFT;
+    for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) & mask) {
+        /* relaxed, and a look beside whoever may take it: its record is never unmapped, and is looked at again below. */
+        uintptr_t place = atomic_load_explicit(&large_quarantine[at], memory_order_relaxed);
+        if (likely(place >> LENGTH_SHIFT != wanted) ||
+            !fits(record_of(place), total_bytes, front_bytes, alignment, guard))
             continue;
         struct large *large = exchange_waiting(&large_quarantine[at], NULL);
         if (large == NULL)
@@ -427,6 +463,8 @@ bool guarded_resize(void *block, size_t size_bytes)
     size_t old_bytes = large->size_bytes, data_bytes = round_up(size_bytes, os_page_bytes());
     if (large->block != first || size_bytes <= CLASS_MAX_BYTES || size_bytes > room_bytes || size_bytes < old_bytes / 2)
         return false;
+    if (checks(SECURE_PAGES) && size_bytes != data_bytes)
+        return false; /* it is to end before an inaccessible page */
     if (data_bytes > large->data_bytes && !open_room(large, data_bytes))
         return false;
     if (size_bytes > old_bytes)

@@ -43,6 +43,9 @@ size_t guarded_waiting(size_t *sum_bytes);
 /* Ends their wait. */
 void guarded_release_waiting(void);
 
+/* In the child of a fork: random choices are not its parent's. */
+void guarded_fork_child(void);
+
 /* A line about an address that was touched though it is inaccessible: in what block, or how far from which. False: nothing is known
  * of it. Async-signal-safe. */
 bool guarded_explain(const void *address);

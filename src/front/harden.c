@@ -470,6 +470,19 @@ void harden_prepare(struct thread *thread)
         thread->quarantine = metapool_claim(); /* NULL: no delay for this thread's blocks */
 }
 
+void harden_fork_child(struct thread *thread, bool interrupted)
+{
+    if (harden_mode() != HARDEN_ON)
+        return;
+    thread->random = os_random() | 1;
+    guarded_fork_child();
+    if (interrupted || !checks(SECURE_RANDOM) || !thread_take(thread)) /* or a handler would find a magazine half changed */
+        return;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        harden_shuffle(thread, thread->cache.magazine[c].base, magazine_count(&thread->cache.magazine[c]));
+    thread_let_go(thread);
+}
+
 OFTEN void harden_empty(struct thread *thread)
 {
     for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++) {

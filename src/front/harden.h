@@ -71,6 +71,10 @@ void harden_shuffle(struct thread *thread, void **block, unsigned n);
 /* A thread has got a record: prepares what it needs. Caller holds the pool lock. */
 void harden_prepare(struct thread *thread);
 
+/* In the child of a fork: what comes next is another than in its parent and its siblings, as far as that can be; the secrets stay, for
+ * blocks are sealed with them. thread: the caller's record. interrupted: it may be in the midst of a change of its magazines. */
+void harden_fork_child(struct thread *thread, bool interrupted);
+
 /* Blocks that wait in the record go back to their slabs; or, after a fork that may have cut a change in half, are lost. The
  * caller has the record as for thread_empty. */
 void harden_empty(struct thread *thread);

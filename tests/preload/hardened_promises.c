@@ -1,0 +1,139 @@
+/* hardened_promises.c - what hardened mode says of blocks with pages of their own, and of the children of a fork, one by one. Each in a
+ * process with its own HAKMEM_SECURE.
+ *   E  max: a block ends before an inaccessible page, also after realloc has made it longer or shorter
+ *   S  1: a byte behind the end is found wherever it lies in the first 8
+ *   Q  1 and max: a freed block is not handed out before 16 others have been freed
+ *   C  1: children of one fork after another get blocks in orders of their own
+ */
+#include "check.h"
+
+/* Runs an act in a child; whether a signal ended it. */
+static bool ends_by_signal(void (*act)(char *), char *block)
+{
+    int status = 0, null = open("/dev/null", O_WRONLY);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(null, STDERR_FILENO);
+        act(block);
+        _exit(0);
+    }
+    close(null);
+    REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
+    return WIFSIGNALED(status);
+}
+
+static void read_byte(char *at)
+{
+    (void)*(volatile char *)at;
+}
+
+static void check_ends(void)
+{
+    static const size_t sizes[][2] = {{65536, 65552},   {65536, 40000},  {131072, 131073}, {65552, 131088},  {4096, 5000},
+                                      {10, 5000},       {40000, 65537},  {131072, 65537},  {3000000, 2097153}};
+    for (unsigned i = 0; i < CHECK_COUNT(sizes); i++) {
+        char *block = realloc(malloc(sizes[i][0]), sizes[i][1]);
+        REQUIRE(block != NULL);
+        size_t beyond = (sizes[i][1] + 15) / 16 * 16; /* malloc's alignment may leave a gap */
+        CHECK_THAT(ends_by_signal(read_byte, block + beyond), "%zu to %zu: what lies behind can be read", sizes[i][0], sizes[i][1]);
+        free(block);
+    }
+}
+
+static size_t behind;
+
+static void write_behind_and_free(char *block)
+{
+    block[behind]++;
+    free(block);
+}
+
+static void check_slack(void)
+{
+    static const size_t sizes[] = {4097, 5003, 8189, 32769, 40001, 65537, 100007};
+    for (unsigned i = 0; i < CHECK_COUNT(sizes); i++)
+        for (size_t more = 0; more < 8; more++)
+            for (size_t k = 0; k < 8; k++) {
+                char *block = malloc(sizes[i] + more);
+                REQUIRE(block != NULL);
+                behind = sizes[i] + more + k;
+                CHECK_THAT(ends_by_signal(write_behind_and_free, block), "%zu bytes: one written at %zu is not found", sizes[i] + more,
+                           behind);
+                free(block);
+            }
+}
+
+static void check_waiting(void)
+{
+    static const size_t sizes[] = {100000, 3000000};
+    for (unsigned i = 0; i < CHECK_COUNT(sizes); i++)
+        for (unsigned round = 0; round < 2000; round++) {
+            char *block = malloc(sizes[i]);
+            free(block);
+            for (unsigned n = 0; n < 16; n++) {
+                char *other = malloc(sizes[i]);
+                if (other == block) {
+                    CHECK_FAIL("%zu bytes: handed out again after %u others in round %u", sizes[i], n, round);
+                    return;
+                }
+                free(other);
+            }
+        }
+}
+
+enum { N_SEEN = 6 };
+
+static void see(void *seen[N_SEEN])
+{
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (unsigned i = 0; i < N_SEEN; i++)
+            seen[i] = malloc(40);
+        _exit(write(ends[1], seen, N_SEEN * sizeof *seen) != N_SEEN * sizeof *seen);
+    }
+    REQUIRE(pid > 0 && read(ends[0], seen, N_SEEN * sizeof *seen) == N_SEEN * sizeof *seen && check_wait(pid, "a child") == 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void check_children(void)
+{
+    void *seen[3][N_SEEN], *warm[100];
+    for (unsigned i = 0; i < 100; i++)
+        warm[i] = malloc(40);
+    for (unsigned i = 0; i < 100; i++)
+        free(warm[i]);
+    for (unsigned i = 0; i < 3; i++)
+        see(seen[i]);
+    CHECK_THAT(memcmp(seen[0], seen[1], sizeof seen[0]) != 0 || memcmp(seen[1], seen[2], sizeof seen[0]) != 0,
+               "three children get the same blocks in the same order");
+}
+
+static const struct {
+    const char *secure;
+    void (*run)(void);
+} cases[] = {{"max", check_ends}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting}, {"1", check_children}};
+
+int main(int argc, char **argv)
+{
+    check_on_hakmem();
+    if (argc == 2) {
+        cases[strtoul(argv[1], NULL, 10)].run();
+        return check_status();
+    }
+    for (unsigned i = 0; i < CHECK_COUNT(cases); i++) {
+        char number[12];
+        snprintf(number, sizeof number, "%u", i);
+        pid_t pid = fork();
+        if (pid == 0) {
+            setenv("HAKMEM_SECURE", cases[i].secure, 1);
+            execl(argv[0], argv[0], number, (char *)NULL);
+            _exit(127);
+        }
+        REQUIRE(pid > 0);
+        check_n_failures += (unsigned)check_wait(pid, number);
+    }
+    return check_status();
+}
