@@ -7,6 +7,7 @@
 #include "api/introspect.h"
 
 #include "api/anchor.h"
+#include "api/override_scope.h"
 #include "api/printing.h"
 #include "api/profile.h"
 #include "front/front.h"
@@ -144,10 +145,14 @@ size_t hak_trim(int level)
 
 /* ---- The process ------------------------------------------------------------------------------------------------- */
 
+/* Where the library has no names, as in unit tests, there is none of this. */
+#pragma weak scope_has_free
+
 __attribute__((constructor)) OFTEN static void on_load(void)
 {
+    bool program_has_free = &scope_has_free == NULL || scope_has_free();
     thread_start_process();
-    if (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0)
+    if (program_has_free && (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0))
         stack_prepare();
     profile_start_process();
 }

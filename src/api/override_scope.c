@@ -57,6 +57,11 @@ void *scope_next(const char *name, void *_Atomic *found)
     return next;
 }
 
+bool scope_has_free(void)
+{
+    return scope_found(SCOPE_free) == names[SCOPE_free].own;
+}
+
 bool scope_free(void *block)
 {
     scope_function *found = scope_found(SCOPE_free);

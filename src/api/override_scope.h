@@ -32,6 +32,9 @@ static ALWAYS_INLINE bool scope_is_ours(void)
     return likely(atomic_load_explicit(&scope_state, memory_order_relaxed) == SCOPE_OURS);
 }
 
+/* Whether the program's free is ours. If not, its malloc isn't either, and may not be ready for calls before main. */
+bool scope_has_free(void);
+
 /* The function that the program's files find by a name: ours, or another. */
 typedef void scope_function(void);
 scope_function *scope_found(enum scope_name name);

@@ -56,8 +56,7 @@ static void give_back(struct thread *thread, int level)
         guarded_release_waiting();
     if (thread != NULL)
         thread_empty(thread);
-    if (!os_calls_are_filtered_by_file()) /* Looking at threads opens files. */
-        sleepers_empty_all();
+    sleepers_empty_all();
     if (level >= HAK_TRIM_SLABS) {
         shared_pool_retire_idle();
         shared_pool_purge_all_empty();
@@ -160,7 +159,7 @@ static void follow_group(size_t need_bytes)
         return;
     uint32_t now_ms = os_now_ms(), before_ms = atomic_load(&looked_ms);
     if (now_ms - before_ms >= FOLLOW_INTERVAL_MS && atomic_compare_exchange_strong(&looked_ms, &before_ms, now_ms) &&
-        !os_calls_are_filtered_by_file() && budget_follow(""))
+        !os_calls_are_filtered() && budget_follow(""))
         atomic_store(&relief.next_bytes, 0);
 }
 

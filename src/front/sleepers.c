@@ -89,7 +89,7 @@ static void empty_free_record(struct thread *thread)
 static bool empty_if_asleep(struct thread *thread)
 {
     /* The first look: most are awake, and need no closed door. */
-    if (thread == tls_thread || !sleeps_outside_of_us(thread) || !thread_claim_other(thread))
+    if (thread == tls_thread || !os_may_look_at_threads() || !sleeps_outside_of_us(thread) || !thread_claim_other(thread))
         return false;
     /* A slow path that was under way when the door was closed has opened it again. */
     bool asleep = sleeps_outside_of_us(thread) &&

@@ -97,11 +97,12 @@ static inline bool os_stack_has(const struct os_stack *stack, uintptr_t address)
  * Keeps errno. */
 bool os_calls_are_filtered(void);
 
-/* The same without a call of prctl, which a filter may forbid: for who opens files anyway, and seldom. */
-bool os_calls_are_filtered_by_file(void);
+/* Whether it has put itself under one since it began, rather than that a container brings one with it. Such a process may have given up to
+ * open files. Keeps errno. */
+bool os_calls_are_filtered_since_start(void);
 
-/* A number behind a heading of /proc/thread-self/status. UINT64_MAX: it cannot be seen. */
-uint64_t os_thread_status(const char *heading, int base);
+/* Whether the calling thread may look at what others do, which opens files. Keeps errno. */
+bool os_may_look_at_threads(void);
 
 /* Whether an address lies in the dynamic linker. Not known in a program that is linked statically: then none does. */
 extern uintptr_t os_linker_begin __attribute__((visibility("hidden")));

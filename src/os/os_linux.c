@@ -152,12 +152,24 @@ static OFTEN void sum_up_tls(void)
     tls_bytes = round_up(sum_bytes, os_page_bytes_known);
 }
 
+/* Who puts itself under a filter says first, unless it is root, that it wants no new privileges. */
+static int filter_state(void)
+{
+    int saved_errno = errno;
+    int state = (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) * 2 + (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0);
+    errno = saved_errno;
+    return state;
+}
+
+static int filter_state_at_start;
+
 void os_start(void)
 {
     os_page_bytes_known = getauxval(AT_PAGESZ); /* no system call, and little of libc is paged in */
     process_id = ask_process_id();
     find_linker();
     sum_up_tls();
+    filter_state_at_start = filter_state();
 }
 
 int32_t os_process_id(void)
@@ -394,6 +406,11 @@ bool os_calls_are_filtered(void)
     bool none = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0;
     errno = saved_errno;
     return !none;
+}
+
+bool os_calls_are_filtered_since_start(void)
+{
+    return filter_state() != filter_state_at_start;
 }
 
 size_t os_physical_bytes(void)
@@ -661,6 +678,11 @@ void os_yield(void)
 }
 
 static __thread bool has_left_files __attribute__((tls_model("initial-exec")));
+
+bool os_may_look_at_threads(void)
+{
+    return has_left_files ? !os_calls_are_filtered_since_start() : !os_calls_are_filtered();
+}
 
 bool os_leave_files(void)
 {

@@ -106,7 +106,7 @@ static void *run(void *unused)
         os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         uint32_t from_ms = os_thread_ms();
         uint64_t before = given_back();
-        if (has_own_files)
+        if (has_own_files && !os_calls_are_filtered_since_start())
             look_at_system();
         bool more = tick(has_own_files);
         took_ms = given_back() == before ? os_thread_ms() - from_ms : 0;
@@ -135,7 +135,7 @@ static void tick_by_caller(uint32_t now_ms)
     if (now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
         return;
     ticking = true;
-    tick(!os_calls_are_filtered_by_file()); /* Looking at threads opens files. */
+    tick(config.background); /* Who switches the thread off may be under a filter of system calls: then nothing is asked of the system. */
     ticking = false;
 }
 

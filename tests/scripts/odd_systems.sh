@@ -1,6 +1,6 @@
 #!/bin/bash
 # odd_systems.sh - where the system is not as usual: a program that is started as an argument of the dynamic linker, an emulator whose
-# madvise does nothing and says that it has, a filter that kills for each call that it does not name.
+# madvise does nothing and says that it has, filters that end the process for a call, a program whose own malloc is not ready before main.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require gcc timeout
@@ -52,7 +52,7 @@ gcc -O1 -o zeros zeros.c
 HAKMEM_PURGE_DELAY_MS=0 LD_PRELOAD="$HAKMEM_LIB $PWD/lying.so" ./zeros || fail "status $?"
 on_hakmem HAKMEM_PURGE_DELAY_MS=0 ./zeros || fail "without it: status $?"
 
-step "a filter that kills for prctl, mincore, process_vm_readv and close_range: HAKMEM_BACKGROUND=off calls none of them"
+step "filters that kill: for what HAKMEM_BACKGROUND=off does not call; and, in usual mode, for opening files"
 cat > filtered.c << 'EOF'
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -68,6 +68,19 @@ cat > filtered.c << 'EOF'
 #define SYS_close_range 436
 #endif
 #define KILL_FOR(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+#define ALL(filter) {sizeof filter / sizeof filter[0], filter}
+static struct sock_filter questions[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    KILL_FOR(SYS_prctl), KILL_FOR(SYS_mincore), KILL_FOR(SYS_process_vm_readv), KILL_FOR(SYS_close_range),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+static struct sock_filter files[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+#ifdef SYS_open
+    KILL_FOR(SYS_open),
+#endif
+    KILL_FOR(SYS_openat), KILL_FOR(SYS_execve), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+static struct sock_fprog programs[] = {ALL(questions), ALL(files)};
+static int trims;
 static void *work(void *unused)
 {
     static __thread void *block[300];
@@ -77,30 +90,84 @@ static void *work(void *unused)
         for (int i = 0; i < 300; i++)
             free(block[i]);
         usleep(300000);
-        malloc_trim(0);
+        if (trims)
+            malloc_trim(0);
     }
     return unused;
 }
-int main(void)
+static int forbid(const char *what, const char *whom)
 {
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        KILL_FOR(SYS_prctl), KILL_FOR(SYS_mincore), KILL_FOR(SYS_process_vm_readv), KILL_FOR(SYS_close_range),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    struct sock_fprog *program = &programs[strcmp(what, "files") == 0];
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return 2;
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, strcmp(whom, "all") == 0 ? SECCOMP_FILTER_FLAG_TSYNC : 0, program) == 0 ? 0 : 2;
+}
+int main(int argc, char **argv) /* questions|files before|after own|all */
+{
+    int before = argc == 4 && strcmp(argv[2], "before") == 0;
     pthread_t thread[2];
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+    trims = strcmp(argv[1], "files") == 0;
+    free(malloc(1000));
+    if (before && forbid(argv[1], argv[3]) != 0)
         return 2;
     for (int i = 0; i < 2; i++)
         if (pthread_create(&thread[i], NULL, work, NULL) != 0)
             return 3;
+    usleep(100000);
+    if (!before && forbid(argv[1], argv[3]) != 0)
+        return 2;
+    work(NULL);
     for (int i = 0; i < 2; i++)
         pthread_join(thread[i], NULL);
     return 0;
 }
 EOF
-gcc -O1 -o filtered filtered.c -pthread
-on_hakmem HAKMEM_BACKGROUND=off ./filtered || fail "status $?"
-on_hakmem HAKMEM_BACKGROUND=off HAKMEM_BUDGET=300M ./filtered || fail "with a budget: status $?"
+gcc -O1 -fno-builtin -o filtered filtered.c -pthread
+for secure in 0 1 max; do
+    on_hakmem HAKMEM_BACKGROUND=off HAKMEM_SECURE=$secure ./filtered questions before own || fail "secure $secure: status $?"
+done
+on_hakmem HAKMEM_BACKGROUND=off HAKMEM_BUDGET=300M ./filtered questions before own || fail "with a budget: status $?"
+for when in before after; do
+    for whom in own all; do
+        on_hakmem ./filtered files $when $whom || fail "files, $when the work, $whom: status $?"
+    done
+done
 
-echo "odd_systems: the linker as a program, an emulator's madvise, a filter that kills"
+step "a program with a malloc of its own that is not ready before main"
+cat > own.c << 'EOF'
+#include <stddef.h>
+#include <stdlib.h>
+static int ready;
+static char space[1 << 20];
+static size_t used;
+static void *take(size_t n)
+{
+    if (!ready)
+        abort();
+    used += 32;
+    *(size_t *)(space + used - 16) = n;
+    used += (n + 15) / 16 * 16;
+    return space + used - (n + 15) / 16 * 16;
+}
+void *malloc(size_t n) { return take(n); }
+void free(void *p) { if (p != NULL && !ready) abort(); }
+void *calloc(size_t n, size_t m) { return take(n * m); }
+void *realloc(void *p, size_t n)
+{
+    char *to = take(n);
+    for (size_t i = 0; p != NULL && i < *(size_t *)((char *)p - 16) && i < n; i++)
+        to[i] = ((char *)p)[i];
+    return to;
+}
+int main(void)
+{
+    ready = 1;
+    return malloc(10) == NULL;
+}
+EOF
+gcc -O1 -fno-builtin -o own own.c
+for variable in HAKMEM_STATS=0 HAKMEM_PROFILE="$PWD/own.heap" HAKMEM_GUARD_SAMPLE=100; do
+    on_hakmem "$variable" ./own || fail "$variable: status $?"
+done
+
+echo "odd_systems: the linker as a program, an emulator's madvise, filters that kill, a malloc that is not ready"
