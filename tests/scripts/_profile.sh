@@ -16,6 +16,7 @@ cat > profile-target.c << 'END'
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __clang__
@@ -145,7 +146,7 @@ int main(void)
             fscanf(statm, "%lu", &pages);
             fclose(statm);
             struct rlimit limit = {pages * 4096 + n * 1048576ul, pages * 4096 + n * 1048576ul};
-            setrlimit(RLIMIT_AS, &limit);
+            syscall(SYS_prlimit64, 0, RLIMIT_AS, &limit, NULL); /* behind the library, which would make room */
         } else if (strcmp(word, "execute") == 0) {
             execlp("sleep", "sleep", "1000", NULL);
         } else if (strcmp(word, "end") == 0) {
