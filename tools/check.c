@@ -7,6 +7,7 @@
  * Why several looks: the process runs on, and what it is just changing looks wrong meanwhile. A record that a careless write has
  * damaged stays as it is. Why also when it is stopped: a thread may have been stopped in the midst of a change. */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "freeze.h"
 #include "judge.h"
 #include "process.h"
@@ -54,13 +55,6 @@ struct verdict {
     bool overflowed; /* the last one: more is wrong in the copy than what is known of */
     uint64_t bytes_read;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static int refuse_reading(const struct target *target, char *why, size_t why_bytes)
 {
@@ -216,7 +210,7 @@ static bool is_settled(const struct inquiry *inquiry, unsigned n_looks)
 static int wait_for_progress(struct image *image, struct progress *inside, unsigned n_looks, char *why,
                              size_t why_bytes)
 {
-    const uint64_t until = now_ns() + PATIENCE_NS;
+    const uint64_t until = (uint64_t)clock_now_ns() + PATIENCE_NS;
     struct timespec pause = {0, FIRST_PAUSE_US * 1000L << (n_looks < MOST_DOUBLINGS ? n_looks : MOST_DOUBLINGS)};
     bool left = false;
     while (!left) {
@@ -224,7 +218,7 @@ static int wait_for_progress(struct image *image, struct progress *inside, unsig
         pause.tv_nsec = FIRST_PAUSE_US * 1000L; /* who is inside most of the time is outside for a moment only */
         if (!progress_look(image, inside, &left))
             return refuse_reading(image->target, why, why_bytes);
-        if (!left && now_ns() > until) {
+        if (!left && (uint64_t)clock_now_ns() > until) {
             snprintf(why, why_bytes, "process %d: what looks wrong may be in the making: %s for %u seconds now",
                      (int)image->target->pid,
                      inside->n == 0 ? "the pool lock has been held" : "a thread has been inside the allocator",

@@ -7,6 +7,7 @@
 #include "tool.h"
 
 #include "hakmem/hakmem.h"
+#include "service/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +21,9 @@
 static int help_main(int argc, char **argv);
 
 static const struct tool_command help_command = {"help", help_main, "explain a command",
-                                                 "usage: hakmem help [COMMAND]\n"
+                                                 "usage: hakmem help [COMMAND|variables]\n"
                                                  "\n"
-                                                 "Lists the commands, or explains one.\n"};
+                                                 "Lists the commands, explains one, or lists the variables that the library reads.\n"};
 
 static const struct tool_command *const commands[] = {&run_command,  &top_command,   &map_command,     &profile_command,
                                                       &diff_command, &check_command, &metrics_command, &help_command};
@@ -47,7 +48,14 @@ static void print_overview(FILE *out)
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n'hakmem help COMMAND' explains a command.\n", out);
+    fputs("\n'hakmem help COMMAND' explains a command, 'hakmem help variables' what the library reads when a process starts.\n", out);
+}
+
+static void print_variables(FILE *out)
+{
+    const struct config_help *row;
+    for (size_t i = 0; (row = config_help_row(i)) != NULL; i++)
+        fprintf(out, "%s%s=%s\n    %s\n    default: %s\n", i == 0 ? "" : "\n", row->name, row->values, row->meaning, row->standard);
 }
 
 static int help_main(int argc, char **argv)
@@ -58,6 +66,10 @@ static int help_main(int argc, char **argv)
     }
     if (argc < 2) {
         print_overview(stdout);
+        return tool_finish_output();
+    }
+    if (strcmp(argv[1], "variables") == 0) {
+        print_variables(stdout);
         return tool_finish_output();
     }
     const struct tool_command *command = find_command(argv[1]);

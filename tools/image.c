@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include "image.h"
 
+#include "clock.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -602,16 +604,9 @@ void image_repair(struct image *image)
 
 /* ---- All of it ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 int image_take(struct target *target, enum image_extent extent, struct image *out, char *why, size_t why_bytes)
 {
-    *out = (struct image){.target = target, .extent = extent, .time_ns = now_ns()};
+    *out = (struct image){.target = target, .extent = extent, .time_ns = (uint64_t)clock_now_ns()};
     errno = 0;
     if (read_arenas(out) != 0 || read_threads(out) != 0 || !image_refresh_process(out) || !read_profile(out) ||
         (extent == IMAGE_DETAIL && !image_refresh_lists(out))) {

@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include "profile_live.h"
 
+#include "clock.h"
 #include "freeze.h"
 #include "profile_read.h"
 #include "target.h"
@@ -71,13 +72,6 @@ __attribute__((format(printf, 2, 3))) static bool refuse(struct live *live, cons
     vsnprintf(live->why, live->why_bytes, format, arguments);
     va_end(arguments);
     return false;
-}
-
-static double now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 static volatile sig_atomic_t interrupted;
@@ -168,9 +162,9 @@ static struct look *look_at(struct live *live)
  * moment. */
 static bool runs_another_program(struct live *live)
 {
-    const double begin = now_seconds();
+    const double begin = clock_now_seconds();
     pid_t reader;
-    while ((reader = target_reader(&live->target)) != 0 && now_seconds() - begin < GONE_SECONDS) {
+    while ((reader = target_reader(&live->target)) != 0 && clock_now_seconds() - begin < GONE_SECONDS) {
         char *maps = read_maps(reader);
         free(maps);
         if (maps != NULL)
@@ -207,13 +201,13 @@ static bool ask(struct live *live, uint64_t request)
 static int await_answer(struct live *live, double seconds, bool may_interrupt)
 {
     struct profile_state state;
-    double begin = now_seconds(), reminded = begin;
+    double begin = clock_now_seconds(), reminded = begin;
     for (;;) {
         if (!read_state(live, &state))
             return ESRCH;
         if (state.request == 0 && state.answer != EINPROGRESS)
             return (int)state.answer;
-        double now = now_seconds();
+        double now = clock_now_seconds();
         if (may_interrupt && interrupted)
             return EINTR;
         if (now - begin >= seconds)
@@ -402,8 +396,8 @@ static bool begin_session(struct live *live, const struct live_request *request,
 static struct look *wait_and_look(struct live *live, double seconds)
 {
     struct look *look = NULL;
-    double begin = now_seconds(), looked = begin, pause = LOOK_SECONDS;
-    for (double now = begin; !interrupted && now - begin < seconds; now = now_seconds()) {
+    double begin = clock_now_seconds(), looked = begin, pause = LOOK_SECONDS;
+    for (double now = begin; !interrupted && now - begin < seconds; now = clock_now_seconds()) {
         double rest = seconds - (now - begin);
         sleep_ms(rest > 0.1 ? 100 : (unsigned)(rest * 1000) + 1);
         if (!target_is_alive(&live->target))

@@ -10,6 +10,7 @@
 #define NCURSES_WIDECHAR 1
 #include "top.h"
 
+#include "clock.h"
 #include "tool.h"
 
 #include <curses.h>
@@ -269,18 +270,11 @@ static bool obey(struct top_view *view, int key, size_t n_visible)
 
 /* ---- Time -------------------------------------------------------------------------------------------------------- */
 
-static int64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec;
-}
-
 /* Waits for a key, a signal or the moment, and a second at most. Returns false when the terminal has gone. */
 static bool wait_until(int64_t moment_ns, const sigset_t *while_waiting)
 {
     struct pollfd keys = {.fd = STDIN_FILENO, .events = POLLIN};
-    const int64_t left_ns = moment_ns - now_ns();
+    const int64_t left_ns = moment_ns - clock_now_ns();
     struct timespec left = {.tv_sec = 1};
     if (left_ns < SECOND_NS)
         left = (struct timespec){.tv_nsec = left_ns > 0 ? left_ns : 0};
@@ -292,9 +286,9 @@ static bool wait_until(int64_t moment_ns, const sigset_t *while_waiting)
 /* Takes the next sample when it is due. Returns false when the process is gone. */
 static bool sample_if_due(struct watch *watch, struct top_view *view, int64_t *due_ns)
 {
-    if (view->paused || now_ns() < *due_ns)
+    if (view->paused || clock_now_ns() < *due_ns)
         return watch_is_alive(watch);
-    *due_ns = now_ns() + (int64_t)(view->every_s * SECOND_NS);
+    *due_ns = clock_now_ns() + (int64_t)(view->every_s * SECOND_NS);
     const enum watch_result result = watch_sample(watch, 0); /* the next one comes soon */
     view->message = result == WATCH_FAILED ? watch->why : NULL;
     return result != WATCH_ENDED;
@@ -321,7 +315,7 @@ int top_run_screen(struct watch *watch, double every_s, bool *ended)
     if (!enter_screen())
         return TOOL_USAGE;
     install_handlers(&while_waiting);
-    int64_t due_ns = now_ns() + (int64_t)(every_s * SECOND_NS);
+    int64_t due_ns = clock_now_ns() + (int64_t)(every_s * SECOND_NS);
     bool goes_on = true;
     while (goes_on && !*ended && signal_that_ends == 0) {
         const size_t n_visible = show(watch, &view);

@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "turn.h"
 
+#include "clock.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,13 +18,6 @@
 
 enum { TURN_POLL_MS = 5 }; /* from one look whether another command has let go to the next */
 
-static double now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* The lock is a name and no file: that would need a directory that all users may write to, and stay behind a command that is killed. */
 int turn_take(const char *what, pid_t pid, double seconds, const volatile sig_atomic_t *interrupted)
 {
@@ -32,10 +27,10 @@ int turn_take(const char *what, pid_t pid, double seconds, const volatile sig_at
         snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "hakmem %s of %d", what, (int)pid);
     const socklen_t address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_bytes);
     const int turn = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const double begin = now_seconds();
+    const double begin = clock_now_seconds();
     while (turn >= 0 && bind(turn, (struct sockaddr *)&address, address_bytes) != 0) {
         const bool taken = errno == EADDRINUSE;
-        if (!taken || now_seconds() - begin >= seconds || (interrupted != NULL && *interrupted != 0)) {
+        if (!taken || clock_now_seconds() - begin >= seconds || (interrupted != NULL && *interrupted != 0)) {
             close(turn);
             return taken ? TURN_TAKEN : TURN_UNKNOWN;
         }

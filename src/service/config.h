@@ -54,7 +54,7 @@ extern const char *const profile_names[N_PROFILES];
  * before the first use. */
 void config_read(void);
 
-/* One line per variable: name, values, default, meaning. For documentation and the command. */
+/* One line per variable: name, values, default, meaning, as `hakmem help variables` prints them. */
 struct config_help {
     const char *name, *values, *standard, *meaning;
 };

@@ -47,7 +47,7 @@ check_hit() { # COMPILER LIBRARY FUNCTION MOST
 
 for compiler in gcc clang; do
     step "$compiler"
-    cmake -S "$HAKMEM_SOURCE_DIR" -B "build-$compiler" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O2 -g -DNDEBUG" -DBUILD_TESTING=OFF \
+    cmake -S "$HAKMEM_SOURCE_DIR" -B "build-$compiler" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O2 -g -DNDEBUG" -DHAKMEM_BUILD_TESTS=OFF -DHAKMEM_BUILD_COMMAND=OFF \
         -DCMAKE_C_COMPILER="$compiler" > cmake.log 2>&1 || { tail cmake.log; fail "cmake with $compiler"; }
     cmake --build "build-$compiler" --target libhakmem.so > build.log 2>&1 ||
         cmake --build "build-$compiler" --target hakmem_shared > build.log 2>&1 || { tail build.log; fail "$compiler"; }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # variables.sh - each variable takes the values that it is documented to take without a word, and any other with one line that
-# names it; the program runs either way.
+# names it; the program runs either way. None is left out, here or in the documentation.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
 
@@ -10,8 +10,10 @@ says() { # NAME VALUE
     [[ -s listing ]] || fail "$1=$2: ls lists nothing"
 }
 
+: > tried
 good() { # NAME VALUE...
     local name=$1 value said
+    echo "$name good" >> tried
     shift
     for value in "$@"; do
         said=$(says "$name" "$value")
@@ -21,6 +23,7 @@ good() { # NAME VALUE...
 
 bad() { # NAME VALUE...
     local name=$1 value said
+    echo "$name bad" >> tried
     shift
     for value in "$@"; do
         said=$(says "$name" "$value")
@@ -32,7 +35,9 @@ bad() { # NAME VALUE...
 step "values that are taken"
 good HAKMEM_TINY_PROFILE conservative hot off full
 good HAKMEM_ON_ERROR abort warn
-good HAKMEM_STATS 0
+good HAKMEM_STATS 0 "$work/statistics"
+good HAKMEM_GAPS on off
+good HAKMEM_DEBUG 0
 good HAKMEM_LRU_SUPERSLABS 0 65536
 good HAKMEM_EMPTY_SLABS 0 1048576
 good HAKMEM_PURGE_DELAY_MS -1 0 86400000
@@ -53,6 +58,8 @@ bad HAKMEM_LRU_SUPERSLABS "" -1 65537 4K 99999999999999999999999
 bad HAKMEM_EMPTY_SLABS "" x 1048577
 bad HAKMEM_PURGE_DELAY_MS "" -2 86400001
 bad HAKMEM_BACKGROUND "" on
+bad HAKMEM_GAPS "" yes
+bad HAKMEM_DEBUG "" 2
 bad HAKMEM_THP "" yes
 bad HAKMEM_GUARD_SAMPLE -1 1000000001 often 1K ""
 bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T
@@ -60,3 +67,12 @@ bad HAKMEM_SECURE "" 2 Max canary, ,canary canary,,zero canary,0 all zero,canari
 bad HAKMEM_ARENA_BYTES "" 1M 65T -1
 bad HAKMEM_PROFILE "" "/$(printf 'x%.0s' {1..1100})"
 bad HAKMEM_PROFILE_INTERVAL "" 0 -1 1KB 2T 99999999999999999999999
+
+step "all of them"
+"$HAKMEM_BUILD_DIR/hakmem" help variables > listed
+sed -n 's/^\(HAKMEM_[A-Z_]*\)=.*/\1/p' listed > names
+[[ $(wc -l < names) -ge 16 ]] || fail "there are but $(wc -l < names) variables"
+while read -r name; do
+    grep -qx "$name good" tried && grep -qx "$name bad" tried || fail "$name is not tried"
+    grep -q "^| \`$name\` |" "$HAKMEM_SOURCE_DIR/docs/configuration.md" || fail "docs/configuration.md does not know $name"
+done < names

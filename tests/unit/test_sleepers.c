@@ -295,8 +295,6 @@ static void deep_stacks_and_foreign_ones_are_left_alone(void **state)
 /* ---- One instruction at a time ---------------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__) && !defined(ADDRESS_SANITIZED)
-#define TRAP_FLAG 0x100
-
 static struct {
     _Atomic uint32_t asleep, go_on, done;
     unsigned long n_steps, stop_at; /* of the whole run */
