@@ -3,6 +3,7 @@
 #   make                  install what is missing to build (Debian), then build into build/
 #   make run              the same, then the benchmark bench/run.sh
 #   make test             everything: all compilers, all kinds of build, all tests
+#   make test-tsan        all unit tests under ThreadSanitizer
 #   make coverage         which lines of the library the tests run; see tests/coverage/coverage.sh
 #   make bench            many workloads on hakmem, glibc and the allocators that Debian packages; see bench/bench.py
 #   make bench-latency, make bench-contention, make bench-memory

@@ -108,7 +108,7 @@ HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
 HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
 
 /* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when
- * such a request cannot be served. Async-signal-safe once the process has started; takes no lock. */
+ * such a request cannot be served; in hardened mode also for 0 bytes. Async-signal-safe once the process has started; takes no lock. */
 HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Memory and the system ------------------------------------------------------------------------------------- */
@@ -119,7 +119,8 @@ enum hak_trim_level {
     HAK_TRIM_PAGES = 2  /* and every wholly free page inside slabs in use */
 };
 
-/* Gives free memory back to the system.
+/* Gives free memory back to the system. A level below those that there are does what HAK_TRIM_CACHE does, one above them what
+ * HAK_TRIM_PAGES does.
  * Returns    bytes given back, by all threads while the call ran; an empty slab counts as 64 KiB and an empty SuperSlab as 2 MiB,
  *            whatever of it was in memory.
  * errno      left alone.

@@ -1,7 +1,7 @@
 /* magazine.c - the capacity of magazines: they open small, double while that saves misses, and give up what they no longer
  * need, within a bound per thread.
  * Owns     struct thread's capacity_bytes and shrink_cursor, a magazine's array.
- * Called by  refill.c, flush.c, thread.c     Calls  os.h, flush.h
+ * Called by  refill.c, free.c, thread.c, fork.c, sleepers.c     Calls  os.h, flush.h
  * Threads  each on its own record, between thread_enter and thread_leave.
  * Arrays of up to 8 blocks are part of the record, larger ones lie behind it, cut from the thread's own space: no lock is
  * taken, and when the cache is emptied the space is as good as new.

@@ -1,6 +1,6 @@
 /* sampled.c - see sampled.h.
  * Owns     the places and their records.
- * Called by  refill.c's doors, free.c, api/malloc.c, harden.c (faults), api/introspect.c     Calls  os.h, stack.h, report.h
+ * Called by  harden.c (the doors of malloc), free.c, api/malloc.c, harden.c (faults), api/introspect.c     Calls  os.h, stack.h, report.h
  * Threads  any, and signal handlers: no lock. A place is changed by who has exchanged its state for CHANGING; the record of a
  *          live block belongs to who holds the block.
  */

@@ -1,5 +1,5 @@
 /* stack.c - see stack.h.
- * Owns     nothing.     Called by  front/sampled.c, front/harden.c     Calls  unwind.h, libc's backtrace and dladdr, report.h
+ * Owns     nothing.     Called by  front/sampled.c, front/profile.c, api/introspect.c     Calls  unwind.h, libc's backtrace and dladdr, report.h
  * Threads  any.
  * Signals  stack_take and stack_report may be called in a handler of a fault: libc's locks that they take are recursive, and
  *          whoever holds one is running.

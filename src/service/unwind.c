@@ -1,5 +1,5 @@
 /* unwind.c - see unwind.h.
- * Owns       the table of rules.     Called by  stack.c, thread.c     Calls  os.h
+ * Owns       the table of rules.     Called by  stack.c, front/profile.c     Calls  os.h
  * Threads    any, and signal handlers. The table is a cache: an entry that is being written is taken as missing, and one that
  *            cannot be written now is not kept.
  * I1  A rule is used only for the module that it was read from: another one may lie there later.
