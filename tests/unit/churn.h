@@ -7,7 +7,9 @@
 
 #include "hakmem/hakmem.h"
 #include "pool/shared_pool.h"
+#include "service/stats.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +76,32 @@ static inline void churn_drop(void)
 {
     for (unsigned i = 0; i < CHURN_SLOTS; i++)
         churn_unmake(atomic_exchange(&churn.slots[i], NULL));
+}
+
+/* Threads that replace and threads that purge, until something was purged: on a busy machine the purgers may long not come to it. All of
+ * them have ended, and all blocks are freed, when it returns. */
+static inline void churn_all(unsigned steps)
+{
+    enum { N_THREADS = 4, N_PURGERS = 2, MOST_ROUNDS = 100 };
+    pthread_t threads[N_THREADS], purgers[N_PURGERS];
+    uint64_t before = stats_read(&stats_counters.purged_bytes);
+    unsigned rounds = 0;
+    churn.steps = steps;
+    atomic_store(&churn.done, false);
+    for (uintptr_t i = 0; i < N_PURGERS; i++)
+        assert_int_equal(pthread_create(&purgers[i], NULL, churn_purge, (void *)i), 0);
+    do {
+        for (uintptr_t i = 0; i < N_THREADS; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, churn_replace, (void *)i), 0);
+        for (unsigned i = 0; i < N_THREADS; i++)
+            pthread_join(threads[i], NULL);
+    } while (stats_read(&stats_counters.purged_bytes) == before && ++rounds < MOST_ROUNDS);
+    atomic_store(&churn.done, true);
+    for (unsigned i = 0; i < N_PURGERS; i++)
+        pthread_join(purgers[i], NULL);
+    churn_drop();
+    assert_int_equal(atomic_load(&churn.n_wrong), 0);
+    assert_true(stats_read(&stats_counters.purged_bytes) > before);
 }
 
 #endif

@@ -512,8 +512,6 @@ static void a_handler_may_free(void **state)
     assert_false(is_packed(block));
 }
 
-enum { N_THREADS = 4 };
-
 static void prepare_churn(unsigned steps)
 {
     static const size_t lens_bytes[CHURN_LENGTHS] = {33 * KIB,  40 * KIB,  56 * KIB, 66 * KIB,
@@ -526,21 +524,8 @@ static void prepare_churn(unsigned steps)
 static void threads_lose_nothing(void **state)
 {
     (void)state;
-    pthread_t threads[N_THREADS], purgers[2];
     prepare_churn(6000);
-    uint64_t before = read_stats().purged_bytes;
-    for (uintptr_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&purgers[i], NULL, churn_purge, (void *)i), 0);
-    for (uintptr_t i = 0; i < N_THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, churn_replace, (void *)(i + 1)), 0);
-    for (unsigned i = 0; i < N_THREADS; i++)
-        pthread_join(threads[i], NULL);
-    atomic_store(&churn.done, true);
-    for (unsigned i = 0; i < 2; i++)
-        pthread_join(purgers[i], NULL);
-    churn_drop();
-    assert_int_equal(atomic_load(&churn.n_wrong), 0);
-    assert_true(read_stats().purged_bytes > before);
+    churn_all(6000);
     assert_null(pool_check());
 }
 

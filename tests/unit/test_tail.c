@@ -304,30 +304,13 @@ static void a_child_may_free_it(void **state)
 
 /* ---- Threads --------------------------------------------------------------------------------------------------------- */
 
-enum { N_THREADS = 4 };
-
 static void threads_lose_nothing(void **state)
 {
     static const size_t lens_bytes[CHURN_LENGTHS] = {33 * KIB,  40 * KIB,  63 * KIB,  65 * KIB,
                                                      100 * KIB, 128 * KIB, 300 * KIB, MIB + 1};
     (void)state;
-    pthread_t threads[N_THREADS], purgers[2];
     memcpy(churn.lens_bytes, lens_bytes, sizeof lens_bytes);
-    churn.steps = 4000;
-    atomic_store(&churn.done, false);
-    uint64_t before = read_stats().purged_bytes;
-    for (uintptr_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&purgers[i], NULL, churn_purge, (void *)i), 0);
-    for (uintptr_t i = 0; i < N_THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, churn_replace, (void *)i), 0);
-    for (unsigned i = 0; i < N_THREADS; i++)
-        pthread_join(threads[i], NULL);
-    atomic_store(&churn.done, true);
-    for (unsigned i = 0; i < 2; i++)
-        pthread_join(purgers[i], NULL);
-    churn_drop();
-    assert_int_equal(atomic_load(&churn.n_wrong), 0);
-    assert_true(read_stats().purged_bytes > before);
+    churn_all(4000);
     assert_null(pool_check());
 }
 
