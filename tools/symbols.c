@@ -656,7 +656,7 @@ static bool is_entry(const char *name)
                                         "front_claim_above_small",
                                         "front_claim_large",
                                         "claim_medium_slow",
-                                        "front_resize_span"};
+                                        "large_block_resize"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0)
             return true;

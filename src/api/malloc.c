@@ -1,18 +1,20 @@
 /* malloc.c - START HERE: the native interface, and with it the whole path of an allocation.
  * Owns     nothing.     Called by  programs (hak_*), override.c (the libc names)
- * Calls    front/hit.h (magazines), front/front.h (their slow paths), pool/large.h (blocks above 32 KiB)
+ * Calls    front/hit.h (magazines), front/front.h (their slow paths), front/large_block.h (blocks above 32 KiB)
  * Threads  any. Contracts: include/hakmem/hakmem.h
  *
  * malloc(n)   n <= 4096        the thread's magazine of n's class                        front/hit.h
- *             n <= 32 KiB      the same, class by another table                          front/refill.c
+ *             n <= 32 KiB      the same, class by another table                          front/doors.c
  *             magazine empty   a batch from the thread's current slab                    front/refill.c,
  *             superslab/slab.c
  *             slab full        another slab of the class, or a fresh slot                pool/shared_pool.c
  *             no slot          a SuperSlab from the LRU cache, or from the system        pool/release.c, meta/arena.c
- *             n > 32 KiB       slots in a row, or SuperSlabs in a row                    pool/large.c
+ *             n > 32 KiB       slots that the thread holds; else slots in a row,         front/large_block.c,
+ *                              pages of them, or SuperSlabs in a row                    pool/large.c
  * free(p)     the mirror image                                                           front/hit.h, front/free.c
  */
 #include "front/harden.h"
+#include "front/large_block.h"
 #include "front/hit.h"
 #include "front/locate.h"
 #include "front/sampled.h"
@@ -128,7 +130,7 @@ static size_t roomy_bytes(size_t old_bytes)
 /* A block for what has grown. */
 static HIT_TEXT void *claim_grown(size_t size_bytes)
 {
-    return size_bytes > CLASS_MAX_BYTES ? front_claim_grown(size_bytes) : hit_malloc(size_bytes);
+    return size_bytes > CLASS_MAX_BYTES ? large_block_claim_grown(size_bytes) : hit_malloc(size_bytes);
 }
 
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,
@@ -147,7 +149,7 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
         if (size_bytes > old_bytes)
             return NULL;
         if (span)
-            front_shrink_span(block, size_bytes);
+            large_block_shrink(block, size_bytes);
         errno = saved_errno;
         return block;
     }
@@ -181,7 +183,7 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    if (span ? size_bytes > CLASS_MAX_BYTES && front_resize_span(block, size_bytes)
+    if (span ? size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes)
              : worth_keeping(old_bytes, size_bytes))
         return block;
     return move(block, span, old_bytes, size_bytes);

@@ -57,25 +57,6 @@ NOINLINE void front_return_as(void *block, const struct release *release);
  * ENOMEM. */
 void *front_claim_class(unsigned class_id, bool exact);
 
-/* A block above 32 KiB, or one with an alignment that no class has; as large_claim, with errno. */
-void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed);
-
-/* The same for who has another way: gives up sooner, tells the program nothing of it, and leaves errno as it was. */
-void *front_try_span(size_t size_bytes, size_t alignment, bool *zeroed);
-
-/* One for what has outgrown another block, and grows again, mostly (LARGE_GROWING). NULL with errno ENOMEM. */
-void *front_claim_grown(size_t size_bytes);
-
-/* A place for a block that the heap profile has picked: a span, whatever its size; as large_claim. Gives up sooner: NULL, and
- * errno as it was. */
-void *front_claim_apart(size_t size_bytes, size_t alignment);
-
-/* Makes a block of a span longer or shorter where it lies; as large_resize. */
-bool front_resize_span(void *block, size_t size_bytes);
-
-/* Makes it shorter, as large_shrink. */
-void front_shrink_span(void *block, size_t size_bytes);
-
 /* Frees a block that is not NULL. Keeps errno. */
 void front_return_block(void *block, const char *call);
 

@@ -6,6 +6,7 @@
  */
 #include "front/guarded.h"
 
+#include "front/large_block.h"
 #include "front/locate.h"
 #include "front/pressure.h"
 #include "front/seal.h"
@@ -365,7 +366,7 @@ static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t ro
 void *guarded_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
     bool guard = checks(SECURE_GUARD) && count_guard(MAX_GUARDED);
-    void *block = claim(front_claim_span, size_bytes, size_bytes, alignment, kind, guard);
+    void *block = claim(large_block_claim, size_bytes, size_bytes, alignment, kind, guard);
     if (block == NULL && guard)
         discount_guard();
     return block;
@@ -375,7 +376,7 @@ void *guarded_try(size_t size_bytes, size_t room_bytes, size_t alignment, enum b
 {
     int saved_errno = errno;
     bool guard = counted || (checks(SECURE_GUARD) && count_guard(MAX_GUARDED));
-    void *block = claim(front_try_span, size_bytes, room_bytes, alignment, kind, guard);
+    void *block = claim(large_block_try, size_bytes, room_bytes, alignment, kind, guard);
     if (block == NULL && guard)
         discount_guard();
     errno = saved_errno;

@@ -1,6 +1,6 @@
 /* harden.c - see harden.h.
  * Owns     the secrets, quarantines.
- * Called by  the doors of refill.c and free.c, api/malloc.c, thread.c     Calls  front.h (behind the doors), guarded.h
+ * Called by  doors.c and free.c, api/malloc.c, thread.c     Calls  front.h (behind the doors), guarded.h
  * Threads  any. A block's seal and contents belong to who holds it; a quarantine to its thread, between thread_enter and
  *          thread_leave.
  * I1  With SECURE_ZERO every byte of free memory is zero: of blocks in slabs, magazines and quarantines (they were cleared

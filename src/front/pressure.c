@@ -1,5 +1,5 @@
 /* pressure.c - see pressure.h.
- * Owns     the state of reliefs, the program's function.     Called by  refill.c, thread.c, api/
+ * Owns     the state of reliefs, the program's function.     Called by  refill.c, large_block.c, thread.c, api/
  * Calls    budget.h, thread.h, sleepers.h, shared_pool.h, release.h
  * Threads  any. One relief at a time: who comes meanwhile waits for it, because what it gives back is what he needs. The lock
  *          for that is taken before the pool lock, never after it.
@@ -15,6 +15,8 @@
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
+
+#include <errno.h>
 
 /* Above the soft line a relief is due each time that so many parts of the way to the hard line were used up. */
 #define SOFT_STEPS 8
@@ -73,6 +75,12 @@ void front_trim(int level)
     give_back(thread, level);
     if (thread != NULL)
         thread_leave(thread);
+}
+
+COLD void pressure_note_failure(void)
+{
+    budget_open_reserve(); /* of no meaning without a budget */
+    errno = ENOMEM;
 }
 
 bool pressure_last_resort(size_t size_bytes)

@@ -36,6 +36,9 @@ bool pressure_tell(bool failed);
  * Not inside a slow path. */
 bool pressure_last_resort(size_t size_bytes);
 
+/* A request is refused for good: errno ENOMEM, and what was kept of the budget may be used. */
+void pressure_note_failure(void);
+
 /* Names that function. */
 void pressure_set_function(hak_pressure_function function, void *argument);
 

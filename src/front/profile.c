@@ -1,6 +1,6 @@
 /* profile.c - see profile.h.
  * Owns     the records, and slab.sample of spans.
- * Called by  refill.c, free.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, modules.h, os.h
+ * Called by  doors.c, refill.c, large_block.c, free.c, harden.c (slow paths), thread.c, api/introspect.c     Calls  sampler.h, stack.h, modules.h, os.h
  * Threads  any, and signal handlers: no lock. A record is found, or made, by compare-and-swap in the index, and its sums are
  *          counters. A block's sample belongs to who holds the block.
  * I1  A record's stack does not change while the session lasts.
@@ -10,6 +10,7 @@
 #include "front/profile.h"
 
 #include "front/front.h"
+#include "front/large_block.h"
 #include "front/sampler.h"
 #include "front/thread.h"
 #include "meta/arena.h"
@@ -227,7 +228,7 @@ static void leave(void)
 void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
 {
     int saved_errno = errno;
-    void *block = front_claim_apart(class_table[class_id].bytes, alignment); /* usable as any other: see hak_good_size */
+    void *block = large_block_claim_apart(class_table[class_id].bytes, alignment); /* usable as any other: see hak_good_size */
     if (block != NULL && enter()) {
         note(block, size_bytes, class_id);
         leave();

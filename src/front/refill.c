@@ -1,27 +1,19 @@
-/* refill.c - the slow path of malloc: blocks move from slabs into a magazine, a batch at a time; above 4 KiB, the
- * choice of class or span.
- * Owns     nothing.     Called by  api/malloc.c, api/override.c     Calls  thread.h, shared_pool.h, large.h
+/* refill.c - a block of a class where its magazine is empty: blocks move from slabs into a magazine, a batch at a time.
+ * Owns     nothing.     Called by  doors.c, harden.c     Calls  thread.h, flush.h, pressure.h, shared_pool.h
  * Threads  each on its own record; without a record, on the shared pool.
  * Blocks leave the slab before they enter the magazine, so that at any instruction each is in one place at most.
  */
 #include "front/flush.h"
 #include "front/harden.h"
-#include "front/sampler.h"
-#include "front/hit.h"
 #include "front/pressure.h"
 #include "front/profile.h"
 #include "front/route.h"
-#include "front/straight.h"
 #include "front/thread.h"
 #include "pool/emergency.h"
 #include "pool/gap.h"
-#include "pool/large.h"
 #include "pool/shared_pool.h"
-#include "pool/tail.h"
 #include "service/budget.h"
 #include "service/config.h"
-
-#include <errno.h>
 
 #define LOOK_AFTER_REFILLS 128
 
@@ -219,12 +211,6 @@ static void *pop_at_hand(struct thread *thread, unsigned class_id)
     return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
 }
 
-static COLD void note_failure(void)
-{
-    budget_open_reserve(); /* of no meaning without a budget */
-    errno = ENOMEM;
-}
-
 /* From slabs: a batch; while the budget has no room for a slab's worth, one block. */
 static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exact)
 {
@@ -261,208 +247,6 @@ void *front_claim_class(unsigned class_id, bool exact)
         block = emergency_claim(block_bytes, block_bytes & -block_bytes); /* any alignment that the class stands for */
     }
     if (unlikely(block == NULL))
-        note_failure();
+        pressure_note_failure();
     return block;
-}
-
-/* For the doors: whether *block is the answer, in a process that is hardened, or samples; else the door leads on. */
-static inline bool is_answered(size_t size_bytes, size_t alignment, void **block)
-{
-    return unlikely(harden_mode() != HARDEN_OFF) && harden_answers(size_bytes, alignment, block);
-}
-
-static NOINLINE void *claim_slow(size_t size_bytes)
-{
-    void *block = NULL;
-    unsigned class_id = class_of(size_bytes);
-    if (is_answered(size_bytes, 1, &block))
-        return block;
-    struct thread *thread = thread_enter_open();
-    if (likely(thread != NULL)) { /* A class without a magazine comes here every time. */
-        if (class_id < CLASS_FIRST + N_TINY_CLASSES)
-            block = open_word_pop(&thread->open_word[class_id], class_id);
-        thread_leave_open(thread);
-        if (block != NULL)
-            return block;
-    }
-    return front_claim_class(class_id, false);
-}
-
-void *front_claim_slow(size_t size_bytes)
-{
-    return STRAIGHT(malloc, claim_slow(size_bytes), size_bytes);
-}
-
-/* The longest block that is made of what a thread holds. */
-static size_t most_held_bytes(enum large_place place)
-{
-    return place == LARGE_GROWING ? SPAN_GROWN_MAX_BYTES : SPAN_MAX_BYTES;
-}
-
-static bool may_be_packed(size_t alignment, enum large_place place)
-{
-    return alignment <= PACKED_PAGE_BYTES && place == LARGE_ANYWHERE;
-}
-
-static void *claim_large(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
-{
-    struct thread *thread = thread_enter();
-    size_t len_bytes = round_up(min_size(size_bytes, PTRDIFF_MAX), os_page_bytes());
-    bool promised = budget_is_set();
-    void *block = NULL;
-    if (thread != NULL)
-        profile_follow_if_due(thread);
-    if (thread != NULL && place != LARGE_APART && len_bytes <= most_held_bytes(place) && alignment <= SLAB_BYTES)
-        block = span_cache_claim(thread, max_size(len_bytes, os_page_bytes()), may_be_packed(alignment, place), zeroed);
-    if (block == NULL && (likely(!promised) || pressure_promise(thread, len_bytes))) {
-        block = large_claim(size_bytes, alignment, place, zeroed);
-        if (promised)
-            budget_settle(len_bytes);
-    }
-    if (likely(block != NULL))
-        tail_note(block);
-    if (thread != NULL)
-        thread_leave(thread);
-    return block;
-}
-
-static void *claim_large_or_more(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
-{
-    void *block = claim_large(size_bytes, alignment, place, zeroed);
-    if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
-        block = claim_large(size_bytes, alignment, place, zeroed);
-    if (unlikely(block == NULL) && pressure_last_resort(size_bytes))
-        block = claim_large(size_bytes, alignment, place, zeroed);
-    if (unlikely(block == NULL) && pool_lock_is_mine()) {
-        block = emergency_claim(size_bytes, alignment);
-        *zeroed = true;
-    }
-    if (unlikely(block == NULL))
-        note_failure();
-    return block;
-}
-
-void *front_try_span(size_t size_bytes, size_t alignment, bool *zeroed)
-{
-    return claim_large(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
-}
-
-void *front_claim_apart(size_t size_bytes, size_t alignment)
-{
-    bool zeroed = false;
-    return claim_large(size_bytes, alignment, LARGE_APART, &zeroed);
-}
-
-static ALWAYS_INLINE void *claim_at(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
-{
-    void *block = NULL;
-    if (likely(alignment <= SLAB_BYTES && size_bytes <= most_held_bytes(place)))
-        block = span_cache_claim_again(size_bytes, may_be_packed(alignment, place), zeroed);
-    if (block == NULL)
-        block = claim_large_or_more(size_bytes, alignment, place, zeroed);
-    if (unlikely(harden_mode() == HARDEN_PROFILING) && block != NULL)
-        profile_consider(block, size_bytes);
-    return block;
-}
-
-void *front_claim_span(size_t size_bytes, size_t alignment, bool *zeroed)
-{
-    return claim_at(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
-}
-
-void *front_claim_grown(size_t size_bytes)
-{
-    bool zeroed = false;
-    return claim_at(size_bytes, 1, LARGE_GROWING, &zeroed);
-}
-
-bool front_resize_span(void *block, size_t size_bytes)
-{
-    struct thread *thread = thread_enter();
-    size_t old_bytes = budget_is_set() ? large_usable_bytes(block) : SIZE_MAX;
-    size_t more_bytes =
-        size_bytes <= old_bytes ? 0 : round_up(min_size(size_bytes, PTRDIFF_MAX) - old_bytes, os_page_bytes());
-    bool resized = false;
-    if (thread != NULL && thread->span_cache.held_slabs != 0 && size_bytes > large_usable_bytes(block))
-        span_cache_make_way(thread, block);
-    if (more_bytes == 0 || pressure_promise(thread, more_bytes)) {
-        resized = large_resize(block, size_bytes);
-        if (more_bytes != 0)
-            budget_settle(more_bytes);
-        if (resized)
-            tail_note(block);
-    }
-    if (thread != NULL)
-        thread_leave(thread);
-    if (unlikely(profile_has_records()) && resized)
-        profile_resized(block, size_bytes);
-    return resized;
-}
-
-void front_shrink_span(void *block, size_t size_bytes)
-{
-    struct thread *thread = thread_enter();
-    bool shrunk = large_shrink(block, size_bytes);
-    if (shrunk)
-        tail_note(block);
-    if (thread != NULL)
-        thread_leave(thread);
-    if (unlikely(profile_has_records()) && shrunk)
-        profile_resized(block, size_bytes);
-}
-
-static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
-{
-    void *block;
-    return is_answered(size_bytes, 1, &block) ? block : front_claim_class(class_id, false);
-}
-
-HIT_TEXT void *front_claim_above_small(size_t size_bytes)
-{
-    void *block;
-    if (likely(size_bytes <= CLASS_MAX_BYTES)) {
-        unsigned class_id = class_of_medium(size_bytes);
-        struct cache *cache = cache_behind_door();
-        if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)) ||
-            sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block))
-            return block;
-        return claim_medium_slow(size_bytes, class_id);
-    }
-    bool zeroed = false;
-    return front_claim_large(size_bytes, &zeroed);
-}
-
-void *front_claim_as(size_t size_bytes, enum block_kind kind)
-{
-    if (harden_is_on())
-        return STRAIGHT(new, harden_claim(size_bytes, 1, kind), size_bytes, kind);
-    return size_bytes <= SMALL_MAX_BYTES ? front_claim_slow(size_bytes) : front_claim_above_small(size_bytes);
-}
-
-HIT_TEXT void *front_claim_aligned(size_t size_bytes, size_t alignment, enum block_kind kind)
-{
-    if (harden_is_on())
-        return harden_claim(size_bytes, alignment, kind);
-    if (alignment <= 16) {
-        size_t least_bytes = front_told_bytes(size_bytes, alignment);
-        return least_bytes <= SMALL_MAX_BYTES ? front_claim_slow(least_bytes) : front_claim_above_small(least_bytes);
-    }
-    unsigned class_id = class_of_aligned(size_bytes, alignment);
-    bool zeroed = false;
-    struct cache *cache = cache_behind_door();
-    void *block;
-    if (class_id != 0 && (cache_pop(cache, cache->claim_offset_of_class[class_id], &block) ||
-                          sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block)))
-        return block;
-    if (is_answered(size_bytes, alignment, &block))
-        return block;
-    return class_id != 0 ? front_claim_class(class_id, true) : front_claim_span(size_bytes, alignment, &zeroed);
-}
-
-void *front_claim_large(size_t size_bytes, bool *zeroed)
-{
-    if (!harden_is_on())
-        return front_claim_span(size_bytes, 1, zeroed);
-    *zeroed = true; /* harden.c clears large blocks */
-    return harden_claim(size_bytes, 1, KIND_MALLOC);
 }

@@ -1,5 +1,5 @@
 /* span_cache.c - see span_cache.h.
- * Owns     thread.span_cache.     Called by  refill.c (claims), free.c (returns), thread.c, sleepers.c
+ * Owns     thread.span_cache.     Called by  large_block.c (claims), free.c (returns), thread.c, sleepers.c
  * Calls    held.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.

@@ -1,5 +1,5 @@
 /* straight.c - malloc and free of hardened mode as they nearly always are: a block of a class, with all checks on.
- * Owns     nothing.     Called by  the doors of refill.c and free.c     Calls  harden.c, for whatever is not usual
+ * Owns     nothing.     Called by  doors.c and free.c     Calls  harden.c, for whatever is not usual
  * Threads  as harden.c.
  *
  * One straight screen each, without a call and, but for the three ranges of wipe.h, without a branch that a size decides. What

@@ -1,5 +1,5 @@
 /* emergency.c - see emergency.h.
- * Owns     the mappings it makes.     Called by  front/refill.c (claim), large.c     Calls  os.h, registry.h
+ * Owns     the mappings it makes.     Called by  front/refill.c, front/large_block.c, large.c     Calls  os.h, registry.h
  * Threads  any, no lock.
  *
  *   mapping   | ... | header | block ...            |

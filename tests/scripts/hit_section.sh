@@ -21,7 +21,7 @@ for object in malloc.c.o override.c.o override_cxx.c.o override_signal.c.o; do
         fail "$object looks at a thread's cache outside of section $section"
     fi
 done
-if grep -vE ' (malloc|override|override_cxx|override_signal|refill|free|fork|harden|thread|sleepers|magazine|pressure|sampler)\.c\.o ' looks; then
+if grep -vE ' (malloc|override|override_cxx|override_signal|doors|refill|large_block|free|fork|harden|thread|sleepers|magazine|pressure|sampler)\.c\.o ' looks; then
     fail "another object looks at a thread's cache"
 fi
 
