@@ -10,7 +10,8 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 
-#define EXPORT __attribute__((visibility("default")))
+/* Weak: a program that is linked statically may define one of these itself, and take another from here. */
+#define EXPORT __attribute__((visibility("default"), weak))
 
 /* As <sys/resource.h> has them, which is for src/os. */
 struct rlimit;

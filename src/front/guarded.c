@@ -453,6 +453,9 @@ static void clear(const struct large *large, char *from, char *to)
     memset(end, 0, (size_t)(to - end));
 }
 
+/* With SECURE_PAGES, where a longer block is resized in place, what lies behind its end within a page can be read. */
+#define MOVED_MAX_BYTES (64 * MIB)
+
 bool guarded_resize(void *block, size_t size_bytes)
 {
     struct large *large = large_of(block);
@@ -464,7 +467,7 @@ bool guarded_resize(void *block, size_t size_bytes)
     size_t old_bytes = large->size_bytes, data_bytes = round_up(size_bytes, os_page_bytes());
     if (large->block != first || size_bytes <= CLASS_MAX_BYTES || size_bytes > room_bytes || size_bytes < old_bytes / 2)
         return false;
-    if (checks(SECURE_PAGES) && size_bytes != data_bytes)
+    if (checks(SECURE_PAGES) && size_bytes != data_bytes && size_bytes <= MOVED_MAX_BYTES)
         return false; /* it is to end before an inaccessible page */
     if (data_bytes > large->data_bytes && !open_room(large, data_bytes))
         return false;

@@ -351,6 +351,8 @@ void thread_start_process(void)
     tls_thread = &no_record;
     os_start();
     config_read();
+    if (config.background)
+        os_note_filter();
     tiny_route_set(config.profile);
     arena_set_len_bytes(config.arena_bytes);
     harden_start();

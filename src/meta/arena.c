@@ -44,9 +44,9 @@ void arena_harden(bool random, bool guard)
 
 static size_t preferred_len_bytes(size_t need_bytes)
 {
-    if (configured_len_bytes != 0)
-        return configured_len_bytes;
     size_t limit_bytes = os_address_limit_bytes();
+    if (configured_len_bytes != 0 && configured_len_bytes < limit_bytes)
+        return configured_len_bytes;
     if (limit_bytes != SIZE_MAX) {
         size_t len_bytes = limit_bytes / (last_arena == NULL ? LIMITED_FIRST_PART : LIMITED_NEXT_PART);
         return len_bytes / 4 < need_bytes ? need_bytes : len_bytes; /* what does not fit once more would be lost */
@@ -104,12 +104,14 @@ static char *reserve_records(size_t len_bytes)
     return space == NULL ? NULL : space + SLAB_BYTES;
 }
 
-/* What was never used of an array of records. */
+/* What was never used of an array of records, but for inaccessible space on both sides of it if that is wanted: the program's own mappings
+ * will lie there. */
 static void unreserve_tail(void *from, void *end)
 {
-    uintptr_t first = round_up((uintptr_t)from, os_page_bytes());
-    if (first < (uintptr_t)end)
-        os_unreserve((void *)first, (uintptr_t)end - first); /* NOLINT(performance-no-int-to-ptr) */
+    size_t kept_bytes = guarded ? SLAB_BYTES : 0;
+    uintptr_t first = round_up((uintptr_t)from, os_page_bytes()) + kept_bytes, last = (uintptr_t)end - kept_bytes;
+    if (first < last)
+        os_unreserve((void *)first, last - first); /* NOLINT(performance-no-int-to-ptr) */
 }
 
 static void unreserve_records(char *records, size_t len_bytes)
@@ -175,8 +177,8 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     return arena;
 }
 
-/* Gives up all but the first n SuperSlabs, none of the others ever having been in use. Who looks up an address that is none of ours may still
- * read the class map, which stays. */
+/* Gives up all but the first n SuperSlabs, none of the others ever having been in use. First of all nobody finds any address there any more:
+ * what can be mapped there from now on is another's. */
 static void give_up_from(struct arena *arena, uint32_t n)
 {
     char *end = arena->base + arena->len_bytes;
@@ -188,8 +190,10 @@ static void give_up_from(struct arena *arena, uint32_t n)
     if (arena->frontier > n)
         arena->frontier = n; /* metadata_committed_bytes tells of the whole chunk still */
     unreserve_tail(arena->base + arena->len_bytes, end);
+    unreserve_tail(&arena->set0[(n_slabs + 63) / 64], &arena->set0[(n_before + 63) / 64]);
     unreserve_tail(&arena->superslabs[n], &arena->superslabs[n_before / SUPERSLAB_SLABS]);
     unreserve_tail(&arena->slabs[n_slabs], &arena->slabs[n_before]);
+    unreserve_tail((void *)&arena->class_map[n_slabs], (void *)&arena->class_map[round_up(n_before, SLAB_BYTES)]);
     unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS], (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
 }
 

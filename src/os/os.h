@@ -97,6 +97,9 @@ static inline bool os_stack_has(const struct os_stack *stack, uintptr_t address)
  * Keeps errno. */
 bool os_calls_are_filtered(void);
 
+/* Remembers whether it is under one now, for the next function. Once, at the process's start, where a thread may be started. Keeps errno. */
+void os_note_filter(void);
+
 /* Whether it has put itself under one since it began, rather than that a container brings one with it. Such a process may have given up to
  * open files. Keeps errno. */
 bool os_calls_are_filtered_since_start(void);

@@ -169,6 +169,10 @@ void os_start(void)
     process_id = ask_process_id();
     find_linker();
     sum_up_tls();
+}
+
+void os_note_filter(void)
+{
     filter_state_at_start = filter_state();
 }
 

@@ -179,19 +179,46 @@ static bool is_filled(const struct superslab *ss, size_t run_bytes)
     return is_in_memory(memory) && is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + last));
 }
 
-/* Of a run of one huge page nothing can be seen; but of one as long with small pages, the newest that there is. If that has been filled, the
- * others count as filled. */
-static struct superslab *probe; /* Pool lock. NULL: none */
+/* Of a run of one huge page nothing can be seen; but of those as long with small pages, the newest that there are. If all of them have been
+ * filled, the others count as filled, once: then the oldest is no probe any more, so that there will be another. (By one alone, 1,000 blocks of
+ * 2 MiB of which 20 are filled, the others one byte, took 1,279 MiB; 55 would do.) */
+#define N_PROBES 4
 
-static bool probe_is_filled(void)
+static struct superslab *_Atomic probe[N_PROBES]; /* Written under the pool lock. NULL: none */
+static _Atomic unsigned next_probe;               /* the oldest one's place. Likewise */
+
+static bool probe_is_filled(const struct superslab *ss)
 {
-    const struct superslab *ss = probe;
     const char *memory;
-    if (ss == NULL || ss->state != SUPERSLAB_RUN || ss->run_bytes != SUPERSLAB_BYTES || ss->huge || !release_may_ask(1))
+    if (ss == NULL || ss->state != SUPERSLAB_RUN || ss->run_bytes != SUPERSLAB_BYTES || ss->huge)
         return false;
     memory = superslab_memory(ss);
     return is_in_memory(memory) && is_in_memory(memory + SUPERSLAB_BYTES / 2) &&
            (config.secure != 0 || is_in_memory(memory + SUPERSLAB_BYTES - 1));
+}
+
+static bool probes_are_filled(void)
+{
+    bool filled = release_may_ask(1);
+    for (unsigned i = 0; i < N_PROBES && filled; i++)
+        filled = probe_is_filled(probe[i]);
+    return filled;
+}
+
+/* A guess: then the next run shall be looked at as soon as it is there. */
+static bool a_probe_is_missing(void)
+{
+    return atomic_load(&probe[atomic_load(&next_probe)]) == NULL;
+}
+
+/* Lock held. */
+static void note_probe(struct superslab *ss)
+{
+    for (unsigned i = 0; i < N_PROBES; i++)
+        if (probe[i] == ss)
+            return;
+    probe[next_probe] = ss;
+    next_probe = (next_probe + 1) % N_PROBES;
 }
 
 /* By the first page of each SuperSlab, for in a huge page all are. */
@@ -235,7 +262,7 @@ static bool ask_about_unfilled(void)
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
     unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
-    bool singles_are_filled = probe_is_filled();
+    bool singles_are_filled = probes_are_filled();
     pool_unlock();
     for (unsigned k = 0; k < n; k++) {
         if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || is_filled(run[k], run_bytes[k])) {
@@ -247,6 +274,8 @@ static bool ask_about_unfilled(void)
     }
     if (n_filled != 0 && pool_lock(HAK_LOCK_SPAN)) {
         strike_out(filled, n_filled);
+        if (singles_are_filled)
+            probe[next_probe] = NULL;
         pool_unlock();
     }
     if (n_left == UNFILLED_RUNS)
@@ -266,7 +295,7 @@ static bool may_be_unfilled(void)
     if (refused != 0 && now_ms - refused < REFUSED_MS)
         return false;
     bool may = ask_about_unfilled();
-    atomic_store_explicit(&refused_ms, may ? 0 : now_ms, memory_order_relaxed);
+    atomic_store_explicit(&refused_ms, may || a_probe_is_missing() ? 0 : now_ms, memory_order_relaxed);
     return may;
 }
 
@@ -277,7 +306,7 @@ void huge_pages_note_run(struct superslab *ss)
         return;
     if (!ss->huge) {
         if (ss->run_bytes == SUPERSLAB_BYTES)
-            probe = ss;
+            note_probe(ss);
         return;
     }
     for (unsigned i = 0; i < UNFILLED_RUNS; i++) {
@@ -293,7 +322,8 @@ void huge_pages_note_run(struct superslab *ss)
 void huge_pages_forget_runs(void)
 {
     memset(unfilled, 0, sizeof unfilled);
-    probe = NULL;
+    for (unsigned i = 0; i < N_PROBES; i++)
+        atomic_store(&probe[i], NULL);
 }
 
 bool huge_pages_for_runs(size_t len_bytes)

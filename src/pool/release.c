@@ -133,11 +133,10 @@ static bool is_touched(const struct superslab *ss)
 }
 
 /* mincore is not among the calls of systemd's @system-service, say. Who switches the helper off may have a filter that allows even
- * less than to ask for it; and where every block is a run, the question would come with each. (sshd's own filter kills for it.) */
+ * less than to ask for it. */
 bool release_may_ask(uint32_t n)
 {
-    return n <= UNTOUCHED_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && (config.secure & SECURE_PAGES) == 0 &&
-           !os_calls_are_filtered();
+    return n <= UNTOUCHED_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
 }
 
 void release_untouched(struct superslab *ss, uint32_t n)

@@ -75,6 +75,10 @@ static void clear_dirty(struct superslab *ss, uint32_t n, size_t len_bytes)
  * most likely be filled from its beginning. Not in blocks so large that a program may mean to use little of them. */
 static uint32_t huge_superslabs(size_t len_bytes)
 {
+    /* Where every block is a run, nobody is asked for each: a filter of system calls may end the process for the question. */
+    size_t least_bytes = (config.secure & SECURE_PAGES) != 0 ? 2 * SUPERSLAB_BYTES : SUPERSLAB_BYTES;
+    if (len_bytes < least_bytes)
+        return 0;
     return huge_pages_for_runs(len_bytes) ? (uint32_t)(len_bytes >> SUPERSLAB_SHIFT) : 0;
 }
 

@@ -127,6 +127,29 @@ for secure in 0 1 max; do
     on_hakmem HAKMEM_BACKGROUND=off HAKMEM_SECURE=$secure ./filtered questions before own || fail "secure $secure: status $?"
 done
 on_hakmem HAKMEM_BACKGROUND=off HAKMEM_BUDGET=300M ./filtered questions before own || fail "with a budget: status $?"
+cat > inherited.c << 'EOF'
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+/* Runs a program under a filter that it begins with, and that kills for prctl. */
+int main(int argc, char **argv)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    if (argc < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        return 2;
+    execvp(argv[1], argv + 1);
+    return 3;
+}
+EOF
+gcc -O1 -o inherited inherited.c
+./inherited env HAKMEM_BACKGROUND=off LD_PRELOAD="$HAKMEM_LIB" ls / > listing || fail "a filter that the program begins with: status $?"
 for when in before after; do
     for whom in own all; do
         on_hakmem ./filtered files $when $whom || fail "files, $when the work, $whom: status $?"
