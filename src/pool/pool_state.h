@@ -24,9 +24,10 @@ struct pool_state {
     uint64_t bucket_bits, row_bits, packed_bits; /* bit k: bucket k, list of rows k, packed k is not empty */
     size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
     _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
-    _Atomic uint64_t draining_classes; /* bit: PARTIAL slabs of the class, with recycled blocks, may be in DRAINING SuperSlabs */
-    _Atomic uint64_t reopen_classes;   /* bit: any such may be, since pool_reopen last looked at all in vain */
+    _Atomic uint64_t reopen_classes;   /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs, since pool_reopen last looked in vain */
     bool reopen_slots;                 /* likewise free slots. Pool lock */
+    /* Written by threads that free, and read without the lock: apart from what its holder writes. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t draining_classes; /* as reopen_classes, of those that have recycled blocks */
     _Atomic size_t sparser_bytes;      /* that came to lie free in slabs in use since the last tick; a guess */
     _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
 };
