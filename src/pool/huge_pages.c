@@ -174,7 +174,7 @@ static bool is_filled(const struct superslab *ss, size_t run_bytes)
 {
     const char *memory = superslab_memory(ss);
     size_t last = run_bytes < 2 * SUPERSLAB_BYTES ? run_bytes - 1 : (run_bytes & ~(SUPERSLAB_BYTES - 1)) - 1;
-    if (!release_may_ask(1) || run_bytes == SUPERSLAB_BYTES || (config.secure != 0 && run_bytes < 2 * SUPERSLAB_BYTES))
+    if (run_bytes == SUPERSLAB_BYTES || (config.secure != 0 && run_bytes < 2 * SUPERSLAB_BYTES))
         return false;
     return is_in_memory(memory) && is_in_memory(memory + run_bytes / 2) && (config.secure != 0 || is_in_memory(memory + last));
 }
@@ -199,7 +199,7 @@ static bool probe_is_filled(const struct superslab *ss)
 
 static bool probes_are_filled(void)
 {
-    bool filled = release_may_ask(1);
+    bool filled = true;
     for (unsigned i = 0; i < N_PROBES && filled; i++)
         filled = probe_is_filled(probe[i]);
     return filled;
@@ -221,10 +221,10 @@ static void note_probe(struct superslab *ss)
     next_probe = (next_probe + 1) % N_PROBES;
 }
 
-/* By the first page of each SuperSlab, for in a huge page all are. */
-static size_t bytes_in_memory(const struct superslab *ss, size_t run_bytes)
+/* By the first page of each SuperSlab, for in a huge page all are. (A question takes as long as it has pages.) */
+static size_t bytes_in_memory(const struct superslab *ss, size_t run_bytes, bool may_ask)
 {
-    size_t sum_bytes = release_may_ask(1) ? 0 : run_bytes;
+    size_t sum_bytes = may_ask ? 0 : run_bytes;
     for (size_t at = 0; at < run_bytes && sum_bytes < run_bytes; at += SUPERSLAB_BYTES)
         sum_bytes += is_in_memory(superslab_memory(ss) + at) ? SUPERSLAB_BYTES : 0;
     return sum_bytes;
@@ -262,10 +262,12 @@ static bool ask_about_unfilled(void)
     if (!pool_lock(HAK_LOCK_SPAN))
         return false;
     unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
-    bool singles_are_filled = probes_are_filled();
     pool_unlock();
+    if (n <= 1)
+        return true;
+    bool may_ask = release_may_ask(1), singles_are_filled = may_ask && probes_are_filled();
     for (unsigned k = 0; k < n; k++) {
-        if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || is_filled(run[k], run_bytes[k])) {
+        if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || (may_ask && is_filled(run[k], run_bytes[k]))) {
             filled[n_filled++] = run[k];
         } else {
             run[n_left] = run[k];
@@ -281,7 +283,7 @@ static bool ask_about_unfilled(void)
     if (n_left == UNFILLED_RUNS)
         return false;
     for (unsigned k = 0; k < n_left && sum_bytes < UNFILLED_BYTES; k++)
-        sum_bytes += bytes_in_memory(run[k], run_bytes[k]);
+        sum_bytes += bytes_in_memory(run[k], run_bytes[k], may_ask);
     return n_left <= 1 || sum_bytes < UNFILLED_BYTES;
 }
 
