@@ -74,7 +74,7 @@ void *large_block_claim_apart(size_t size_bytes, size_t alignment)
     return claim(size_bytes, alignment, LARGE_APART, &zeroed);
 }
 
-static ALWAYS_INLINE void *claim_again(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
+static ALWAYS_INLINE void *claim_any(size_t size_bytes, size_t alignment, enum large_place place, bool *zeroed)
 {
     void *block = NULL;
     if (likely(alignment <= SLAB_BYTES && size_bytes <= most_held_bytes(place)))
@@ -88,13 +88,24 @@ static ALWAYS_INLINE void *claim_again(size_t size_bytes, size_t alignment, enum
 
 void *large_block_claim(size_t size_bytes, size_t alignment, bool *zeroed)
 {
-    return claim_again(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
+    return claim_any(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
 }
 
 void *large_block_claim_grown(size_t size_bytes)
 {
     bool zeroed = false;
-    return claim_again(size_bytes, 1, LARGE_GROWING, &zeroed);
+    return claim_any(size_bytes, 1, LARGE_GROWING, &zeroed);
+}
+
+/* The end of what was to make the block as long as that. */
+static void end_resize(struct thread *thread, void *block, size_t size_bytes, bool resized)
+{
+    if (resized)
+        tail_note(block);
+    if (thread != NULL)
+        thread_leave(thread);
+    if (unlikely(profile_has_records()) && resized)
+        profile_resized(block, size_bytes);
 }
 
 bool large_block_resize(void *block, size_t size_bytes)
@@ -110,24 +121,13 @@ bool large_block_resize(void *block, size_t size_bytes)
         resized = large_resize(block, size_bytes);
         if (more_bytes != 0)
             budget_settle(more_bytes);
-        if (resized)
-            tail_note(block);
     }
-    if (thread != NULL)
-        thread_leave(thread);
-    if (unlikely(profile_has_records()) && resized)
-        profile_resized(block, size_bytes);
+    end_resize(thread, block, size_bytes, resized);
     return resized;
 }
 
 void large_block_shrink(void *block, size_t size_bytes)
 {
     struct thread *thread = thread_enter();
-    bool shrunk = large_shrink(block, size_bytes);
-    if (shrunk)
-        tail_note(block);
-    if (thread != NULL)
-        thread_leave(thread);
-    if (unlikely(profile_has_records()) && shrunk)
-        profile_resized(block, size_bytes);
+    end_resize(thread, block, size_bytes, large_shrink(block, size_bytes));
 }
