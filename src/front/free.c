@@ -1,5 +1,5 @@
 /* free.c - the slow path of free: what no magazine takes.
- * Owns     nothing.     Called by  api/, harden.c, guarded.c     Calls  locate.h, flush.h, span_cache.h, shared_pool.h, large.h, report.h
+ * Owns     nothing.     Called by  api/, harden.c, guarded_wait.c     Calls  locate.h, flush.h, span_cache.h, shared_pool.h, large.h, report.h
  * Threads  each on its own record; without a record, on the shared pool.
  *
  * The whole decision of free(p), in order:

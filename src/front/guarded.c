@@ -1,16 +1,13 @@
 /* guarded.c - see guarded.h.
- * Owns     what is known of large blocks (struct large, in the records of the slab in which they begin), their quarantine.
- * Called by  harden.c     Calls  front.h (behind the doors), large.h, os.h
- * Threads  any. What is known of a block belongs to who holds it; freeing is one compare-exchange of its state, the quarantine
- *          is exchanged by atomic operations.
+ * Owns     what is known of large blocks (struct large, in the records of the slab in which they begin).
+ * Called by  harden.c     Calls  guarded_wait.c; front.h (behind the doors), large.h, os.h
+ * Threads  any. What is known of a block belongs to who holds it; freeing is one compare-exchange of its state.
  */
-#include "front/guarded.h"
+#include "front/guarded_block.h"
 
 #include "front/large_block.h"
 #include "front/locate.h"
 #include "front/pressure.h"
-#include "front/seal.h"
-#include "front/wipe.h"
 #include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
@@ -23,20 +20,18 @@
 #include <errno.h>
 #include <string.h>
 
-/* Large blocks that wait, of the process; their pages are given back. */
-#define LARGE_QUARANTINE_SLOTS 1024 /* with SECURE_PAGES */
-#define LARGE_QUARANTINE_FEW 64
-#define LARGE_QUARANTINE_LEAST 16 /* so many others are freed before one may be handed out again */
-static SELDOM_USED _Atomic uintptr_t large_quarantine[LARGE_QUARANTINE_SLOTS];
-static _Atomic uint32_t n_large_freed;
-struct guarded_figures guarded_figures;
-
-/* So many live blocks may have inaccessible pages around them, those without a byte fewer. Each needs two of the mappings of which a
- * process may have 65,530, and which threads' stacks and the program's own files need too. Further blocks are of a class, or lie beside
- * each other. */
-#define MAX_GUARDED 16384
+/* So many live blocks may have inaccessible pages around them, those without a byte fewer. Each needs four of the mappings of which a
+ * process may have 65,530, and which threads' stacks and the program's own files need too; or two, where the blocks beside it have them
+ * too, as all have with SECURE_PAGES. Further blocks are of a class, or lie beside each other. */
+#define MAX_GUARDED 8192
+#define MAX_GUARDED_PAGES 16384
 #define MAX_GUARDED_EMPTY 4096
 static _Atomic size_t n_guarded;
+
+static size_t max_guarded(void)
+{
+    return checks(SECURE_PAGES) ? MAX_GUARDED_PAGES : MAX_GUARDED;
+}
 
 /* Each of them costs some four system calls and the page faults of a block that was never used. A program that asks for many, one after
  * the other, gets so many at once, and so many in each millisecond from then on; with SECURE_PAGES, for hunting a bug, it gets
@@ -47,37 +42,6 @@ static _Atomic size_t n_guarded;
 static struct {
     _Atomic uint32_t since_ms, n;
 } guards_used;
-
-/* Random bits of the process: a keyed hash of a count. */
-static _Atomic uint64_t n_random;
-
-static uint64_t random_bits_of_process(void)
-{
-    return fold(atomic_fetch_add_explicit(&n_random, 1, memory_order_relaxed) ^ harden_secrets.address, harden_secrets.factor);
-}
-
-void guarded_fork_child(void)
-{
-    atomic_store(&n_random, os_random());
-}
-
-/* A freed block without inaccessible pages, up to so many bytes with its room to grow, is cleared; longer ones give their pages back.
- * (64 KiB: some 2 microseconds, against a system call and 16 page faults. 64 of them may wait.) */
-#define CLEARED_MAX_BYTES (96 * KIB)
-
-/* What is known of a large block, in the bit map of the slab in which it begins: spans have no use for it. */
-struct large {
-    uint64_t seal; /* keyed hash of the rest; anything else: no block */
-    char *block, *base;
-    size_t size_bytes;              /* asked for */
-    size_t front_bytes, data_bytes; /* from base: inaccessible, accessible; then inaccessible again */
-    size_t total_bytes;
-    uint16_t kind, is_guarded;      /* the latter: counted in n_guarded */
-    uint32_t freed_at;              /* how many were freed before it, modulo 2^32 */
-    _Atomic uint32_t state;  /* enum */
-};
-enum { LARGE_LIVE = 1, LARGE_FREED };
-_Static_assert(sizeof(struct large) <= SLAB_MAX_WORDS * sizeof(uint64_t), "fits into a slab's large bit map");
 
 static uint64_t large_seal(const struct large *large)
 {
@@ -112,17 +76,6 @@ static void forbid(char *from, size_t len_bytes)
 {
     if (len_bytes != 0)
         os_forbid(from, len_bytes); /* Refused (too many mappings): the memory stays accessible. */
-}
-
-/* The pages of a large block become the heap's again. */
-static void release_large(struct large *large)
-{
-    char *base = large->base;
-    large->seal = 0;
-    large->block = NULL;
-    if (large->is_guarded)
-        large_open(base);
-    front_return_block(base, "free");
 }
 
 /* The slack from `from` to `to`, a multiple of 8, is guarded by its first bytes, up to a multiple of 8, and its last 8. */
@@ -172,118 +125,6 @@ static void seal_large(struct large *large, size_t size_bytes, size_t data_bytes
     }
 }
 
-/* A place of the quarantine: where a block's record is, and above the address the lower bits of its length in pages, by which most that
- * do not fit are told without a look at the record. */
-#define LENGTH_SHIFT 48
-_Static_assert(LENGTH_SHIFT >= ADDRESS_BITS, "a length lies above an address");
-
-static uintptr_t length_bits(size_t total_bytes)
-{
-    return (uintptr_t)(total_bytes / os_page_bytes()) << LENGTH_SHIFT;
-}
-
-static struct large *record_of(uintptr_t place)
-{
-    return (struct large *)(place & (((uintptr_t)1 << LENGTH_SHIFT) - 1)); /* NOLINT: our own record */
-}
-
-/* Puts a freed block, or NULL, into a place of the quarantine, and gives what was there. */
-static struct large *exchange_waiting(_Atomic uintptr_t *slot, struct large *in)
-{
-    if (in != NULL) { /* before it is seen there: the figures never fall below zero */
-        atomic_fetch_add(&guarded_figures.n_waiting, 1);
-        atomic_fetch_add(&guarded_figures.waiting_bytes, large_usable_bytes(in->base));
-    }
-    struct large *out = record_of(atomic_exchange(slot, in == NULL ? 0 : (uintptr_t)in | length_bits(in->total_bytes)));
-    if (out != NULL) {
-        atomic_fetch_sub(&guarded_figures.n_waiting, 1);
-        atomic_fetch_sub(&guarded_figures.waiting_bytes, large_usable_bytes(out->base));
-    }
-    return out;
-}
-
-static bool is_cleared_in_place(size_t total_bytes, bool guard)
-{
-    return !guard && total_bytes <= CLEARED_MAX_BYTES;
-}
-
-/* A block that has waited in reach of the program is to be as it was. */
-static void check_clear(const struct large *large, const char *call)
-{
-    char *data = large->base + large->front_bytes;
-    if (!is_cleared_in_place(large->total_bytes, large->is_guarded) || !checks(SECURE_ZERO) ||
-        likely(wipe_is_clear(data, large->data_bytes)))
-        return;
-    report_misuse(call, "a free block was written to", data, "bytes", large->data_bytes);
-    memset(data, 0, large->data_bytes);
-}
-
-static unsigned large_slots(void)
-{
-    return checks(SECURE_PAGES) ? LARGE_QUARANTINE_SLOTS : LARGE_QUARANTINE_FEW;
-}
-
-/* Whether a place has a block after which too few others were freed. A look beside whoever may take it. */
-static bool is_young(const _Atomic uintptr_t *slot)
-{
-    const struct large *large = record_of(atomic_load(slot));
-    return large != NULL && atomic_load(&n_large_freed) - large->freed_at <= LARGE_QUARANTINE_LEAST;
-}
-
-/* Into the quarantine, at a random place that is free or has a block that has waited for long enough; that is released. */
-static void let_wait(struct large *large)
-{
-    unsigned mask = large_slots() - 1, at = (unsigned)random_bits_of_process() & mask;
-    for (unsigned tries = 0; tries <= LARGE_QUARANTINE_LEAST && is_young(&large_quarantine[at]); tries++)
-        at = (at + 1) & mask;
-    large = exchange_waiting(&large_quarantine[at], large);
-    if (large == NULL)
-        return;
-    check_clear(large, "free");
-    release_large(large);
-}
-
-static bool fits(const struct large *large, size_t total_bytes, size_t front_bytes, size_t alignment, bool guard)
-{
-    return large != NULL && large->total_bytes == total_bytes && large->front_bytes == front_bytes &&
-           large->is_guarded == guard &&
-           ((uintptr_t)(large->base + front_bytes) & (alignment - 1)) == 0 &&
-           atomic_load(&n_large_freed) - large->freed_at > LARGE_QUARANTINE_LEAST;
-}
-
-/* The beginning of a freed block of the very same lengths, its data accessible and zero; NULL: none has waited for long
- * enough. It saves what the heap would do, and most system calls; but a budget must be asked, which the heap does. */
-static char *take_waiting(size_t total_bytes, size_t front_bytes, size_t data_bytes, size_t alignment, bool guard)
-{
-    if (!checks(SECURE_GUARD) || !checks(SECURE_QUARANTINE) || budget_is_set())
-        return NULL;
-    unsigned at = (unsigned)(random_bits_of_process() % large_slots());
-    const unsigned mask = large_slots() - 1;
-    const uintptr_t wanted = length_bits(total_bytes) >> LENGTH_SHIFT;
-    for (unsigned tries = 0; tries < LARGE_QUARANTINE_FEW; tries++, at = (at + 1) & mask) {
-        /* relaxed, and a look beside whoever may take it: its record is never unmapped, and is looked at again below. */
-        uintptr_t place = atomic_load_explicit(&large_quarantine[at], memory_order_relaxed);
-        if (likely(place >> LENGTH_SHIFT != wanted) ||
-            !fits(record_of(place), total_bytes, front_bytes, alignment, guard))
-            continue;
-        struct large *large = exchange_waiting(&large_quarantine[at], NULL);
-        if (large == NULL)
-            continue;
-        if (fits(large, total_bytes, front_bytes, alignment, guard) &&
-            (!guard || os_commit(large->base + front_bytes, data_bytes))) {
-            char *base = large->base;
-            large_take_pages(base, front_bytes + data_bytes);
-            check_clear(large, "malloc");
-            large->seal = 0;
-            large->block = NULL;
-            return base;
-        }
-        let_wait(large);
-        return NULL;
-    }
-    return NULL;
-}
-
 /* Whether another block may be guarded now; it counts then. */
 static bool count_guard(size_t most)
 {
@@ -323,7 +164,7 @@ static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t ro
     size_t total_bytes = front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
     if (checks(SECURE_PAGES) && total_bytes < SUPERSLAB_BYTES)
         total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
-    char *base = take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
+    char *base = guarded_take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
     if (base == NULL) {
         waited = false;
         base = claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
@@ -365,7 +206,7 @@ static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t ro
 
 void *guarded_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
 {
-    bool guard = checks(SECURE_GUARD) && count_guard(MAX_GUARDED);
+    bool guard = checks(SECURE_GUARD) && count_guard(max_guarded());
     void *block = claim(large_block_claim, size_bytes, size_bytes, alignment, kind, guard);
     if (block == NULL && guard)
         discount_guard();
@@ -375,7 +216,7 @@ void *guarded_claim(size_t size_bytes, size_t alignment, enum block_kind kind)
 void *guarded_try(size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind, bool counted)
 {
     int saved_errno = errno;
-    bool guard = counted || (checks(SECURE_GUARD) && count_guard(MAX_GUARDED));
+    bool guard = counted || (checks(SECURE_GUARD) && count_guard(max_guarded()));
     void *block = claim(large_block_try, size_bytes, room_bytes, alignment, kind, guard);
     if (block == NULL && guard)
         discount_guard();
@@ -419,11 +260,10 @@ void guarded_return(void *block, const struct release *release)
         memset(large->base + large->front_bytes, 0, large->data_bytes);
     if (large->is_guarded)
         forbid(large->base, (size_t)(end_of(large) - large->base));
-    large->freed_at = atomic_fetch_add(&n_large_freed, 1);
     if (checks(SECURE_QUARANTINE))
-        let_wait(large);
+        guarded_let_wait(large);
     else
-        release_large(large);
+        guarded_release(large);
 }
 
 /* Makes more of a block's room its own. */
@@ -492,7 +332,7 @@ bool guarded_wants(size_t size_bytes)
 {
     if (!checks(SECURE_GUARD) || (size_bytes != 0 && size_bytes < os_page_bytes() && !checks(SECURE_PAGES)))
         return false;
-    return count_guard(size_bytes == 0 && !checks(SECURE_PAGES) ? MAX_GUARDED_EMPTY : MAX_GUARDED);
+    return count_guard(size_bytes == 0 && !checks(SECURE_PAGES) ? MAX_GUARDED_EMPTY : max_guarded());
 }
 
 bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kind)
@@ -503,23 +343,6 @@ bool guarded_is_live(const void *block, size_t *size_bytes, enum block_kind *kin
     *size_bytes = large->size_bytes;
     *kind = (enum block_kind)large->kind;
     return true;
-}
-
-size_t guarded_waiting(size_t *sum_bytes)
-{
-    *sum_bytes = atomic_load(&guarded_figures.waiting_bytes);
-    return atomic_load(&guarded_figures.n_waiting);
-}
-
-void guarded_release_waiting(void)
-{
-    for (unsigned i = 0; i < LARGE_QUARANTINE_SLOTS; i++) {
-        struct large *large = exchange_waiting(&large_quarantine[i], NULL);
-        if (large == NULL)
-            continue;
-        check_clear(large, "free");
-        release_large(large);
-    }
 }
 
 /* ---- Faults ------------------------------------------------------------------------------------------------------ */

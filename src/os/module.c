@@ -1,5 +1,5 @@
 /* module.c - which file an address belongs to, and what a file defines: os_module_... of os.h.
- * Owns     nothing.     Called by  service/modules.c, service/unwind.c; os_linux.c (the vDSO)
+ * Owns     nothing.     Called by  service/modules.c, service/unwind.c; machine.c (the vDSO)
  * Calls    _dl_find_object of glibc, by which exceptions are unwound, too; dl_iterate_phdr
  * Threads  any; signal handlers, but os_module_any.
  * What is OFTEN here is what finds the vDSO's clock.

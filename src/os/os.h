@@ -11,6 +11,8 @@
 
 /* Learns what the functions below need. Before the first of them; any number of times. */
 void os_start(void);
+void os_machine_start(void); /* the parts of it that other files have */
+void os_threads_start(void);
 
 /* In the child of a fork. */
 void os_fork_child(void);

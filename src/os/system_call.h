@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -59,6 +60,11 @@ static inline long system_call(long number, long a, long b, long c, long d, long
         return -1;
     }
     return result;
+}
+
+static inline int32_t ask_for_process_id(void)
+{
+    return (int32_t)raw_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
 /* As open, with O_CLOEXEC. mode: of a file that is created. */

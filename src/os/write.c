@@ -1,5 +1,5 @@
 /* write.c - writing that raises no signal: os_write of os.h.
- * Owns     nothing.     Called by  os_linux.c (stderr), api/printing.c and api/profile.c (files)
+ * Owns     nothing.     Called by  threads.c (stderr), api/printing.c and api/profile.c (files)
  * Calls    write, pthread_sigmask, sigtimedwait; /proc/thread-self/status
  * Threads  any; signal handlers, the end of the process. Does not allocate.
  * Source   POSIX write(): EPIPE comes with SIGPIPE, EFBIG at the limit on the size of files with SIGXFSZ, both to the thread

@@ -18,6 +18,10 @@
 #include "service/config.h"
 #include "service/stats.h"
 
+#include <string.h>
+
+#define LENGTHS 33
+
 static struct {
     struct superslab *newest, *oldest;
     _Atomic uint32_t n_superslabs; /* read by anyone, written under the lock */
@@ -26,6 +30,7 @@ static struct {
     uint32_t pushed,
         touched; /* of what came lately, the later the more: all SuperSlabs, and those that were in memory */
     struct superslab *unasked; /* the row of which it is not known what is in memory; NULL: none */
+    uint32_t n_rows[LENGTHS];  /* by length; the last one: so long and longer */
 } lru;
 
 /* Most clean SuperSlabs in the cache: they cost nothing but the time that it takes to pass them by, under the lock. */
@@ -43,6 +48,20 @@ static uint32_t count_warm(const struct superslab *ss, uint32_t n)
     return n_warm;
 }
 
+static uint32_t *rows_as_long(uint32_t n)
+{
+    return &lru.n_rows[n < LENGTHS ? n : LENGTHS - 1];
+}
+
+/* Whether there is a row of n or more: to look through all in vain takes time under the lock. */
+static bool has_row(uint32_t n)
+{
+    const uint32_t *at = rows_as_long(n), *end = lru.n_rows + LENGTHS;
+    while (at < end && *at == 0)
+        at++;
+    return at != end;
+}
+
 static void unlink_cached(struct superslab *ss)
 {
     if (ss == lru.unasked) {
@@ -53,6 +72,7 @@ static void unlink_cached(struct superslab *ss)
     *(ss->next != NULL ? &ss->next->previous : &lru.oldest) = ss->previous;
     ss->previous = ss->next = NULL;
     lru.n_superslabs -= ss->run_superslabs;
+    --*rows_as_long(ss->run_superslabs);
     lru.n_warm -= count_warm(ss, ss->run_superslabs);
 }
 
@@ -76,6 +96,7 @@ static void make_row(struct superslab *ss, uint32_t n)
     set_states(ss, n, SUPERSLAB_CACHED);
     ss->run_superslabs = ss[n - 1].run_superslabs = n;
     lru.n_superslabs += n;
+    ++*rows_as_long(n);
     lru.n_warm += count_warm(ss, n);
 }
 
@@ -326,12 +347,17 @@ static uint32_t best_for_pool(const struct superslab *ss, uint32_t *n_warm)
     return clean;
 }
 
+/* So many rows are looked at for a better one than what was found, or for one that could be made longer. (16,000 rows of one SuperSlab
+ * each, and a block of several: 0.9 million instructions without.) */
+#define ROW_LOOKS_MAX 512
+
 /* Of all rows the one with the most warm ones; of equal ones the shortest, as long ones are for long blocks; of these the youngest. */
 static struct superslab *take(uint32_t n, size_t alignment, bool for_pool)
 {
     struct superslab *best = NULL;
-    uint32_t best_first = 0, best_warm = 0;
-    for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
+    uint32_t best_first = 0, best_warm = 0, n_looks = 0;
+    struct superslab *ss = has_row(n) ? lru.newest : NULL;
+    for (; ss != NULL && (best == NULL || n_looks < ROW_LOOKS_MAX); ss = ss->next, n_looks++) {
         uint32_t warm, first = for_pool ? best_for_pool(ss, &warm) : best_in_row(ss, n, alignment, &warm);
         if (first != ss->run_superslabs &&
             (best == NULL || warm > best_warm || (warm == best_warm && ss->run_superslabs < best->run_superslabs)) &&
@@ -354,8 +380,8 @@ static struct superslab *take(uint32_t n, size_t alignment, bool for_pool)
 static struct superslab *take_beside(uint32_t n)
 {
     struct superslab *best = NULL;
-    uint32_t best_warm = 0, free_first = 0;
-    for (struct superslab *ss = lru.newest; ss != NULL; ss = ss->next) {
+    uint32_t best_warm = 0, free_first = 0, n_looks = 0;
+    for (struct superslab *ss = lru.newest; ss != NULL && n_looks < ROW_LOOKS_MAX; ss = ss->next, n_looks++) {
         uint32_t len = ss->run_superslabs, warm = len < n ? count_warm(ss, len) : 0;
         if (warm <= best_warm || any_pinned(ss, len))
             continue;
@@ -405,6 +431,7 @@ void lru_forget(void)
 {
     lru.newest = lru.oldest = lru.unasked = NULL;
     lru.n_superslabs = lru.n_warm = lru.most_live = 0;
+    memset(lru.n_rows, 0, sizeof lru.n_rows);
     release_forget();
 }
 

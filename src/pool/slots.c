@@ -154,8 +154,8 @@ void pool_relink_superslab(struct superslab *ss)
 
 /* ---- Inaccessible slots ------------------------------------------------------------------------------------------ */
 
-/* Each row of them makes two mappings, itself and what comes behind it, of which Linux gives a process 65,530; guarded blocks take two
- * each, and there may be 16,384. Beyond so many rows what is free stays accessible. */
+/* Each row of them makes two mappings, itself and what comes behind it, of which Linux gives a process 65,530; guarded blocks take four
+ * each, and there may be 8,192. Beyond so many rows what is free stays accessible. */
 #define CLOSED_MAX_ROWS 8192
 
 static _Atomic size_t n_closed_rows; /* relaxed: a number */
@@ -181,9 +181,20 @@ static bool open_memory(struct superslab *ss, unsigned slot, unsigned n)
     return true;
 }
 
+/* How many slots to open so that no row becomes two. */
+static unsigned up_to_row_end(const struct superslab *ss, unsigned slot, unsigned n)
+{
+    uint32_t closed = atomic_load(&ss->closed_slots);
+    while (slot + n < SUPERSLAB_SLABS && (closed >> (slot + n) & 1) != 0)
+        n++;
+    return n;
+}
+
 /* To open a part of what is inaccessible takes mappings, to open all of it takes none. */
 bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
+    if (atomic_load_explicit(&n_closed_rows, memory_order_relaxed) >= CLOSED_MAX_ROWS)
+        n = up_to_row_end(ss, slot, n);
     return (config.secure & SECURE_GUARD) == 0 || open_memory(ss, slot, n) || open_memory(ss, 0, SUPERSLAB_SLABS);
 }
 

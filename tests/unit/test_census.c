@@ -318,7 +318,7 @@ static void many_threads(void **state)
     (void)state;
 #ifdef SEES_RACES
     if (config.secure != 0)
-        skip(); /* guarded.c looks at records beside whoever may take them, and says so */
+        skip(); /* guarded_wait.c looks at records beside whoever may take them, and says so */
 #endif
     run_phase(MAX_THREADS);
 }

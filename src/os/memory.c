@@ -1,0 +1,208 @@
+/* memory.c - address space and memory, asked of Linux.
+ * Owns     nothing but whether a purge clears what it gives back.
+ * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap.
+ * Threads  any, no lock.
+ * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect
+ * to writable charges it then, so that the system's overcommit rules hold for a block as they do under glibc.
+ */
+#include "os/fault.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#ifndef MADV_COLD
+#define MADV_COLD 20 /* since Linux 5.4 */
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* since Linux 5.18 */
+#endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* since Linux 5.7 */
+#endif
+
+static void *map(void *hint, size_t len_bytes, int protection)
+{
+    int saved_errno = errno;
+    void *p = mmap(hint, len_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    errno = saved_errno;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void os_unreserve(void *address, size_t len_bytes)
+{
+    int saved_errno = errno;
+    munmap(address, len_bytes); /* On failure the range stays reserved, which costs address space alone. */
+    errno = saved_errno;
+}
+
+void *os_reserve(size_t len_bytes, size_t alignment)
+{
+    if (FAULT(OS_CALL_RESERVE, len_bytes) || len_bytes + alignment < len_bytes)
+        return NULL;
+    char *p = map(NULL, len_bytes, PROT_NONE);
+    if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0)
+        return p;
+    os_unreserve(p, len_bytes); /* Not aligned by luck: reserve more and cut off both ends. */
+    p = map(NULL, len_bytes + alignment, PROT_NONE);
+    if (p == NULL)
+        return NULL;
+    size_t head_bytes = round_up((uintptr_t)p, alignment) - (uintptr_t)p;
+    if (head_bytes != 0)
+        os_unreserve(p, head_bytes);
+    os_unreserve(p + head_bytes + len_bytes, alignment - head_bytes);
+    return p + head_bytes;
+}
+
+/* Above what programs place at fixed addresses, below the stack and libraries of any process. */
+#define ANYWHERE_FROM ((uintptr_t)1 << 36)
+#define ANYWHERE_BITS 46
+
+void *os_reserve_anywhere(size_t len_bytes, size_t alignment)
+{
+    for (unsigned tries = 0; tries < 8; tries++) {
+        uintptr_t hint = ANYWHERE_FROM + ((uintptr_t)os_random() & (((uintptr_t)1 << ANYWHERE_BITS) - 1));
+        hint &= ~(alignment - 1);
+        if (FAULT(OS_CALL_RESERVE, len_bytes))
+            return NULL;
+        void *p = map((void *)hint, len_bytes, PROT_NONE); /* NOLINT: no more than a wish */
+        if (p == NULL || (uintptr_t)p == hint)
+            return p;
+        os_unreserve(p, len_bytes);
+    }
+    return os_reserve(len_bytes, alignment);
+}
+
+void *os_reserve_readable(size_t len_bytes)
+{
+    return FAULT(OS_CALL_RESERVE, len_bytes) ? NULL : map(NULL, len_bytes, PROT_READ);
+}
+
+bool os_commit(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_COMMIT, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mprotect(address, len_bytes, PROT_READ | PROT_WRITE) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_forbid(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_FORBID, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mprotect(address, len_bytes, PROT_NONE) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+bool os_decommit(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_DECOMMIT, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool done = mmap(address, len_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == address;
+    errno = saved_errno;
+    return done;
+}
+
+/* Emulators (qemu-user before 7.1) say that they have given memory back, and do nothing: it would be taken for zero. Tried once, at the first
+ * purge; false only when it has been seen. */
+static bool purge_clears(void)
+{
+    static _Atomic uint8_t known; /* 1: it does, 2: it does not */
+    uint8_t seen = atomic_load_explicit(&known, memory_order_relaxed); /* relaxed: the same whoever finds it */
+    if (likely(seen != 0))
+        return seen == 1;
+    volatile char *page = map(NULL, os_page_bytes_known, PROT_READ | PROT_WRITE);
+    if (page == NULL)
+        return true;
+    page[0] = 1;
+    seen = madvise((void *)page, os_page_bytes_known, MADV_DONTNEED) == 0 && page[0] != 0 ? 2 : 1;
+    munmap((void *)page, os_page_bytes_known);
+    atomic_store_explicit(&known, seen, memory_order_relaxed);
+    return seen == 1;
+}
+
+bool os_purge(void *address, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_PURGE, len_bytes))
+        return false;
+    int saved_errno = errno;
+    bool clears = purge_clears(), done = clears && madvise(address, len_bytes, MADV_DONTNEED) == 0;
+    if (clears && !done && errno == EINVAL) /* after mlock(); what is touched again is locked again */
+        done = madvise(address, len_bytes, MADV_DONTNEED_LOCKED) == 0;
+    errno = saved_errno;
+    return done;
+}
+
+void os_set_in_cores(void *address, size_t len_bytes, bool on)
+{
+    int saved_errno = errno;
+    madvise(address, len_bytes, on ? MADV_DODUMP : MADV_DONTDUMP);
+    errno = saved_errno;
+}
+
+void os_advise_huge(void *address, size_t len_bytes, bool huge)
+{
+    int saved_errno = errno;
+    madvise(address, len_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE); /* refused: no huge pages in this system */
+    errno = saved_errno;
+}
+
+void os_split_huge_page(void *address)
+{
+    int saved_errno = errno;
+    madvise(address, os_page_bytes(), MADV_COLD); /* Advice for a part of a huge page makes Linux split it. */
+    errno = saved_errno;
+}
+
+/* Tried out: a filter of system calls may allow mmap, and not to ask for limits. */
+bool os_may_map(size_t len_bytes)
+{
+    void *probe = map(NULL, len_bytes, PROT_READ | PROT_WRITE);
+    if (probe != NULL)
+        os_unreserve(probe, len_bytes);
+    return probe != NULL;
+}
+
+bool os_move_pages(void *from, void *to, size_t len_bytes)
+{
+    if (FAULT(OS_CALL_MOVE, len_bytes))
+        return false;
+    /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
+    int saved_errno = errno;
+    bool done = mremap(from, len_bytes, len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+    /* A refusal can come after the target was unmapped; then it is mapped anew. Where it is still there it is left alone: what made the
+     * system refuse, as too many mappings do, makes it refuse another one. */
+    if (!done && mprotect(to, len_bytes, PROT_READ | PROT_WRITE) != 0 &&
+        mmap(to, len_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != to) {
+        static const char message[] = "hakmem: the system refuses to map back what mremap unmapped\n";
+        os_write_stderr(message, sizeof message - 1);
+        abort();
+    }
+    errno = saved_errno;
+    return done;
+}
+
+size_t os_resident_bytes(const void *address, size_t len_bytes)
+{
+    unsigned char in_memory[512]; /* of so many pages at a time */
+    size_t page_bytes = os_page_bytes(), n_pages = len_bytes / page_bytes, n_resident = 0;
+    int saved_errno = errno;
+    for (size_t i = 0, n; i < n_pages; i += n) {
+        n = min_size(n_pages - i, sizeof in_memory);
+        if (FAULT(OS_CALL_LOOK, len_bytes) ||
+            mincore((char *)(uintptr_t)address + i * page_bytes, n * page_bytes, in_memory) != 0) {
+            n_resident = n_pages;
+            break;
+        }
+        for (size_t k = 0; k < n; k++)
+            n_resident += in_memory[k] & 1;
+    }
+    errno = saved_errno;
+    return n_resident * page_bytes;
+}
