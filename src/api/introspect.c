@@ -147,11 +147,14 @@ size_t hak_trim(int level)
 
 /* Where the library has no names, as in unit tests, there is none of this. */
 #pragma weak scope_has_free
+#pragma weak scope_prepare
 
 __attribute__((constructor)) OFTEN static void on_load(void)
 {
     bool program_has_free = &scope_has_free == NULL || scope_has_free();
     thread_start_process();
+    if (&scope_prepare != NULL)
+        scope_prepare();
     if (program_has_free && (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0))
         stack_prepare();
     profile_start_process();

@@ -226,5 +226,6 @@ size_t hak_good_size(size_t size_bytes)
         return size_bytes >> ADDRESS_BITS != 0 ? 0 : size_bytes; /* not a byte more is usable */
     if (size_bytes <= CLASS_MAX_BYTES)
         return class_table[class_of(size_bytes)].bytes;
-    return size_bytes >> ADDRESS_BITS != 0 ? 0 : round_up(size_bytes, os_page_bytes());
+    size_t good_bytes = round_up(size_bytes, os_page_bytes());
+    return size_bytes >> ADDRESS_BITS != 0 || good_bytes >> ADDRESS_BITS != 0 ? 0 : good_bytes;
 }

@@ -120,12 +120,12 @@ static void return_rest(void *block, const struct release *release)
  * throws. */
 #define NEW_OF(name, of, claim, parameters, arguments)                                                                 \
     EXPORT void *name parameters;                                                                                      \
+    static void *_Atomic next_##name;                                                                                  \
     static COLD void *name##_of parameters                                                                             \
     {                                                                                                                  \
-        static void *_Atomic found;                                                                                    \
         if (scope_find())                                                                                              \
             return name arguments;                                                                                     \
-        __typeof__(name) *next = (__typeof__(name) *)scope_next(#name, &found);                                        \
+        __typeof__(name) *next = (__typeof__(name) *)scope_next_known(&next_##name);                                \
         return next != NULL ? next arguments : of;                                                                     \
     }                                                                                                                  \
     void *name parameters                                                                                              \
@@ -135,11 +135,11 @@ static void return_rest(void *block, const struct release *release)
 /* `size` and `alignment` are expressions of the parameters n and a, or what stands for "not told". */
 #define DELETE_OF(name, of, array, size, alignment, parameters, arguments)                                             \
     EXPORT void name parameters;                                                                                       \
+    static void *_Atomic next_##name;                                                                                  \
     static COLD void name##_of parameters                                                                              \
     {                                                                                                                  \
-        static void *_Atomic found;                                                                                    \
         bool ours = scope_find();                                                                                      \
-        __typeof__(name) *next = ours ? NULL : (__typeof__(name) *)scope_next(#name, &found);                          \
+        __typeof__(name) *next = ours ? NULL : (__typeof__(name) *)scope_next_known(&next_##name);                          \
         if (ours)                                                                                                      \
             front_return_as(p, &(struct release){CALL_OF(array), KIND_OF(array), size, alignment});                    \
         else if (next != NULL)                                                                                         \
@@ -193,6 +193,32 @@ DELETE_OF(_ZdlPvSt11align_val_tRKSt9nothrow_t, FOUND(_ZdlPvSt11align_val_t)(p, a
           (void *p, size_t a, UNUSED const void *t), (p, a, t))
 DELETE_OF(_ZdaPvSt11align_val_tRKSt9nothrow_t, FOUND(_ZdaPvSt11align_val_t)(p, a), true, ANY, a,
           (void *p, size_t a, UNUSED const void *t), (p, a, t))
+
+/* The dynamic linker is asked before there are other threads, for dlsym takes dlopen's lock: a thread that deletes something, for which a
+ * constructor in another one's dlopen waits, would wait for ever. */
+#define FIND(name) scope_find_next(#name, &next_##name);
+void scope_prepare(void)
+{
+    if (scope_find())
+        return;
+    FIND(_Znam)
+    FIND(_ZnwmRKSt9nothrow_t)
+    FIND(_ZnamRKSt9nothrow_t)
+    FIND(_ZnamSt11align_val_t)
+    FIND(_ZnwmSt11align_val_tRKSt9nothrow_t)
+    FIND(_ZnamSt11align_val_tRKSt9nothrow_t)
+    FIND(_ZdaPv)
+    FIND(_ZdlPvm)
+    FIND(_ZdaPvm)
+    FIND(_ZdlPvRKSt9nothrow_t)
+    FIND(_ZdaPvRKSt9nothrow_t)
+    FIND(_ZdaPvSt11align_val_t)
+    FIND(_ZdlPvmSt11align_val_t)
+    FIND(_ZdaPvmSt11align_val_t)
+    FIND(_ZdlPvSt11align_val_tRKSt9nothrow_t)
+    FIND(_ZdaPvSt11align_val_tRKSt9nothrow_t)
+    scope_forget_errors();
+}
 
 /* ---- For override_scope.c ---------------------------------------------------------------------------------------- */
 

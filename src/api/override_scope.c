@@ -12,7 +12,8 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
-#pragma weak dlsym /* NULL in a fully static program that has no other use for it */
+#pragma weak dlsym /* NULL in a fully static program that has no other use for them */
+#pragma weak dlerror
 
 /* own_NAME is another name of ours, which nobody else can define. */
 #define DECLARE(name)                                                                                                  \
@@ -47,14 +48,16 @@ bool scope_find(void)
 }
 
 
-void *scope_next(const char *name, void *_Atomic *found)
+void scope_find_next(const char *name, void *_Atomic *found)
 {
-    void *next = atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
-    if (next == NULL && dlsym != NULL) {
-        next = dlsym(RTLD_NEXT, name);
-        atomic_store_explicit(found, next, memory_order_relaxed);
-    }
-    return next;
+    if (dlsym != NULL)
+        atomic_store_explicit(found, dlsym(RTLD_NEXT, name), memory_order_relaxed); /* relaxed: a constant */
+}
+
+void scope_forget_errors(void)
+{
+    if (dlerror != NULL)
+        dlerror();
 }
 
 bool scope_has_free(void)

@@ -39,9 +39,17 @@ bool scope_has_free(void);
 typedef void scope_function(void);
 scope_function *scope_found(enum scope_name name);
 
-/* The function of a name that a file behind us in the order of search defines; NULL: none does. *found keeps it. Takes the dynamic
- * linker's lock the first time. */
-void *scope_next(const char *name, void *_Atomic *found);
+/* Remembers, where not all names are found here, what the files behind us in the order of search define: for each name the next, and at
+ * the end the last, which has dlerror forget what is not there. When the library is loaded: they take the dynamic linker's lock. */
+void scope_prepare(void);
+void scope_find_next(const char *name, void *_Atomic *found);
+void scope_forget_errors(void);
+
+/* What it found; NULL: none defines the name, or it is not known yet. */
+static inline void *scope_next_known(void *_Atomic *found)
+{
+    return atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
+}
 
 /* Gives a block to the program's free, if that is not ours and the block neither. False: nothing has happened. */
 bool scope_free(void *block);

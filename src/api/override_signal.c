@@ -37,9 +37,12 @@ static SELDOM_USED _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: n
 /* A handler that was installed without SA_SIGINFO ignores what it gets beside the number; the kernel passes all three. */
 static NOINLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
 {
-    struct thread *thread = handler_enter(context, (uintptr_t)__builtin_frame_address(0));
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+    struct thread *thread = handler_enter(context, frame);
+    struct handler_call outer = handler_note(context, frame);
     atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed: set before installed */
     handler_leave(thread);
+    tls_handler = outer;
 }
 
 #define TRAMPOLINE(i)                                                                                                  \

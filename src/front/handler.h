@@ -15,6 +15,30 @@
 #include "front/thread.h"
 #include "os/context.h"
 
+/* The innermost handler that the thread is in which interrupted libc or the linker, but not in a wait, 0 for none; and the thread's alternate
+ * stack then. What it interrupted may be pthread_create, which holds a lock that a second one takes. */
+struct handler_call {
+    uintptr_t frame;
+    struct os_stack signal_stack;
+};
+extern __thread struct handler_call tls_handler __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* Whether a handler with this frame has been left by siglongjmp: it lies deeper than ours then, and is gone. Of two frames of which one is
+ * on the alternate signal stack the addresses say nothing: one there is gone when we are elsewhere; one elsewhere is not when we are in a
+ * handler there. */
+static ALWAYS_INLINE bool handler_frame_is_gone(uintptr_t frame, const struct os_stack *signal_stack)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    bool it_is_there = os_stack_has(signal_stack, frame), we_are_there = os_stack_has(signal_stack, here);
+    return it_is_there != we_are_there ? it_is_there : here > frame;
+}
+
+/* Whether the thread is in such a handler. After one that was left by siglongjmp also where its stack reaches deeper than that one's frame. */
+static inline bool handler_runs(void)
+{
+    return tls_handler.frame != 0 && !handler_frame_is_gone(tls_handler.frame, &tls_handler.signal_stack);
+}
+
 /* Before a handler is called, with its third argument; frame: where the caller's stack frame lies. Returns what handler_leave is to
  * get. For callers that lie in HIT_TEXT themselves: a second handler that interrupts the first one's
  * beginning or end finds the magazines shut, or whole. Async-signal-safe. */
@@ -45,17 +69,20 @@ static ALWAYS_INLINE void handler_leave(struct thread *thread)
     thread_leave(thread);
 }
 
-/* Whether a handler that closed the thread's door has been left without handler_leave: its frame lies deeper than ours, so it
- * is gone. Of two frames of which one is on the alternate signal stack the addresses say nothing: one there is gone when we are elsewhere;
- * one elsewhere is not when we are in a handler there. (Of other stacks that the handler changed to that is a guess; then the hit that it
- * interrupted has been left as well, or is unprotected as POSIX has it.) */
+/* Before a handler is called. Returns what tls_handler is to be after it. */
+static ALWAYS_INLINE struct handler_call handler_note(const void *context, uintptr_t frame)
+{
+    struct handler_call outer = tls_handler;
+    if (os_is_libc((const void *)os_context_pc(context)) && !os_context_waits(context)) /* NOLINT: the interrupted code */
+        tls_handler = (struct handler_call){frame, os_context_signal_stack(context)};
+    return outer;
+}
+
+/* Whether a handler that closed the thread's door has been left without handler_leave. (Of other stacks that it changed to that is a guess;
+ * then the hit that it interrupted has been left as well, or is unprotected as POSIX has it.) */
 static inline bool handler_was_left(const struct thread *thread)
 {
-    uintptr_t frame = thread->handler_frame, here = (uintptr_t)__builtin_frame_address(0);
-    if (likely(frame == 0))
-        return false;
-    bool it_is_there = os_stack_has(&thread->signal_stack, frame), we_are_there = os_stack_has(&thread->signal_stack, here);
-    return it_is_there != we_are_there ? it_is_there : here > frame;
+    return unlikely(thread->handler_frame != 0) && handler_frame_is_gone(thread->handler_frame, &thread->signal_stack);
 }
 
 #endif

@@ -33,7 +33,6 @@
 _Atomic uint32_t pressure_soft_news;
 
 static struct lock lock;
-static __thread uint64_t lock_self; /* its address names this thread to the lock */
 
 static struct {
     _Atomic size_t next_bytes;   /* the next relief is due at so much */
@@ -122,7 +121,7 @@ static bool is_due(size_t need_bytes)
 static void relieve(struct thread *thread, size_t need_bytes)
 {
     bool under_way = lock_owner(&lock) != 0 && !budget_has_room(need_bytes, false); /* and may bring what is missing */
-    if ((!is_due(need_bytes) && !under_way) || pool_lock_is_mine() || lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+    if ((!is_due(need_bytes) && !under_way) || pool_lock_is_mine() || lock_take(&lock, lock_self()) == LOCK_SELF)
         return;
     if (is_due(need_bytes)) { /* not done by another thread while we waited */
         uint32_t number = atomic_fetch_add(&relief.number, 1) + 1;
@@ -251,7 +250,7 @@ void *pressure_claim_one(struct thread *thread, unsigned class_id)
 
 void pressure_set_function(hak_pressure_function function, void *argument)
 {
-    if (lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+    if (lock_take(&lock, lock_self()) == LOCK_SELF)
         return;
     told.function = function;
     told.argument = argument;
@@ -278,7 +277,7 @@ bool pressure_tell(bool failed)
     bool news = atomic_exchange(&pressure_soft_news, 0) != 0;
     hak_pressure_function function = NULL;
     void *argument = NULL;
-    if (lock_take(&lock, (uintptr_t)&lock_self) != LOCK_SELF) {
+    if (lock_take(&lock, lock_self()) != LOCK_SELF) {
         function = told.function;
         argument = told.argument;
         lock_drop(&lock);
@@ -299,7 +298,7 @@ bool pressure_tell(bool failed)
 
 void pressure_fork_child(void)
 {
-    if (lock_owner(&lock) != (uintptr_t)&lock_self)
+    if (lock_owner(&lock) != lock_self())
         lock_reset(&lock);
     budget_fork_child();
     if (!is_told)

@@ -33,6 +33,7 @@ const struct cache closed_cache = {.claim_offset = {0}};
 __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 
 __thread struct thread *tls_thread;
+__thread struct handler_call tls_handler;
 __thread struct thread *tls_other; /* written under the pool lock, but to end it */
 static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
 
@@ -108,6 +109,8 @@ static struct thread **find_free_record(void)
 
 static struct thread *claim_record(void)
 {
+    if (os_is_vfork_child())
+        return NULL; /* The record would tell of the child for as long as its parent's thread lives. */
     int32_t thread_id = os_thread_id(); /* a system call: not under the lock */
     if (!pool_lock(HAK_LOCK_METADATA))
         return NULL;
@@ -309,11 +312,17 @@ void thread_call_all(void)
             os_sleep_ms(1);
 }
 
-/* Whether this thread will come to thread_leave, or to thread_leave_open. */
+/* Whether this thread must not start another one now: it will come to thread_leave, or to thread_leave_open; or it is in a handler that may
+ * have interrupted libc with a lock in its hands that this takes. Then its next call does it, which finds the door closed. */
 static bool is_inside(void)
 {
     const struct thread *thread = tls_thread;
-    return thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0;
+    if (thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0) /* relaxed: our own */
+        return true;
+    if (likely(!handler_runs()))
+        return false;
+    thread_close_door();
+    return true;
 }
 
 /* A library that dlmopen() puts into a namespace of its own has a libc of its own, which counts keys from 0 as ours does, while
@@ -371,6 +380,8 @@ static struct thread *create(void)
     thread_start_process();
     if (tls_thread == &no_record)
         return NULL;         /* called by libc from within the start */
+    if (unlikely(!exit_key_made) && os_thread_id() != os_process_id())
+        return NULL;         /* Nobody would let its record go: the pool serves it. */
     tls_thread = &no_record; /* what the next lines call may allocate */
     struct thread *thread = claim_record();
     if (thread == NULL) {

@@ -22,6 +22,8 @@ static _Atomic uint32_t *futex_of(struct lock *lock)
     return (_Atomic uint32_t *)(void *)&lock->word;
 }
 
+__thread uint64_t lock_name;
+
 static void (*before_wait_in_child)(void);
 
 void lock_before_wait_in_child(void (*function)(void))

@@ -19,6 +19,13 @@ struct lock {
     _Atomic uint64_t word;
 };
 
+/* The calling thread's name for any lock. */
+extern __thread uint64_t lock_name __attribute__((visibility("hidden"), tls_model("initial-exec")));
+static inline uintptr_t lock_self(void)
+{
+    return (uintptr_t)&lock_name;
+}
+
 enum lock_result { LOCK_SELF = 0, LOCK_TAKEN = 1, LOCK_TAKEN_AFTER_WAIT = 2 };
 
 /* Takes the lock for `self` (even, not 0). LOCK_SELF: this thread holds it already and nothing was changed. */

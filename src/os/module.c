@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <gnu/libc-version.h>
 #include <link.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -43,6 +44,14 @@ static bool find(const void *address, struct os_module *module)
 bool os_module_of(const void *address, struct os_module *module)
 {
     return find(address, module);
+}
+
+/* By libc's text of its version: a function's address may be that of an entry in the program. */
+bool os_is_libc(const void *address)
+{
+    struct os_module libc;
+    return os_is_linker(address) || !os_module_of(gnu_get_libc_version(), &libc) ||
+           (uintptr_t)address - libc.start < libc.end - libc.start;
 }
 
 /* Notes are a name's length, a text's length, a type, the name, the text; both filled up to 4 bytes. */

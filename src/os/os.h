@@ -25,6 +25,9 @@ bool os_is_new_child(void);
 /* Of the process that os_start or os_fork_child was last called in: no system call. */
 int32_t os_process_id(void);
 
+/* Whether the caller is the child of a vfork, in its parent's memory. A system call. */
+bool os_is_vfork_child(void);
+
 /* The system's page, a power of two from 4 KiB to 64 KiB. */
 extern size_t os_page_bytes_known __attribute__((visibility("hidden")));
 static inline size_t os_page_bytes(void)
@@ -141,6 +144,9 @@ struct os_module {
 /* The module that has the address. Without a lock. False: there is none, or the system cannot tell (glibc before 2.35). */
 bool os_module_of(const void *address, struct os_module *module);
 
+/* Whether the address lies in libc or the dynamic linker; true, too, where the system cannot tell. As os_module_of. */
+bool os_is_libc(const void *address);
+
 /* Its build id, in its own memory; *len_bytes is 0 where it has none that can be seen. The caller knows that it stays loaded. */
 const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes);
 
@@ -200,6 +206,10 @@ int32_t os_thread_id(void);
 
 /* An address above every frame of the calling thread's stack, but near its end. thread_id: os_thread_id() */
 uintptr_t os_stack_end(int32_t thread_id);
+
+/* Whether a system call is one in which a thread waits for what others do. None of them can have another task run in this thread's place
+ * (as vfork does), and none is ever part of this library's own paths but futex, when it waits for the lock. */
+bool os_is_waiting_call(long number);
 
 /* Whether a thread of this process sleeps in a system call that waits for an event (futex, sleep, poll, read, ...), and
  * where its stack pointer is. False, too, where the system does not tell. A few microseconds. Keeps errno. */

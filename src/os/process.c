@@ -52,6 +52,11 @@ int32_t os_process_id(void)
     return process_id;
 }
 
+bool os_is_vfork_child(void)
+{
+    return ask_for_process_id() != process_id && !os_is_new_child();
+}
+
 /* In a page that the child of a fork gets as zeros: not 0 in whatever process os_watch_forks or os_fork_child was called in. */
 static _Atomic uint32_t *_Atomic watched;
 

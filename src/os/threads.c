@@ -114,9 +114,7 @@ uintptr_t os_stack_end(int32_t thread_id)
     return thread_id == os_process_id() ? (uintptr_t)getauxval(AT_RANDOM) : (uintptr_t)pthread_self();
 }
 
-/* System calls in which a thread waits for what others do. None of them can have another task run in this thread's place
- * (as vfork does), and none is ever part of this library's own paths but futex, when it waits for the lock. */
-static bool waits_for_event(long number)
+bool os_is_waiting_call(long number)
 {
     switch (number) {
     case SYS_futex:
@@ -133,6 +131,7 @@ static bool waits_for_event(long number)
     case SYS_accept4:
     case SYS_wait4:
     case SYS_waitid:
+    case SYS_restart_syscall: /* one of those that have a time, after a signal */
     case SYS_rt_sigtimedwait:
     case SYS_rt_sigsuspend:
 #ifdef SYS_poll /* what older architectures have besides */
@@ -164,7 +163,7 @@ bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
     line[n] = 0; /* number, six arguments, stack pointer, program counter; or "running"; or -1 and the last two */
     char *at;
     long number = strtol(line, &at, 10);
-    if (at == line || !waits_for_event(number))
+    if (at == line || !os_is_waiting_call(number))
         return false;
     unsigned long long value = 0;
     for (unsigned i = 0; i < 7; i++) {

@@ -9,8 +9,8 @@
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);
 
-/* Names what tells whether the calling thread is inside a slow path. There the thread is not started but wanted: starting it allocates,
- * and the calling thread's cache serves nobody meanwhile. (realloc_vector of bench_workloads: a slab of its own for those 304 bytes
+/* Names what tells whether the calling thread is inside a slow path, or in a signal handler. There the thread is not started but wanted:
+ * starting it allocates, and the calling thread's cache serves nobody meanwhile. (realloc_vector of bench_workloads: a slab of its own for those 304 bytes
  * kept a SuperSlab from becoming empty, 9.4 MiB instead of 7.0.) */
 void background_set_inside(bool (*is_inside)(void));
 

@@ -21,7 +21,6 @@
 #include "service/stats.h"
 
 struct pool_gate pool_gate;
-static __thread uint64_t lock_self; /* its address names this thread to the lock */
 
 struct pool_state pool;
 
@@ -29,7 +28,7 @@ struct pool_state pool;
 
 bool pool_lock(enum hak_lock_cause cause)
 {
-    enum lock_result result = lock_take(&pool_gate.lock, (uintptr_t)&lock_self);
+    enum lock_result result = lock_take(&pool_gate.lock, lock_self());
     if (unlikely(result == LOCK_SELF))
         return false;
     stats_add(&stats_counters.lock_acquisitions[cause], 1);
@@ -46,7 +45,7 @@ void pool_lock_again(enum hak_lock_cause cause, const void *about)
 
 bool pool_try_lock(enum hak_lock_cause cause)
 {
-    if (!lock_try(&pool_gate.lock, (uintptr_t)&lock_self))
+    if (!lock_try(&pool_gate.lock, lock_self()))
         return false;
     stats_add(&stats_counters.lock_acquisitions[cause], 1);
     return true;
@@ -54,7 +53,7 @@ bool pool_try_lock(enum hak_lock_cause cause)
 
 bool pool_lock_is_mine(void)
 {
-    return lock_owner(&pool_gate.lock) == (uintptr_t)&lock_self;
+    return lock_owner(&pool_gate.lock) == lock_self();
 }
 
 void pool_unlock(void)
@@ -65,7 +64,7 @@ void pool_unlock(void)
 bool pool_lock_inherited(void)
 {
     uintptr_t owner = lock_owner(&pool_gate.lock);
-    if (owner == 0 || owner == (uintptr_t)&lock_self)
+    if (owner == 0 || owner == lock_self())
         return false;
     lock_reset(&pool_gate.lock);
     return pool_lock(HAK_LOCK_FORK);

@@ -21,7 +21,6 @@ struct budget budget = {.soft_bytes = SIZE_MAX, .hard_bytes = SIZE_MAX};
 _Atomic uint32_t budget_by_group;
 
 static struct lock lock;
-static __thread uint64_t lock_self; /* its address names this thread to the lock */
 
 /* Lock held. */
 static bool move_lines(size_t soft_bytes, size_t hard_bytes)
@@ -42,7 +41,7 @@ static bool move_lines(size_t soft_bytes, size_t hard_bytes)
 
 bool budget_set(size_t soft_bytes, size_t hard_bytes)
 {
-    bool locked = lock_take(&lock, (uintptr_t)&lock_self) != LOCK_SELF; /* else by a signal handler that interrupted us */
+    bool locked = lock_take(&lock, lock_self()) != LOCK_SELF; /* else by a signal handler that interrupted us */
     bool moved = move_lines(soft_bytes, hard_bytes);
     if (moved)
         atomic_store(&budget_by_group, 0);
@@ -76,7 +75,7 @@ bool budget_follow(const char *root)
     if (likely(!budget_is_by_group()))
         return false;
     size_t hard_bytes = hard_bytes_by_system(root);
-    if (lock_take(&lock, (uintptr_t)&lock_self) == LOCK_SELF)
+    if (lock_take(&lock, lock_self()) == LOCK_SELF)
         return false;
     bool changed = budget_is_by_group() && atomic_load(&budget.hard_bytes) != (hard_bytes == 0 ? SIZE_MAX : hard_bytes) &&
                    move_lines(config.budget_soft_bytes, hard_bytes);
@@ -92,7 +91,7 @@ void budget_fork_child(void)
 {
     atomic_store(&budget.promised_bytes, own_promised_bytes);
     atomic_store(&budget.leaving_bytes, own_leaving_bytes);
-    if (lock_owner(&lock) != (uintptr_t)&lock_self)
+    if (lock_owner(&lock) != lock_self())
         lock_reset(&lock);
 }
 

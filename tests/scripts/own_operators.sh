@@ -221,3 +221,44 @@ says "done" ./maker
 for mode in HAKMEM_SECURE=0 HAKMEM_SECURE=1; do
     says "done" on_hakmem $mode ./maker
 done
+
+# The forms that come to hakmem ask the dynamic linker, once and early: not where its lock is held by who waits for the thread that deletes
+# something, nor so that a program finds another message than its own, or one that never was.
+step "operators of the program's own and the dynamic linker's lock and messages"
+cat > host.cc << 'END'
+#include <cstdio>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <new>
+void *operator new(std::size_t n) { return std::malloc(n); }
+void operator delete(void *p) noexcept { std::free(p); }
+int main()
+{
+    const char *none = dlerror();
+    void *plugin = dlopen("./plug.so", RTLD_NOW);
+    if (none != nullptr || plugin == nullptr) {
+        std::puts(none != nullptr ? none : dlerror());
+        return 1;
+    }
+    dlsym(plugin, "nothing of the kind");
+    delete[] new int[10];
+    const char *message = dlerror();
+    std::puts(message != nullptr ? "done" : "the message is lost");
+}
+END
+cat > plug.cc << 'END'
+#include <thread>
+static struct waits {
+    waits()
+    {
+        std::thread thread([] { volatile int n = 100; int *a = new int[n]; a[0] = 1; delete[] a; });
+        thread.join();
+    }
+} waits;
+END
+build plug.so plug.cc -shared -fPIC -pthread
+build host host.cc -pthread -ldl
+says "done" timeout 60 ./host
+says "done" on_hakmem timeout 60 ./host
+build host host.cc -pthread -ldl -Wl,--no-as-needed "$HAKMEM_LIB" "-Wl,-rpath,$(dirname "$HAKMEM_LIB")"
+says "done" timeout 60 ./host
