@@ -224,7 +224,13 @@ static int await_answer(struct live *live, double seconds, bool may_interrupt)
 static bool withdraw(struct live *live)
 {
     write_word(live, offsetof(struct profile_state, request), 0, true);
-    return await_answer(live, 0.2, false) == 0;
+    int answer = await_answer(live, 0.2, false);
+    if (answer == ETIMEDOUT) { /* heard or not, it has not begun: now it must not (obey in front/profile.c) */
+        write_word(live, offsetof(struct profile_state, answer), ECANCELED, false);
+        sleep_ms(POLL_MS);
+        answer = await_answer(live, 0.2, false);
+    }
+    return answer == 0;
 }
 
 static void end_session(struct live *live)

@@ -62,6 +62,13 @@ static void add_packed(struct census_class *spans, uint32_t word)
     spans->cached_bytes += held ? bytes : 0;
 }
 
+/* 0: the slot has changed hands since its state was read, and a link of the list of idle slabs lies there (a union, layout.h). */
+static uint64_t span_bytes_of(const struct slab *head)
+{
+    uint64_t len_bytes = atomic_load_explicit(&head->span_bytes, memory_order_relaxed);
+    return len_bytes <= SPAN_MAX_BYTES ? len_bytes : 0;
+}
+
 static void add_slot(const struct census_source *source, struct census *c, const struct slab *slab,
                      struct tier_use *use)
 {
@@ -80,7 +87,7 @@ static void add_slot(const struct census_source *source, struct census *c, const
         break;
     case SLAB_SPAN_HEAD:
         spans->live_blocks++;
-        spans->live_bytes += slab->span_bytes;
+        spans->live_bytes += span_bytes_of(slab);
         /* fall through */
     case SLAB_SPAN_BODY:
         c->stats.slots_active++;

@@ -17,6 +17,7 @@
 #include "front/large_block.h"
 #include "front/hit.h"
 #include "front/locate.h"
+#include "front/profile.h"
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
@@ -183,8 +184,9 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    if (span ? size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes)
-             : worth_keeping(old_bytes, size_bytes))
+    size_t noted_bytes = span ? profile_noted_bytes(block) : 0; /* it stays where any other block of its class would */
+    if (!span || noted_bytes != 0 ? worth_keeping(span ? noted_bytes : old_bytes, size_bytes)
+                                  : size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes))
         return block;
     return move(block, span, old_bytes, size_bytes);
 }

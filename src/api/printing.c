@@ -172,10 +172,25 @@ size_t hak_stats_json(char *buffer, size_t size_bytes)
     return text.len;
 }
 
+/* Processes that end together may write the same file: one after the other, or it would hold the end of the longer text too. Half a second at
+ * most, and not where a filter of system calls may think otherwise of it: then they may mix. */
+static void await_lock(int file)
+{
+    for (unsigned i = 0; i < 500 && !os_calls_are_filtered(); i++) {
+        if (file_try_lock(file) == 0 || errno != EWOULDBLOCK)
+            return;
+        os_sleep_ms(1);
+    }
+}
+
 void printing_json(const char *path, char *buffer, size_t size_bytes)
 {
-    int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT, 0644);
     struct text text = {.buffer = buffer, .size_bytes = size_bytes, .file = file, .failed = file < 0};
+    if (file >= 0 && path != NULL) {
+        await_lock(file);
+        file_empty(file); /* a pipe or a device has no length */
+    }
     if (file >= 0) {
         add_json(&text);
         add(&text, "\n");

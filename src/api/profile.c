@@ -27,6 +27,7 @@
 #define REPORT_STACKS 20
 
 static pid_t first_process;
+static bool ends_late;
 
 /* ---- The dump ---------------------------------------------------------------------------------------------------- */
 
@@ -183,9 +184,9 @@ static void copy_maps(struct output *output)
         file_close(maps);
 }
 
-static void write_records(struct output *output)
+static void write_records(struct output *output, bool held)
 {
-    uint32_t n = profile_has_records() ? atomic_load(&profile_state.n_records) : 0;
+    uint32_t n = held && profile_has_records() ? atomic_load(&profile_state.n_records) : 0;
     struct sums all = sum_of_all(n);
     print(output, "heap profile: %llu: %llu [%llu: %llu] @ heapprofile\n", all.live_count, all.live_bytes,
           all.total_count, all.total_bytes);
@@ -212,7 +213,10 @@ static int dump(const char *path)
     struct output output = {.file = file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600)};
     if (output.file < 0)
         return errno;
-    write_records(&output);
+    bool held = profile_hold(); /* another thread may begin a session, which drops the records */
+    write_records(&output, held);
+    if (held)
+        profile_let_go();
     flush_output(&output);
     if (file_close(output.file) != 0 && output.error == 0)
         output.error = errno;
@@ -289,9 +293,15 @@ int hak_profile_dump(const char *path)
 
 /* ---- The process ------------------------------------------------------------------------------------------------- */
 
+extern int __cxa_atexit(void (*function)(void *), void *argument, void *library);
+
+static void end_late(void *unused);
+
 static COLD void start_as_configured(void)
 {
-    int status = profile_start(config.profile_interval_bytes);
+    /* By no library: so it comes behind all libraries' destructors, for the loader's own entry was made after this one. */
+    ends_late = __cxa_atexit(end_late, NULL, NULL) == 0;
+    int status = atomic_load(&profile_state.on) != 0 ? 0 : profile_start(config.profile_interval_bytes);
     if (status == ENOTSUP)
         report_line("hakmem: HAKMEM_PROFILE has no effect with HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE");
     else if (status != 0)
@@ -323,7 +333,10 @@ static COLD void end_as_configured(void)
     char name[CONFIG_PATH_MAX_BYTES + 16];
     profile_stop();
     if (config.profile_report) {
-        report();
+        if (profile_hold()) {
+            report();
+            profile_let_go();
+        }
         return;
     }
     name_file(name, sizeof name);
@@ -333,6 +346,13 @@ static COLD void end_as_configured(void)
 
 OFTEN void profile_end_process(void)
 {
-    if (config.profile_path[0] != 0 && profile_has_records())
+    if (config.profile_path[0] != 0 && profile_has_records() && !ends_late)
         end_as_configured();
+}
+
+static void end_late(void *unused)
+{
+    (void)unused;
+    ends_late = false;
+    profile_end_process();
 }

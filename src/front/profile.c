@@ -51,6 +51,7 @@ static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
 #define INSIDE_MAX_WAITS 2000
 
 static _Atomic uint32_t n_inside, next_record, changing;
+static _Atomic uint32_t turn; /* 1: somebody begins or ends a session */
 static _Atomic uint64_t requested;    /* the last request from outside */
 static _Atomic uint64_t chance_state; /* of the spans' random numbers */
 
@@ -225,6 +226,22 @@ static void leave(void)
     atomic_fetch_sub(&n_inside, 1);
 }
 
+/* A signal handler that interrupted who begins a session would wait for ever. */
+bool profile_hold(void)
+{
+    for (unsigned i = 0; !enter(); i++) {
+        if (i == INSIDE_MAX_WAITS)
+            return false;
+        os_sleep_ms(1);
+    }
+    return true;
+}
+
+void profile_let_go(void)
+{
+    leave();
+}
+
 void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
 {
     int saved_errno = errno;
@@ -251,6 +268,13 @@ void profile_consider(void *block, size_t size_bytes)
         leave();
     }
     errno = saved_errno;
+}
+
+size_t profile_noted_bytes(const void *block)
+{
+    const uint64_t *sample = profile_has_records() ? large_sample(block) : NULL;
+    unsigned class_id = sample == NULL ? 0 : (unsigned)(*sample >> SAMPLE_SIZE_BITS) & ((1u << SAMPLE_CLASS_BITS) - 1);
+    return class_id >= CLASS_FIRST && class_id < CLASS_END ? class_table[class_id].bytes : 0;
 }
 
 void profile_forget(void *block)
@@ -301,10 +325,6 @@ static bool make_room(void)
 /* With `changing` set. */
 static int begin(size_t interval_bytes)
 {
-    if (atomic_load(&profile_state.on) != 0)
-        return EBUSY;
-    if (harden_mode() != HARDEN_OFF)
-        return ENOTSUP;
     for (unsigned i = 0; atomic_load(&n_inside) != 0; i++) { /* I3: they will not come back before we are done */
         if (i == INSIDE_MAX_WAITS)
             return EBUSY; /* a signal handler has left by siglongjmp while it was inside */
@@ -339,18 +359,36 @@ static int start(size_t interval_bytes, bool from_outside)
         interval_bytes = PROFILE_DEFAULT_INTERVAL_BYTES;
     if (interval_bytes > PROFILE_MAX_INTERVAL_BYTES)
         return EINVAL;
-    if (!atomic_compare_exchange_strong(&changing, &no, 1))
+    if (!atomic_compare_exchange_strong(&turn, &no, 1))
         return EBUSY;
-    int status = begin(interval_bytes);
-    atomic_store(&changing, 0);
-    if (status != 0)
-        return status;
-    sampler_start_by_bytes(interval_bytes);
-    atomic_store(&is_from_outside, from_outside);
-    atomic_store(&profile_state.on, 1);
-    atomic_store(&harden_state, HARDEN_PROFILING);
-    thread_call_all(); /* a thread that would go on hitting for long sees it now */
-    return 0;
+    int status = atomic_load(&profile_state.on) != 0 ? EBUSY : harden_mode() != HARDEN_OFF ? ENOTSUP : 0;
+    if (status == 0) { /* only now: what is freed while it changes is not taken off the sums */
+        atomic_store(&changing, 1);
+        status = begin(interval_bytes);
+        atomic_store(&changing, 0);
+    }
+    if (status == 0) {
+        sampler_start_by_bytes(interval_bytes);
+        atomic_store(&is_from_outside, from_outside);
+        atomic_store(&profile_state.on, 1);
+        atomic_store(&harden_state, HARDEN_PROFILING);
+    }
+    atomic_store(&turn, 0);
+    if (status == 0)
+        thread_call_all(); /* a thread that would go on hitting for long sees it now */
+    return status;
+}
+
+/* Of another thread that begins or ends a session. A signal handler that interrupted it waits in vain, and goes on without. */
+static bool wait_for_turn(void)
+{
+    uint32_t no = 0;
+    for (unsigned i = 0; !atomic_compare_exchange_strong(&turn, &no, 1); i++, no = 0) {
+        if (i == INSIDE_MAX_WAITS)
+            return false;
+        os_sleep_ms(1);
+    }
+    return true;
 }
 
 int profile_start(size_t interval_bytes)
@@ -361,12 +399,18 @@ int profile_start(size_t interval_bytes)
 void profile_stop(void)
 {
     uint32_t yes = 1;
-    if (!atomic_compare_exchange_strong(&profile_state.on, &yes, 0))
+    if (atomic_load(&profile_state.on) == 0)
         return;
-    atomic_store(&until_ms, os_now_ms());
-    atomic_store(&harden_state, HARDEN_OFF);
-    sampler_stop();
-    thread_call_all();
+    bool in_turn = wait_for_turn(), ended = atomic_compare_exchange_strong(&profile_state.on, &yes, 0);
+    if (ended) {
+        atomic_store(&until_ms, os_now_ms());
+        atomic_store(&harden_state, HARDEN_OFF);
+        sampler_stop();
+    }
+    if (in_turn)
+        atomic_store(&turn, 0);
+    if (ended)
+        thread_call_all();
 }
 
 uint32_t profile_lasted_ms(void)
@@ -383,8 +427,8 @@ static void *obey(void *unused)
     if (request == PROFILE_REQUEST_STOP) {
         profile_stop();
     } else {
-        stack_prepare();
-        status = start(request, true);
+        stack_prepare(); /* it may wait for a lock of the linker's, longer than who has asked */
+        status = atomic_load(&profile_state.answer) == EINPROGRESS ? start(request, true) : ECANCELED;
     }
     atomic_store(&profile_state.answer, (uint32_t)status);
     return unused;
@@ -407,6 +451,7 @@ void profile_fork_child(void)
     unwind_fork_child();
     atomic_store(&n_inside, 0);
     atomic_store(&changing, 0);
+    atomic_store(&turn, 0);
     atomic_store(&profile_state.request, 0);
 }
 

@@ -69,6 +69,11 @@ int profile_start(size_t interval_bytes);
 /* Ends it. Live blocks stay noted, and are forgotten when they are freed. */
 void profile_stop(void);
 
+/* For who reads the records, which a new session drops: none begins until profile_let_go (it waits, and is refused after two seconds).
+ * False: one is beginning, for as long; there is nothing to read, and to let go of. */
+bool profile_hold(void);
+void profile_let_go(void);
+
 /* How long the session has lasted, or did. */
 uint32_t profile_lasted_ms(void);
 
@@ -112,6 +117,9 @@ COLD void profile_consider(void *block, size_t size_bytes);
 
 /* A block, if it is a span's first address, is about to be returned. */
 COLD void profile_forget(void *block);
+
+/* The bytes of a span's class if it is a small block that was picked; else 0. */
+COLD size_t profile_noted_bytes(const void *block);
 
 /* A span is longer or shorter now: as if it had been freed and claimed. */
 COLD void profile_resized(void *block, size_t size_bytes);

@@ -63,7 +63,7 @@ static int64_t draw(struct thread *thread)
 /* Threads see a new epoch after what it stands for. */
 static void change(bool on)
 {
-    atomic_store_explicit(&picks, on, memory_order_relaxed); /* relaxed: the epoch publishes it */
+    atomic_store_explicit(&picks, on, memory_order_release); /* S1: who sees it before the epoch finds what goes with it */
     atomic_fetch_add_explicit(&sampler_epoch, 1, memory_order_release);
 }
 
@@ -117,7 +117,7 @@ OFTEN void sampler_open_magazines(struct thread *thread)
 OFTEN void sampler_follow(struct thread *thread)
 {
     uint32_t epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
-    bool on = atomic_load_explicit(&picks, memory_order_relaxed);
+    bool on = atomic_load_explicit(&picks, memory_order_acquire); /* S1 */
     /* What an earlier thread's record has still holds: the counts have no memory. relaxed: our own */
     if (atomic_load_explicit(&thread->sampler_epoch, memory_order_relaxed) == epoch && thread->samples == on)
         return;

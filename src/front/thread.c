@@ -23,6 +23,7 @@
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "service/config.h"
+#include "service/stack.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -372,6 +373,10 @@ void thread_start_process(void)
     fork_start();
     tls_thread = before;
     atomic_store_explicit(&start_state, START_DONE, memory_order_release);
+    if (config.profile_path[0] != 0) { /* libraries' constructors, which may come before ours, are part of the run */
+        stack_prepare_early();
+        profile_start(config.profile_interval_bytes);
+    }
 }
 
 /* The first slow call of a thread. */

@@ -16,7 +16,9 @@ struct leaf {
     struct arena *_Atomic arena[1 << LEAF_BITS]; /* per 2 MiB; a leaf covers 16 GiB */
 };
 
-struct registry_primary registry_primary, registry_first;
+/* Before there is an arena, no address is inside, whatever of the rest is seen already: see describe. */
+#define NOWHERE ((uintptr_t)1 << 63)
+struct registry_primary registry_primary = {.base = NOWHERE}, registry_first = {.base = NOWHERE};
 static SELDOM_USED struct leaf *_Atomic root[1 << ROOT_BITS];
 
 static void describe(struct registry_primary *primary, struct arena *arena)
@@ -25,8 +27,8 @@ static void describe(struct registry_primary *primary, struct arena *arena)
     primary->class_map = arena->class_map;
     primary->slabs = arena->slabs;
     primary->arena = arena;
-    /* Last, so that a thread that sees the length sees the rest (x86 keeps stores in order; elsewhere the look-up of a
-     * foreign address in this window reads a class map of zeros or misses, and both mean "not in the first arena"). */
+    /* Readers look at the base first and at the length after it, in any order as far as the CPU is concerned. With the old base (NOWHERE)
+     * no address is inside. With the new one, an address inside is a block's, which reached its thread after all this. */
     atomic_thread_fence(memory_order_release);
     primary->n_slabs = (size_t)arena->n_superslabs * SUPERSLAB_SLABS;
 }

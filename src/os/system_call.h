@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -77,6 +78,18 @@ static inline int file_open(const char *path, int flags, unsigned mode)
 static inline ssize_t file_read(int file, void *to, size_t len_bytes)
 {
     return system_call(SYS_read, file, (long)to, (long)len_bytes, 0, 0, 0);
+}
+
+/* As flock for others to be shut out, but without waiting: EWOULDBLOCK. */
+static inline int file_try_lock(int file)
+{
+    return (int)system_call(SYS_flock, file, LOCK_EX | LOCK_NB, 0, 0, 0, 0);
+}
+
+/* As ftruncate to 0. */
+static inline int file_empty(int file)
+{
+    return (int)system_call(SYS_ftruncate, file, 0, 0, 0, 0, 0);
 }
 
 /* As close. */

@@ -94,6 +94,7 @@ static bool tick(bool with_caches)
 static void rest(uint32_t most_ms)
 {
     atomic_store(&running, RESTING);
+    atomic_thread_fence(memory_order_seq_cst); /* B1 */
     if (shared_pool_idle_bytes() == 0) /* What became idle before the store woke nobody. */
         os_futex_wait_ms(&running, RESTING, most_ms);
     atomic_store(&running, RUNNING);
@@ -122,6 +123,7 @@ static void *run(void *unused)
             continue;
         }
         atomic_store(&running, NONE);
+        atomic_thread_fence(memory_order_seq_cst); /* B1 */
         /* What became idle before the store found us running, and woke nobody. */
         uint32_t none = NONE;
         if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &none, RUNNING))
@@ -144,9 +146,19 @@ bool background_is_ticking(void)
     return ticking;
 }
 
+/* B1: who makes something idle writes that, and then reads `running`; the thread that ends writes `running`, and then reads what is idle. One
+ * of them must see the other, so on each side a fence lies between. On x86 the callers' last write was a locked instruction, which is one. */
+static inline void fence_before_look(void)
+{
+#if !defined(__x86_64__)
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 void background_wake(void)
 {
-    uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE; /* relaxed: it looks again before it ends */
+    fence_before_look();
+    uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE; /* relaxed: it looks again before it ends (B1) */
     if (likely(state == RUNNING) || config.purge_delay_ms <= 0)
         return;
     if (state == RESTING) {

@@ -115,11 +115,11 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
         put_slots_and_unlock(ss, slot, n);
         return NULL;
     }
-    mark_span(ss, slot, slot, n);
-    *zeroed = span_hand_out_pages(superslab_slab(ss, slot), len_bytes);
     struct slab *head = superslab_slab(ss, slot);
+    span_set_bytes(head, len_bytes); /* first: what is there else are links of idle.h, and readers without the lock believe the state */
+    mark_span(ss, slot, slot, n);
+    *zeroed = span_hand_out_pages(head, len_bytes);
     span_set_slots(head, n);
-    span_set_bytes(head, len_bytes);
     head->sample = 0;
     pool_unlock();
     return superslab_memory(ss) + slot * SLAB_BYTES;

@@ -20,7 +20,7 @@ extern const char etext[] __attribute__((weak, visibility("hidden")));
 extern const char hakmem_rare_begin[] __attribute__((weak, visibility("hidden"))); /* cmake/order.ld: NULL without it */
 extern const char hakmem_rare_end[] __attribute__((weak, visibility("hidden")));
 
-static _Atomic bool prepared;
+static _Atomic bool prepared, prepared_early;
 static bool own_frames_are_known;
 
 static bool is_own(uintptr_t address)
@@ -29,14 +29,20 @@ static bool is_own(uintptr_t address)
            address - (uintptr_t)hakmem_rare_begin < (uintptr_t)(hakmem_rare_end - hakmem_rare_begin);
 }
 
+void stack_prepare_early(void)
+{
+    own_frames_are_known = !is_own(os_program_entry()); /* else the program's beginning is among them */
+    unwind_prepare();
+    atomic_store_explicit(&prepared_early, true, memory_order_release);
+}
+
 void stack_prepare(void)
 {
     void *frame[2];
     if (atomic_load_explicit(&prepared, memory_order_acquire))
         return;
-    own_frames_are_known = !is_own(os_program_entry()); /* else the program's beginning is among them */
+    stack_prepare_early();
     (void)!backtrace(frame, 2);
-    unwind_prepare();
     atomic_store_explicit(&prepared, true, memory_order_release);
 }
 
@@ -44,7 +50,9 @@ void stack_prepare(void)
 static ALWAYS_INLINE int take_frames(void **frame, int n, bool in_handler)
 {
     int n_taken = in_handler ? -1 : unwind_take(frame, n);
-    return n_taken >= 0 ? n_taken : backtrace(frame, n);
+    if (n_taken >= 0)
+        return n_taken;
+    return atomic_load_explicit(&prepared, memory_order_acquire) ? backtrace(frame, n) : 0;
 }
 
 void stack_take(struct stack *stack)
@@ -62,7 +70,7 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     int saved_errno = errno;
     void *frame[STACK_MAX_FRAMES + 16]; /* some are our own */
     int n = 0, first = 0;
-    if (atomic_load_explicit(&prepared, memory_order_acquire))
+    if (atomic_load_explicit(&prepared_early, memory_order_acquire))
         n = take_frames(frame, STACK_MAX_FRAMES + 16, pc != 0);
     while (pc != 0 && first < n && (uintptr_t)frame[first] != pc)
         first++;

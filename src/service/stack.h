@@ -19,6 +19,9 @@ struct stack {
 /* Loads what backtrace() needs, which allocates. Once, when the process may allocate, before the first stack is taken. */
 void stack_prepare(void);
 
+/* What can be had without an allocation: until stack_prepare, stacks that need backtrace() are empty. */
+void stack_prepare_early(void);
+
 /* The calling thread's stack from the first frame outside of this library on. No frame before stack_prepare, or where libc
  * cannot unwind. Does not allocate. Keeps errno. */
 void stack_take(struct stack *stack);

@@ -14,6 +14,7 @@
  */
 #include "service/unwind.h"
 
+#include "meta/layout.h"
 #include "os/os.h"
 
 #if defined(__x86_64__)
@@ -433,10 +434,16 @@ static struct rule rule_by_tables(const unsigned char *table, uint64_t address)
 
 /* ---- The table of rules ---------------------------------------------------------------------------------------------- */
 
-/* A rule in a word: CFA's distance 32 bits | base pointer's 16 | base 2 | saved 1 | which module 13. */
+/* Two words: which module, 17 bits of it | the instruction's address 47; CFA's distance 32 | base pointer's 16 | base 2 | saved 1 | which
+ * module, the other 13. */
 struct memo {
     _Atomic uint64_t address, rule;
 };
+
+#define NUMBER_BITS 30
+#define NUMBER_LOW_BITS 13
+#define NO_NUMBER 0 /* of a module whose rules are not kept */
+_Static_assert(ADDRESS_BITS + NUMBER_BITS - NUMBER_LOW_BITS <= 64, "they have room beside an address");
 
 static struct memo memo[MEMO_SLOTS];
 static _Atomic uint32_t version; /* odd: an entry is being written */
@@ -444,7 +451,7 @@ static _Atomic uint32_t version; /* odd: an entry is being written */
 static uint64_t pack(const struct rule *rule, uint64_t module)
 {
     return (uint64_t)(uint32_t)rule->cfa_bytes << 32 | (uint64_t)(uint16_t)rule->bp_bytes << 16 |
-           (uint64_t)rule->base << 14 | (uint64_t)rule->bp_is_saved << 13 | module;
+           (uint64_t)rule->base << 14 | (uint64_t)rule->bp_is_saved << 13 | (module & ((1u << NUMBER_LOW_BITS) - 1));
 }
 
 static struct rule unpack(uint64_t word)
@@ -455,11 +462,32 @@ static struct rule unpack(uint64_t word)
                          .bp_is_saved = (word >> 13 & 1) != 0};
 }
 
-/* I1: by where its table and its end lie. */
-static uint64_t number_of_module(const struct os_module *module)
+static uint64_t keyed_address(uint64_t address, uint64_t module)
 {
-    uint64_t h = ((uint64_t)(uintptr_t)module->unwind_table ^ module->end << 20 ^ module->bias) * 0x9fb21c651e98df25u;
-    return h >> 51;
+    return module >> NUMBER_LOW_BITS << ADDRESS_BITS | address;
+}
+
+static uint64_t mix(uint64_t h)
+{
+    h *= 0x9fb21c651e98df25u;
+    return h ^ h >> 32;
+}
+
+/* I1: by where its table and its end lie, and by its build id, for the next version of a plug-in may lie just as the last one did. One without
+ * an id cannot be told from it; but those that are never unloaded need none. */
+static uint64_t number_of_module(const struct os_module *module, bool lasts)
+{
+    uint64_t h = mix((uint64_t)(uintptr_t)module->unwind_table ^ module->end << 20 ^ module->bias), word = 0;
+    size_t id_bytes = 0;
+    const unsigned char *id = lasts ? NULL : os_module_build_id(module, &id_bytes);
+    if (!lasts && (id == NULL || id_bytes == 0))
+        return NO_NUMBER;
+    for (size_t i = 0; i < id_bytes; i += sizeof word) {
+        memcpy(&word, id + i, min_size(sizeof word, id_bytes - i));
+        h = mix(h ^ word);
+    }
+    h >>= 64 - NUMBER_BITS;
+    return h == NO_NUMBER ? 1 : h;
 }
 
 static struct memo *memo_of(uint64_t address)
@@ -475,7 +503,7 @@ static bool look_up(uint64_t address, uint64_t module, struct rule *rule)
     uint64_t own = atomic_load_explicit(&entry->address, memory_order_relaxed); /* relaxed: the version tells */
     uint64_t word = atomic_load_explicit(&entry->rule, memory_order_relaxed);
     atomic_thread_fence(memory_order_acquire);
-    if (own != address || (word & 8191) != module || before % 2 != 0 ||
+    if (own != keyed_address(address, module) || ((word ^ module) & ((1u << NUMBER_LOW_BITS) - 1)) != 0 || before % 2 != 0 ||
         atomic_load_explicit(&version, memory_order_relaxed) != before)
         return false;
     *rule = unpack(word);
@@ -489,7 +517,7 @@ static void keep(uint64_t address, uint64_t module, const struct rule *rule)
     if (before % 2 != 0 || !atomic_compare_exchange_strong(&version, &before, before + 1))
         return;
     atomic_thread_fence(memory_order_release);
-    atomic_store_explicit(&entry->address, address, memory_order_relaxed);
+    atomic_store_explicit(&entry->address, keyed_address(address, module), memory_order_relaxed);
     atomic_store_explicit(&entry->rule, pack(rule, module), memory_order_relaxed);
     atomic_store_explicit(&version, before + 2, memory_order_release); /* V1 */
 }
@@ -526,13 +554,13 @@ static bool is_in(uint64_t address, const struct place *place)
     return address - place->start < place->end - place->start;
 }
 
-static bool find_place(uint64_t address, struct place *place)
+static bool find_place(uint64_t address, struct place *place, bool lasts)
 {
     struct os_module module;
     *place = (struct place){.start = 0};
     if (!os_module_of((const void *)(uintptr_t)address, &module))
         return false;
-    *place = (struct place){module.start, module.end, number_of_module(&module), module.unwind_table};
+    *place = (struct place){module.start, module.end, number_of_module(&module, lasts), module.unwind_table};
     return true;
 }
 
@@ -543,7 +571,7 @@ void unwind_prepare(void)
     if (atomic_load_explicit(&lasting_are_known, memory_order_acquire))
         return;
     for (unsigned i = 0; i < N_LASTING; i++)
-        find_place(address[i], &lasting[i]);
+        find_place(address[i], &lasting[i], true);
     atomic_store_explicit(&lasting_are_known, true, memory_order_release);
 }
 
@@ -558,7 +586,7 @@ static bool go_to_place(struct walk *walk, uint64_t address)
                 walk->place = lasting[i];
                 return true;
             }
-    return find_place(address, &walk->place);
+    return find_place(address, &walk->place, false);
 }
 
 /* The rule for an instruction. */
@@ -567,6 +595,8 @@ static struct rule find_rule(struct walk *walk, uint64_t address)
     struct rule rule = {.base = BASE_UNKNOWN};
     if (!go_to_place(walk, address))
         return rule;
+    if (walk->place.number == NO_NUMBER)
+        return rule_by_tables(walk->place.table, address);
     if (!look_up(address, walk->place.number, &rule)) {
         rule = rule_by_tables(walk->place.table, address);
         keep(address, walk->place.number, &rule);
@@ -600,8 +630,8 @@ int unwind_take(void **frame, int n)
                      : "=r"(walk.pc), "=r"(walk.sp), "=r"(walk.bp));
     for (uint64_t address = walk.pc; n_taken < n; address = walk.pc - 1) { /* a call lies before where it returns to */
         struct rule rule = find_rule(&walk, address);
-        if (rule.base == BASE_END)
-            return n_taken;
+        if (rule.base == BASE_END || (rule.base == BASE_UNKNOWN && os_is_linker((const void *)(uintptr_t)address))) /* NOLINT */
+            return n_taken; /* The linker's own beginning, from where it calls constructors, has no rule. */
         if (rule.base == BASE_UNKNOWN || !step(&walk, &rule))
             return -1;
         if (walk.pc == 0)

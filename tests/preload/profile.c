@@ -277,6 +277,54 @@ static void lasts_until_it_is_stopped(void)
     CHECK_THAT(said >= 0 && said <= lasted + 0.02, "it lasted %.3f s, and %.3f are said", lasted, said); /* by a coarse clock */
 }
 
+/* What is read for a dump is dropped by a new session. */
+static void *begin_again_and_again(void *unused)
+{
+    while (!ended) {
+        profile_start(1000);
+        for (unsigned i = 0; i < 400; i++)
+            free(leak(64 + 7 * i));
+        profile_stop();
+    }
+    return unused;
+}
+
+static void dumps_beside_sessions_that_begin(void)
+{
+    pthread_t thread;
+    ended = false;
+    REQUIRE(pthread_create(&thread, NULL, begin_again_and_again, NULL) == 0);
+    for (unsigned i = 0; i < 5000; i++)
+        CHECK_THAT(profile_dump("/dev/null") == 0, "a dump fails: %d", errno);
+    ended = true;
+    pthread_join(thread, NULL);
+}
+
+/* A block that was picked stays where any other of its class would, and stays noted. */
+static void resized_in_place(void)
+{
+    char path[100];
+    struct sums all, own;
+    void *block[100];
+    snprintf(path, sizeof path, "%s/resized", directory);
+    REQUIRE(profile_start(1) == 0);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++) {
+        void *before = block[i] = leak(100);
+        block[i] = realloc(before, 104);
+        CHECK_THAT(block[i] == before, "it moves");
+        block[i] = realloc(block[i], 97);
+    }
+    REQUIRE(profile_dump(path) == 0);
+    CHECK_THAT(read_dump(false, path, &all, (const void *)(uintptr_t)leak, &own) && own.live_blocks == CHECK_COUNT(block),
+               "%llu blocks are live", own.live_blocks);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        free(block[i]);
+    REQUIRE(profile_dump(path) == 0);
+    CHECK_THAT(read_dump(false, path, &all, (const void *)(uintptr_t)leak, &own) && own.live_blocks == 0,
+               "%llu blocks are live in the end", own.live_blocks);
+    profile_stop();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "leak") == 0)
@@ -292,6 +340,8 @@ int main(int argc, char **argv)
     what_goes_wrong_is_said();
     threads_that_only_hit_are_seen();
     lasts_until_it_is_stopped();
+    dumps_beside_sessions_that_begin();
+    resized_in_place();
     remove_directory();
     return check_status();
 }

@@ -137,6 +137,36 @@ HAKMEM_STATS="$work/many.json" ./work 700 2> /dev/null
 ask valid "$schema" many.err many.json
 [[ $(stat_of threads many.json) -ge 700 && $(wc -c < many.json) -gt 131072 ]] || fail "700 threads are not in many.json"
 
+step "processes that end at the same time, with one file"
+cat > together.c << 'END'
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void)
+{
+    int gate[2];
+    char unused;
+    if (pipe(gate) != 0)
+        return 1;
+    for (int i = 0; i < 6; i++)
+        if (fork() == 0) {
+            close(gate[1]);
+            for (int k = 0; k < 40 * i; k++) /* texts of different lengths */
+                malloc(16 << k % 12);
+            return (int)read(gate[0], &unused, 1);
+        }
+    close(gate[1]);
+    while (wait(NULL) > 0) {
+    }
+    return 0;
+}
+END
+"$HAKMEM_CC" -O0 -w -o together together.c
+for i in $(seq 30); do
+    on_hakmem HAKMEM_STATS="$work/together$i.json" ./together
+done
+ask valid "$schema" together*.json
+
 step "a file that cannot be written is one line on stderr, and the program's status stays"
 for path in /dev/full "$work/none/there.json"; do
     HAKMEM_STATS=$path ./work 0 2> unwritten.err || fail "HAKMEM_STATS=$path: status $?"
