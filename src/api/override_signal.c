@@ -34,8 +34,21 @@ __sighandler_t __sysv_signal(int number, __sighandler_t handler);
 
 static SELDOM_USED _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: no entry yet. Never changed once set */
 
+#if defined(__aarch64__)
+/* The kernel passes the second and the third argument only to handlers that were installed with SA_SIGINFO. But it leaves both where the
+ * stack pointer is: struct rt_sigframe. Trampolines are no C, for that says nothing of the stack pointer at a function's beginning. */
+void call_handler_at(unsigned i, int number, char *frame) __asm__("hakmem_call_handler") __attribute__((visibility("hidden")));
+static ALWAYS_INLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context);
+__attribute__((used)) NOINLINE HIT_TEXT void call_handler_at(unsigned i, int number, char *frame)
+{
+    call_handler(i, number, (siginfo_t *)(void *)frame, frame + sizeof(siginfo_t));
+}
+static ALWAYS_INLINE
+#else
 /* A handler that was installed without SA_SIGINFO ignores what it gets beside the number; the kernel passes all three. */
-static NOINLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
+static NOINLINE
+#endif
+    HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
 {
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
     struct thread *thread = handler_enter(context, frame);

@@ -60,6 +60,11 @@ static inline size_t max_size(size_t a, size_t b)
  * byte is one load as well; only ThreadSanitizer must see that it is atomic. */
 static ALWAYS_INLINE size_t load_byte_relaxed(const _Atomic uint8_t *byte)
 {
+#if defined(__aarch64__) && !defined(__clang__) && !UNDER_THREAD_SANITIZER
+    size_t value; /* gcc would extend what is extended already */
+    __asm__("ldrb %w0, %1" : "=r"(value) : "m"(*(const uint8_t *)(const void *)byte));
+    return value;
+#endif
 #if defined(__clang__) && !UNDER_THREAD_SANITIZER
     return *(const volatile uint8_t *)(const volatile void *)byte;
 #endif

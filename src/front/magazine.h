@@ -97,6 +97,11 @@ static ALWAYS_INLINE bool magazine_push(struct magazine *magazine, void *block)
 
 static ALWAYS_INLINE bool cache_pop(struct cache *cache, size_t offset, void **block)
 {
+#if defined(__aarch64__) /* Here an address with an offset costs more than the sum once, and two words are one load. */
+    struct magazine *magazine = magazine_at(cache, offset);
+    OPAQUE(magazine);
+    return magazine_pop(magazine, block);
+#endif
     void **top = magazine_at(cache, offset)->top;
     OPAQUE(offset);
     if (unlikely(top == magazine_at(cache, offset)->base))
@@ -110,6 +115,11 @@ static ALWAYS_INLINE bool cache_pop(struct cache *cache, size_t offset, void **b
 
 static ALWAYS_INLINE bool cache_push(struct cache *cache, size_t offset, void *block)
 {
+#if defined(__aarch64__) /* Here an address with an offset costs more than the sum once, and two words are one load. */
+    struct magazine *magazine = magazine_at(cache, offset);
+    OPAQUE(magazine);
+    return magazine_push(magazine, block);
+#endif
     OPAQUE(offset);
     void **top = magazine_at(cache, offset)->top;
     OPAQUE(offset);

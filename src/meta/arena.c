@@ -167,6 +167,8 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     hide_rest(arena, need_bytes);
 
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
+    os_advise_huge(metadata, end, false); /* Nor do records get one at the first touch where the system gives them to all. */
+    os_advise_huge(class_map, round_up(n_slabs, SLAB_BYTES), false);
     if (last_arena == NULL) {
         registry_set_first(arena, !hardened);
         atomic_store_explicit(&arena_list, arena, memory_order_release); /* A1 */

@@ -19,7 +19,12 @@
 
 #define LAYOUT_VERSION 9
 
-#define ADDRESS_BITS 47 /* of a user address; more is only handed out by Linux to those who ask by a hint */
+/* Of a user address; more is only handed out by Linux to those who ask by a hint. */
+#if defined(__aarch64__)
+#define ADDRESS_BITS 48
+#else
+#define ADDRESS_BITS 47
+#endif
 
 #define SLAB_SHIFT 16
 #define SLAB_BYTES ((size_t)1 << SLAB_SHIFT)

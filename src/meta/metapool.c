@@ -21,6 +21,7 @@ void *metapool_claim(void)
         char *region = os_reserve(REGION_BYTES, METAPOOL_PIECE_BYTES);
         if (region == NULL)
             return NULL;
+        os_advise_huge(region, REGION_BYTES, false); /* Of a record's space little is in use. */
         metapool.next = region;
         metapool.end = region + REGION_BYTES;
     }

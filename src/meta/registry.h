@@ -25,10 +25,14 @@ extern struct registry_primary registry_first __attribute__((visibility("hidden"
 /* The class offset of the slab that holds address, if it is in the first arena; else CLASS_FOREIGN's offset, 0. */
 static ALWAYS_INLINE size_t registry_class_offset(const void *address)
 {
-    size_t slab = ((uintptr_t)address - registry_primary.base) >> SLAB_SHIFT;
-    if (unlikely(slab >= registry_primary.n_slabs))
+    const struct registry_primary *primary = &registry_primary;
+#if defined(__aarch64__)
+    __asm__("" : "+r"(primary)); /* its address once: two words are one load */
+#endif
+    size_t slab = ((uintptr_t)address - primary->base) >> SLAB_SHIFT;
+    if (unlikely(slab >= primary->n_slabs))
         return 0;
-    return load_byte_relaxed(&registry_primary.class_map[slab]); /* relaxed: see arena_set_class_map */
+    return load_byte_relaxed(&primary->class_map[slab]); /* relaxed: see arena_set_class_map */
 }
 
 /* The arena that holds address, NULL when none does. Any thread, no lock. */

@@ -121,10 +121,17 @@ static bool is_probe(const struct superslab *fresh)
     return fresh->index % interval == interval - 1;
 }
 
+bool huge_pages_fit(void)
+{
+    size_t page_bytes = os_page_bytes();
+    return page_bytes * (page_bytes / sizeof(uint64_t)) == SUPERSLAB_BYTES;
+}
+
 /* Whether a heap is so large that some may have huge pages, if the program leaves it to us. */
 static bool may_be_huge(void)
 {
-    return config.huge_pages == HUGE_PAGES_AUTO && stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES;
+    return config.huge_pages == HUGE_PAGES_AUTO && huge_pages_fit() &&
+           stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES;
 }
 
 bool huge_pages_for_spans(const struct superslab *fresh)

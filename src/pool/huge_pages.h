@@ -11,6 +11,10 @@ bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_spans(const struct superslab *fresh);
 bool huge_pages_for_runs(size_t len_bytes);
 
+/* Whether the system's huge pages are as long as a SuperSlab: where pages have 16 or 64 KiB they have 32 or 512 MiB, and one touch of a
+ * block may bring all of that. */
+bool huge_pages_fit(void);
+
 /* A run is there. With huge pages it counts as one that may never be filled until it is seen to be. Lock held. */
 void huge_pages_note_run(struct superslab *ss);
 

@@ -195,6 +195,6 @@ bool huge_pages_for_runs(size_t len_bytes)
 {
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
         return true;
-    return config.huge_pages == HUGE_PAGES_AUTO && len_bytes <= HUGE_RUN_MAX_BYTES && !budget_presses() &&
-           may_be_unfilled();
+    return config.huge_pages == HUGE_PAGES_AUTO && huge_pages_fit() && len_bytes <= HUGE_RUN_MAX_BYTES &&
+           !budget_presses() && may_be_unfilled();
 }

@@ -167,7 +167,7 @@ int main(void)
 END
 "$HAKMEM_CC" -O1 -shared -fPIC -o slow.so slow.c
 "$HAKMEM_CC" -O1 -g -o loader loader.c -ldl -pthread
-on_hakmem ./loader > loader.out &
+env LD_PRELOAD="$HAKMEM_LIB" ./loader > loader.out &
 pid=$!
 started_pids+=("$pid")
 for _ in $(seq 600); do grep -q ready loader.out && break; sleep 0.05; done

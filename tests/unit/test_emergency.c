@@ -135,7 +135,7 @@ static void other_blocks_are_none(void **state)
     (void)state;
     int on_stack = 0;
     void *small = hak_malloc(100), *span = hak_malloc(100 * KIB), *run = hak_malloc(5 * MIB);
-    void *foreign[] = {NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << 47), (void *)UINTPTR_MAX, small,
+    void *foreign[] = {NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << ADDRESS_BITS), (void *)UINTPTR_MAX, small,
                        span, run};
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         assert_false(emergency_return(foreign[i]));
@@ -173,9 +173,9 @@ static void refuses_the_impossible(void **state)
     errno = 0;
     assert_null(emergency_claim(SIZE_MAX, 1));
     assert_null(emergency_claim(PTRDIFF_MAX, 1));
-    assert_null(emergency_claim((size_t)1 << 47, 1));
+    assert_null(emergency_claim((size_t)1 << ADDRESS_BITS, 1));
     assert_null(emergency_claim(1, (size_t)1 << 63));
-    assert_null(emergency_claim(1, (size_t)1 << 47));
+    assert_null(emergency_claim(1, (size_t)1 << ADDRESS_BITS));
     assert_int_equal(errno, 0);
 }
 

@@ -140,9 +140,9 @@ static void assert_foreign_unknown(void)
                              NULL,
                              (const void *)(uintptr_t)1,
                              (const void *)UINTPTR_MAX,
-                             (const void *)((uintptr_t)1 << 47),
-                             (const void *)(((uintptr_t)1 << 47) - 1),
-                             (const void *)((uintptr_t)1 << 48),
+                             (const void *)((uintptr_t)1 << ADDRESS_BITS),
+                             (const void *)(((uintptr_t)1 << ADDRESS_BITS) - 1),
+                             (const void *)((uintptr_t)1 << (ADDRESS_BITS + 1)),
                              (const void *)((uintptr_t)1 << 63),
                              blocks,
                              blocks + N_BLOCKS - 1};

@@ -575,7 +575,7 @@ static void the_impossible_costs_nothing(void **state)
         assert_refused((size_t)PTRDIFF_MAX + 1, 64);
         assert_refused(SIZE_MAX, 1);
         assert_refused(SIZE_MAX - 4096, 4096);
-        assert_refused((size_t)1 << 47, GIB);
+        assert_refused((size_t)1 << ADDRESS_BITS, GIB);
         assert_refused((size_t)1 << 62, 16);
         if (!system_promises_anything())
             assert_refused((size_t)1 << 45, 4 * MIB);
