@@ -16,7 +16,7 @@ packages_of_set() {
             ;;
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
-                 python3 python3-jsonschema libpython3.11-testsuite strace spin binutils jq tmux prometheus curl \
+                 python3 python3-jsonschema libpython3.11-testsuite strace gdb spin binutils jq tmux prometheus curl \
                  mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi

@@ -161,7 +161,7 @@ static unsigned slots_of_packed(unsigned pages)
     return (pages + PACKED_PAGES - 1) / PACKED_PAGES;
 }
 
-static void *claim_packed_again(struct thread *thread, size_t size_bytes)
+static void *claim_packed_again(struct thread *thread, size_t size_bytes, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
     unsigned n = (unsigned)((size_bytes + PACKED_PAGE_BYTES - 1) / PACKED_PAGE_BYTES);
@@ -173,6 +173,7 @@ static void *claim_packed_again(struct thread *thread, size_t size_bytes)
         count_out(cache, slots_of_packed(kept.pages));
         cache->n_uses++;
         packed_give(kept.block, n);
+        *zeroed = kept.is_zero != 0;
         return kept.block;
     }
     return NULL;
@@ -187,7 +188,7 @@ static bool keep_packed(struct thread *thread, const void *block, struct slab *s
     cache->n_uses++;
     cache->misses = 0;
     cache->held_slabs = (uint16_t)(cache->held_slabs + slots_of_packed(n));
-    thread->packed_places[cache->n_packed++] = (struct packed_block){(char *)(uintptr_t)block, n};
+    thread->packed_places[cache->n_packed++] = (struct packed_block){(char *)(uintptr_t)block, n, 0};
     return true;
 }
 
@@ -246,7 +247,7 @@ static void *claim_at(struct thread *thread, struct held_slots *place, unsigned 
     return block;
 }
 
-static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_bytes)
+static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_bytes, bool *zeroed)
 {
     struct span_cache *cache = &thread->span_cache;
     struct packed_block blocks[AHEAD_SLOTS];
@@ -259,6 +260,7 @@ static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_by
     cache->held_slabs = (uint16_t)(cache->held_slabs + (n_blocks - 1) * n);
     cache->n_uses++;
     packed_give(blocks[0].block, blocks[0].pages);
+    *zeroed = blocks[0].is_zero != 0;
     return blocks[0].block;
 }
 
@@ -277,8 +279,7 @@ static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bo
         return NULL;
     }
     if (packed) {
-        void *block = claim_packed_ahead(thread, n, len_bytes);
-        *zeroed &= block == NULL;
+        void *block = claim_packed_ahead(thread, n, len_bytes, zeroed);
         if (block != NULL && cache->held_slabs > cache->room_slabs)
             set_room(cache, cache->held_slabs);
         return block;
@@ -368,10 +369,9 @@ void *span_cache_claim_again(size_t size_bytes, bool page, bool *zeroed)
         return NULL;
     struct span_cache *cache = &thread->span_cache;
     size_t n = span_slots_for(size_bytes);
-    void *block = page && cache->n_packed != 0 ? claim_packed_again(thread, size_bytes) : NULL;
+    void *block = page && cache->n_packed != 0 ? claim_packed_again(thread, size_bytes, zeroed) : NULL;
     size_t behind_bytes = 0;
     bool look = false;
-    *zeroed &= block == NULL;
     for (unsigned i = cache->n_places; block == NULL && i-- > cache->n_joined;)
         if (held_are_row_of(&thread->span_places[i], n)) {
             struct held_slots slots = thread->span_places[i];

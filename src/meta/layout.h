@@ -210,6 +210,7 @@ struct held_slots {
 struct packed_block {
     char *block;
     uint32_t pages;
+    uint32_t is_zero; /* 1: it has never been used, and reads as zero */
 };
 
 _Static_assert(sizeof(struct superslab) <= 192, "one SuperSlab record stays within three cache lines");

@@ -13,10 +13,32 @@
 #include "os/system_call.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
+/* Of a path, or of a line of /proc/self/cgroup behind the mount point's. These functions may run on a request's own stack. */
 #define PATH_MAX_BYTES 1024
+
+struct path {
+    size_t len;
+    char text[PATH_MAX_BYTES]; /* ends with 0 */
+};
+
+/* False: it does not fit, and the path is as it was. */
+static bool append(struct path *path, const char *text)
+{
+    size_t len = strlen(text);
+    if (len >= PATH_MAX_BYTES - path->len)
+        return false;
+    memcpy(path->text + path->len, text, len + 1);
+    path->len += len;
+    return true;
+}
+
+static void cut(struct path *path, size_t len)
+{
+    path->len = len;
+    path->text[len] = 0;
+}
 
 /* Reads the beginning of a file as text. False: it cannot be read. */
 static bool read_text(const char *path, char *text, size_t size_bytes)
@@ -40,27 +62,6 @@ static size_t parse_limit(const char *text)
     return read_decimal(text, &n) == NULL ? SIZE_MAX : n;
 }
 
-/* The least number in files of this name in the group's directory and those above it, up to the mount point. */
-static size_t least_on_the_way_up(const char *root, const char *mount, const char *group, const char *name)
-{
-    char path[PATH_MAX_BYTES], text[64], at[PATH_MAX_BYTES];
-    size_t least_bytes = SIZE_MAX, len = strlen(group);
-    if (len >= sizeof at)
-        return SIZE_MAX;
-    memcpy(at, group, len + 1);
-    for (;;) {
-        while (len > 0 && at[len - 1] == '/')
-            at[--len] = 0;
-        int n = snprintf(path, sizeof path, "%s%s%s/%s", root, mount, at, name);
-        if (n > 0 && (size_t)n < sizeof path && read_text(path, text, sizeof text))
-            least_bytes = min_size(least_bytes, parse_limit(text));
-        if (len == 0)
-            return least_bytes;
-        while (len > 0 && at[len - 1] != '/')
-            at[--len] = 0;
-    }
-}
-
 /* Whether the list of controllers, which ends at `end`, has "memory". */
 static bool has_memory(const char *list, const char *end)
 {
@@ -74,48 +75,96 @@ static bool has_memory(const char *list, const char *end)
     return false;
 }
 
-/* The process's group by version 2 (*v2) and by version 1 (*v1), as parts of text; NULL for none. */
-static void find_groups(char *text, char **v2, char **v1)
+enum version { VERSION_1, VERSION_2 };
+
+/* The group that a line of /proc/self/cgroup names, a part of the line; NULL: it is another version's, or another controller's. */
+static const char *group_in(const char *line, enum version version)
 {
-    *v2 = *v1 = NULL;
-    for (char *line = text, *next; line != NULL && *line != 0; line = next) {
-        next = strchr(line, '\n');
-        if (next != NULL)
-            *next++ = 0;
-        char *first = strchr(line, ':'), *second = first == NULL ? NULL : strchr(first + 1, ':');
-        if (second == NULL)
-            continue;
-        if (second == first + 1 && line[0] == '0' && first == line + 1)
-            *v2 = second + 1;
-        else if (has_memory(first + 1, second))
-            *v1 = second + 1;
-    }
+    const char *first = strchr(line, ':'), *second = first == NULL ? NULL : strchr(first + 1, ':');
+    if (second == NULL)
+        return NULL;
+    bool is_2 = second == first + 1 && line[0] == '0' && first == line + 1;
+    return (version == VERSION_2 ? is_2 : !is_2 && has_memory(first + 1, second)) ? second + 1 : NULL;
 }
 
-static bool read_groups(const char *root, char *text, size_t size_bytes, char **v2, char **v1)
+/* Behind the path's end lies a line of so many bytes, or too many: appends the group that it names. False: it names none. */
+static bool append_group_of_line(struct path *path, size_t len, enum version version)
 {
-    char path[PATH_MAX_BYTES];
-    int n = snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    if (n <= 0 || (size_t)n >= sizeof path || !read_text(path, text, size_bytes))
+    char *line = path->text + path->len;
+    line[len < PATH_MAX_BYTES - path->len ? len : 0] = 0;
+    const char *group = group_in(line, version);
+    if (group == NULL)
         return false;
-    find_groups(text, v2, v1);
+    memmove(line, group, strlen(group) + 1);
+    path->len += strlen(line);
     return true;
+}
+
+/* Appends the process's group, as the open file tells. */
+static bool append_group(struct path *path, int file, enum version version)
+{
+    char piece[256];
+    size_t len = 0, room = PATH_MAX_BYTES - path->len;
+    for (ssize_t n; (n = file_read(file, piece, sizeof piece)) > 0;)
+        for (ssize_t i = 0; i < n; i++) {
+            if (piece[i] == '\n') {
+                if (append_group_of_line(path, len, version))
+                    return true;
+                len = 0;
+            } else if (len < room) { /* room: too long */
+                path->text[path->len + len++] = piece[i];
+            }
+        }
+    if (append_group_of_line(path, len, version))
+        return true;
+    cut(path, path->len);
+    return false;
+}
+
+/* The directory of the process's group below a mount point: *top is the length of the mount point's own path. False: there is none. */
+static bool find_group(struct path *path, size_t *top, const char *root, const char *mount, enum version version)
+{
+    cut(path, 0);
+    int file = append(path, root) && append(path, "/proc/self/cgroup") ? file_open(path->text, O_RDONLY, 0) : -1;
+    if (file < 0)
+        return false;
+    cut(path, 0);
+    bool found = append(path, root) && append(path, mount);
+    *top = path->len;
+    found = found && append_group(path, file, version);
+    file_close(file);
+    return found;
+}
+
+/* The least number in files of this name in the group's directory and those above it, up to the mount point. SIZE_MAX: none. */
+static size_t least_on_the_way_up(const char *root, const char *mount, enum version version, const char *name)
+{
+    struct path path;
+    char text[64];
+    size_t least_bytes = SIZE_MAX, top;
+    if (!find_group(&path, &top, root, mount, version))
+        return SIZE_MAX;
+    for (;;) {
+        while (path.len > top && path.text[path.len - 1] == '/')
+            cut(&path, path.len - 1);
+        size_t len = path.len;
+        if (append(&path, "/") && append(&path, name) && read_text(path.text, text, sizeof text))
+            least_bytes = min_size(least_bytes, parse_limit(text));
+        cut(&path, len);
+        if (len == top)
+            return least_bytes;
+        while (path.len > top && path.text[path.len - 1] != '/')
+            cut(&path, path.len - 1);
+    }
 }
 
 size_t os_cgroup_limit_bytes(const char *root)
 {
-    char text[4096], *v2, *v1;
-    size_t limit_bytes = SIZE_MAX;
     int saved_errno = errno;
-    if (read_groups(root, text, sizeof text, &v2, &v1)) {
-        if (v2 != NULL) { /* beside version 1 its tree is mounted elsewhere */
-            limit_bytes = least_on_the_way_up(root, "/sys/fs/cgroup", v2, "memory.max");
-            limit_bytes = min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/unified", v2, "memory.max"));
-        }
-        if (v1 != NULL)
-            limit_bytes =
-                min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/memory", v1, "memory.limit_in_bytes"));
-    }
+    /* Beside version 1 the tree of version 2 is mounted elsewhere. */
+    size_t limit_bytes = least_on_the_way_up(root, "/sys/fs/cgroup", VERSION_2, "memory.max");
+    limit_bytes = min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/unified", VERSION_2, "memory.max"));
+    limit_bytes = min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/memory", VERSION_1, "memory.limit_in_bytes"));
     errno = saved_errno;
     /* Version 1 says "none" by a number near 2^63. */
     return limit_bytes >= (size_t)1 << 62 ? SIZE_MAX : limit_bytes;
@@ -144,18 +193,16 @@ static int parse_pressure(const char *text)
 
 int os_memory_pressure(const char *root)
 {
-    char path[PATH_MAX_BYTES], text[4096], *v2, *v1;
-    int saved_errno = errno, n, pressure = -1;
-    if (read_groups(root, text, sizeof text, &v2, &v1) && v2 != NULL) {
-        n = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s/memory.pressure", root, v2);
-        if (n > 0 && (size_t)n < sizeof path && read_text(path, text, sizeof text))
-            pressure = parse_pressure(text);
-    }
-    if (pressure < 0) {
-        snprintf(path, sizeof path, "%s/proc/pressure/memory", root);
-        if (read_text(path, text, sizeof text))
-            pressure = parse_pressure(text);
-    }
+    struct path path;
+    char text[128];
+    size_t top;
+    int saved_errno = errno, pressure = -1;
+    if (find_group(&path, &top, root, "/sys/fs/cgroup", VERSION_2) && append(&path, "/memory.pressure") &&
+        read_text(path.text, text, sizeof text))
+        pressure = parse_pressure(text);
+    cut(&path, 0);
+    if (pressure < 0 && append(&path, root) && append(&path, "/proc/pressure/memory") && read_text(path.text, text, sizeof text))
+        pressure = parse_pressure(text);
     errno = saved_errno;
     return pressure;
 }

@@ -234,7 +234,7 @@ unsigned packed_hold_ahead(size_t len_bytes, unsigned most, struct packed_block 
     bool zeroed;
     void *block = claim_locked(len_bytes, &zeroed); /* which may map a SuperSlab; the others don't */
     while (block != NULL) {
-        blocks[n++] = (struct packed_block){block, (uint32_t)(len_bytes / PACKED_PAGE_BYTES)};
+        blocks[n++] = (struct packed_block){block, (uint32_t)(len_bytes / PACKED_PAGE_BYTES), zeroed};
         packed_hold(slab_at(block), block);
         block = n < most ? claim_here(len_bytes, &zeroed) : NULL;
     }

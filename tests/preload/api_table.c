@@ -4,6 +4,9 @@
  */
 #include "check.h"
 
+#include "hakmem/hakmem.h"
+
+#include <limits.h>
 #include <malloc.h>
 
 #define MARK 1789 /* an errno that nobody sets */
@@ -751,6 +754,59 @@ static void test_mallinfo(void)
                after.hblks, after.hblkhd, before.uordblks, before.hblks, before.hblkhd);
 }
 
+/* Every block that is freed is one that is free, wherever it waits. (None of the slabs becomes empty.) */
+static void test_mallinfo_free_blocks(void)
+{
+    enum { N = 6000 };
+    static void *block[N];
+    for (unsigned i = 0; i < N; i++) {
+        block[i] = malloc(48);
+        REQUIRE(block[i] != NULL);
+    }
+    size_t before = mallinfo2().ordblks;
+    for (unsigned i = 0; i < N; i += 2)
+        free(block[i]);
+    size_t after = mallinfo2().ordblks;
+    CHECK_THAT(after - before == N / 2, "of %d freed blocks %zu are free", N / 2, after - before);
+    for (unsigned i = 1; i < N; i += 2)
+        free(block[i]);
+}
+
+/* What a trim would give back at once. Time may do so between two looks: then it is looked at again. */
+static void test_mallinfo_keepcost(void)
+{
+    int (*stats_get)(struct hak_stats *, size_t);
+    struct hak_stats before, after;
+    find(&stats_get, "hak_stats_get");
+    size_t keepcost = 0, expected = SIZE_MAX;
+    for (unsigned i = 0; i < 100 && keepcost != expected; i++) {
+        void *block = malloc(3 * CHECK_MIB);
+        REQUIRE(block != NULL);
+        memset(block, 1, 3 * CHECK_MIB);
+        free(block);
+        REQUIRE(stats_get(&before, sizeof before) == 0);
+        keepcost = mallinfo2().keepcost;
+        REQUIRE(stats_get(&after, sizeof after) == 0);
+        if (before.slots_empty == after.slots_empty && before.superslabs_cached == after.superslabs_cached)
+            expected = after.slots_empty * 65536 + after.superslabs_cached * 2 * CHECK_MIB;
+    }
+    CHECK_THAT(keepcost == expected && keepcost >= 2 * CHECK_MIB, "keepcost is %zu, not %zu", keepcost, expected);
+}
+
+/* The old form says no more than its numbers can hold. The block is not written to. */
+static void test_mallinfo_of_much(void)
+{
+    void *block = malloc(3072 * CHECK_MIB);
+    if (block == NULL) {
+        check_leave_out("there is no block of 3 GiB here: numbers that mallinfo cannot hold");
+        return;
+    }
+    struct mallinfo old = mallinfo();
+    CHECK_THAT(old.hblkhd == INT_MAX && old.uordblks == INT_MAX && old.hblks > 0, "mallinfo says %d of 3 GiB", old.hblkhd);
+    CHECK(mallinfo2().hblkhd >= 3072 * CHECK_MIB);
+    free(block);
+}
+
 /* The number behind `name="` in the element that begins with `element`. */
 static size_t attribute(const char *text, const char *element, const char *name)
 {
@@ -829,6 +885,24 @@ static void test_malloc_trim(void)
         CHECK(*(unsigned char *)block[i] == 1 && check_filled(block[i], 1000, 0x0101010101010101u));
         free(block[i]);
     }
+    size_t given_back = 0; /* Time may be quicker: then once more. */
+    for (unsigned i = 0; i < 100 && given_back < 2 * CHECK_MIB; i++) {
+        char *large = malloc(3 * CHECK_MIB);
+        REQUIRE(large != NULL);
+        memset(large, 1, 3 * CHECK_MIB);
+        free(large);
+        given_back = p_hak_trim(HAK_TRIM_CACHE);
+    }
+    CHECK_THAT(given_back >= 2 * CHECK_MIB, "of an empty SuperSlab hak_trim tells %zu bytes", given_back);
+    int told = 0; /* as above */
+    for (unsigned i = 0; i < 5 && !told; i++) {
+        char *large = malloc(3 * CHECK_MIB);
+        REQUIRE(large != NULL);
+        memset(large, 1, 3 * CHECK_MIB);
+        free(large);
+        told = malloc_trim(0);
+    }
+    CHECK_THAT(told, "malloc_trim does not tell that it has given memory back");
     int again = 1;
     for (unsigned i = 0; i < 4 && again; i++)
         again = malloc_trim(0);
@@ -866,6 +940,9 @@ int main(void)
     test_frees();
     test_errno_kept();
     test_mallinfo();
+    test_mallinfo_free_blocks();
+    test_mallinfo_keepcost();
+    test_mallinfo_of_much();
     test_malloc_info();
     test_malloc_stats();
     test_malloc_trim();

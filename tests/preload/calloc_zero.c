@@ -215,10 +215,42 @@ static void test_odd_sizes(void)
     }
 }
 
+/* Small blocks are cleared by stores that may overlap. None of them touches the block before, or what lies behind the bytes that
+ * were asked for: of a block that was there before, that is what its last holder left. */
+static void test_nothing_else_is_cleared(void)
+{
+    enum { N = 64, MOST = 200 };
+    char *block[N];
+    for (size_t size = 1; size <= MOST; size++) {
+        size_t n_changed = 0;
+        for (unsigned i = 0; i < N; i++) {
+            block[i] = malloc(size);
+            REQUIRE(block[i] != NULL);
+            memset(block[i], DIRT, malloc_usable_size(block[i]));
+        }
+        for (unsigned i = 1; i < N; i += 2) {
+            char *before = block[i];
+            size_t was_usable = malloc_usable_size(before);
+            free(before);
+            block[i] = calloc(1, size);
+            REQUIRE(block[i] != NULL && check_zero(block[i], size));
+            for (size_t at = size; block[i] == before && at < was_usable && at < malloc_usable_size(before); at++)
+                n_changed += (unsigned char)before[at] != DIRT;
+        }
+        for (unsigned i = 0; i < N; i += 2)
+            for (size_t at = 0; at < malloc_usable_size(block[i]); at++)
+                n_changed += (unsigned char)block[i][at] != DIRT;
+        CHECK_THAT(n_changed == 0, "calloc of %zu bytes changes %zu bytes that were not asked for", size, n_changed);
+        for (unsigned i = 0; i < N; i++)
+            free(block[i]);
+    }
+}
+
 int main(void)
 {
     check_on_hakmem();
     collect_class_sizes();
+    test_nothing_else_is_cleared();
     check_every_size("on a fresh heap");
     dirty_everything();
     check_every_size("on a dirty heap");

@@ -3,9 +3,15 @@
  *   E  max: a block ends before an inaccessible page, also after realloc has made it longer or shorter
  *   S  1: a byte behind the end is found wherever it lies in the first 8
  *   Q  1 and max: a freed block is not handed out before 16 others have been freed
+ *   F  1 and max: blocks that wait for their release count as that, and are not live
+ *   L  1: a block that cannot be moved to a smaller place is shorter where it lies
  *   C  1: children of one fork after another get blocks in orders of their own
  */
 #include "check.h"
+
+#include "hakmem/hakmem.h"
+
+#include <malloc.h>
 
 /* Runs an act in a child; whether a signal ended it. */
 static bool ends_by_signal(void (*act)(char *), char *block)
@@ -81,6 +87,68 @@ static void check_waiting(void)
         }
 }
 
+/* Blocks that wait are nobody's. */
+static void check_figures(void)
+{
+    static const size_t sizes[] = {40000, 100000, 3000000};
+    int (*stats_get)(struct hak_stats *, size_t);
+    void *symbol = check_symbol("hak_stats_get"), *block[20];
+    struct hak_stats before, after;
+    memcpy(&stats_get, &symbol, sizeof symbol);
+    REQUIRE(stats_get(&before, sizeof before) == 0);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        block[i] = malloc(sizes[i % CHECK_COUNT(sizes)]);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        free(block[i]);
+    REQUIRE(stats_get(&after, sizeof after) == 0);
+    CHECK_THAT(after.waiting_blocks == CHECK_COUNT(block) && after.waiting_bytes > CHECK_COUNT(block) * sizes[0],
+               "%u blocks wait, of %zu bytes", (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
+    CHECK_THAT(after.live_blocks == before.live_blocks && after.live_bytes == before.live_bytes, "%zu bytes were live, and %zu are",
+               (size_t)before.live_bytes, (size_t)after.live_bytes);
+}
+
+/* A block that is to be much smaller, where no small one is to be had, stays, and is as small as it was asked to be: a wrong size would
+ * end the process. */
+static void check_shorter_without_memory(void)
+{
+    static const size_t sizes[] = {2000, 20000, 700000, 5 * CHECK_MIB};
+    enum { SHORTER = 353 };
+    int (*budget_set)(size_t, size_t);
+    void (*free_sized)(void *, size_t);
+    void *symbol = check_symbol("hak_budget_set");
+    memcpy(&budget_set, &symbol, sizeof symbol);
+    symbol = check_symbol("free_sized");
+    memcpy(&free_sized, &symbol, sizeof symbol);
+    REQUIRE(budget_set(0, 24 * CHECK_MIB) == 0);
+    for (unsigned i = 0; i < CHECK_COUNT(sizes); i++) {
+        char *block = malloc(sizes[i]);
+        void *held = NULL;
+        unsigned n_refused = 0;
+        REQUIRE(block != NULL);
+        memset(block, 7, sizes[i]);
+        while (n_refused < 2) { /* once for the reserve */
+            void **other = malloc(SHORTER);
+            if (other == NULL) {
+                n_refused++;
+                continue;
+            }
+            *other = held;
+            held = other;
+        }
+        errno = 1234;
+        char *shorter = realloc(block, SHORTER);
+        CHECK_THAT(shorter == block && errno == 1234, "%zu bytes made shorter without memory: %s, errno %d", sizes[i],
+                   shorter == NULL ? "refused" : shorter == block ? "stays" : "moved", errno);
+        CHECK(malloc_usable_size(shorter) == SHORTER && shorter[0] == 7 && shorter[SHORTER - 1] == 7);
+        free_sized(shorter, SHORTER);
+        while (held != NULL) {
+            void *next = *(void **)held;
+            free(held);
+            held = next;
+        }
+    }
+}
+
 enum { N_SEEN = 6 };
 
 static void see(void *seen[N_SEEN])
@@ -114,7 +182,9 @@ static void check_children(void)
 static const struct {
     const char *secure;
     void (*run)(void);
-} cases[] = {{"max", check_ends}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting}, {"1", check_children}};
+} cases[] = {{"max", check_ends}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting}, {"1", check_children},
+             {"1", check_figures}, {"max", check_figures},
+             {"1", check_shorter_without_memory}};
 
 int main(int argc, char **argv)
 {

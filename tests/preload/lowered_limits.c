@@ -118,6 +118,28 @@ static int set_in_vfork_child(size_t limit_bytes)
     return check_proc_status("VmSize:") == before ? 0 : 2;
 }
 
+/* A limit that the system refuses, or that is another process's, takes nothing from what is reserved. */
+static int set_none_of_its_own(size_t limit_bytes)
+{
+    size_t before = check_proc_status("VmSize:");
+    errno = 0;
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){limit_bytes, limit_bytes / 2}) == 0 || errno != EINVAL)
+        return 1;
+    if (check_proc_status("VmSize:") != before)
+        return 2;
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    int status = 0, refused = prlimit(pid, RLIMIT_AS, &(struct rlimit){limit_bytes, limit_bytes}, NULL);
+    size_t after = check_proc_status("VmSize:");
+    kill(pid, SIGKILL);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || refused != 0)
+        return 3;
+    return after == before ? 0 : 4;
+}
+
 static void check_child(const char *what, int (*function)(size_t), size_t limit_bytes)
 {
     int status = 0;
@@ -141,5 +163,6 @@ int main(void)
     check_child("living under RLIMIT_AS", live_under, 200 * CHECK_MIB);
     check_child("living under RLIMIT_AS", live_under, 1000 * CHECK_MIB);
     check_child("RLIMIT_AS of a child of vfork", set_in_vfork_child, 200 * CHECK_MIB);
+    check_child("RLIMIT_AS, refused, and of another process", set_none_of_its_own, 200 * CHECK_MIB);
     return check_status();
 }

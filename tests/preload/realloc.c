@@ -4,6 +4,8 @@
  */
 #include "check.h"
 
+#include <malloc.h>
+
 #define MAX_BYTES (64 * CHECK_MIB)
 
 /* The byte at a place of a block depends on the place, with a long period, so that a shifted copy is seen. */
@@ -147,6 +149,21 @@ static void from_calloc(void)
     }
 }
 
+/* A block stays where it is while at least half of it is wanted; else it is moved to a smaller one. */
+static void made_much_shorter(void)
+{
+    for (size_t size = 100; size <= 32768; size = size * 3 / 2)
+        for (size_t shorter = size; shorter > 16; shorter = shorter * 2 / 3) {
+            char *block = malloc(size);
+            REQUIRE(block != NULL);
+            block = realloc(block, shorter);
+            REQUIRE(block != NULL);
+            CHECK_THAT(malloc_usable_size(block) <= 2 * shorter + 1, "a block of %zu bytes, made one of %zu, has %zu", size, shorter,
+                       malloc_usable_size(block));
+            free(block);
+        }
+}
+
 int main(void)
 {
     check_on_hakmem();
@@ -162,5 +179,6 @@ int main(void)
     for (uint64_t seed = 1; seed <= 4; seed++)
         random_course(seed, 1500);
     from_calloc();
+    made_much_shorter();
     return check_status();
 }

@@ -77,6 +77,13 @@ static void go_on_after_faults(int number)
     _exit(signal(number, SIG_IGN) == SIG_DFL ? 7 : 2);
 }
 
+/* signal() tells as little as sigaction() of who was there before the program. */
+static void ask_by_signal(int number)
+{
+    bool told = signal(number, handle) == SIG_DFL && signal(number, SIG_IGN) == handle && signal(number, SIG_DFL) == SIG_IGN;
+    _exit(told ? 7 : 1);
+}
+
 /* How a child ends that does this. */
 static int status_after(void (*ends)(int), int number, int sent)
 {
@@ -111,6 +118,8 @@ int main(void)
     CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise with a handler: status %#x", status);
     status = status_after(go_on_if_ignored, SIGSEGV, 0);
     CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "raise if ignored: status %#x", status);
+    status = status_after(ask_by_signal, SIGSEGV, 0);
+    CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "what signal() tells: status %#x", status);
     status = status_after(go_on_after_faults, SIGSEGV, 0);
     CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "faults that the program goes on after: status %#x",
                status);

@@ -13,7 +13,7 @@
 #   K9  the name of a process reaches no terminal as it is
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
-require jq readelf grep dd python3
+require jq readelf grep dd python3 strace
 hakmem=$HAKMEM_BUILD_DIR/hakmem
 tests=$HAKMEM_BUILD_DIR/tests
 chmod 755 "$work" # another user looks from here
@@ -167,7 +167,7 @@ if [[ $(id -u) -eq 0 ]] && command -v setpriv > /dev/null; then
     ask_as_nobody "$first"
     hakmem=$HAKMEM_BUILD_DIR/hakmem
 else
-    echo "   not root: whether another user's process is refused was not tried"
+    leave_out "not root: whether another user's process is refused"
 fi
 
 step "its first thread has ended, and others end meanwhile (K8)"
@@ -215,9 +215,11 @@ status=0
 status=0
 "$hakmem" check "$pid" <&- 2>&- > "$work/closed.out" || status=$?
 [[ $status -eq 0 && $(< "$work/closed.out") == *clean* ]] || fail "without input and error: $status, $(< "$work/closed.out")"
-if command -v strace > /dev/null && strace -o "$work/strace" -e trace=openat "$hakmem" check "$pid" > /dev/null 2>&1; then
+if strace -o "$work/strace" -e trace=openat "$hakmem" check "$pid" > /dev/null 2>&1; then
     grep -q '/mem", O_RDONLY' "$work/strace" || fail "its memory is not opened to be read: $(grep /mem "$work/strace")"
     if grep -q '/mem", O_RDWR' "$work/strace"; then fail "its memory is opened to be written"; fi
+else
+    leave_out "strace does not run here: whether memory is opened to be read alone"
 fi
 check 0 "$pid"
 stop
@@ -311,7 +313,7 @@ until grep -q '^State:.T' "/proc/$pid/status"; do sleep 0.02; done
 check 0 --stop "$pid"
 grep -q '^State:.T' "/proc/$pid/status" || fail "it was stopped before, and goes on"
 stop
-if command -v gdb > /dev/null && command -v strace > /dev/null; then
+if command -v gdb > /dev/null; then
     start gdb -q -batch -ex "set environment LD_PRELOAD $HAKMEM_LIB" -ex "break sleep" -ex run -ex "shell exec sleep 300" "$tests/inspect_plain"
     held=$(pgrep -P "$pid" -x inspect_plain)
     started_pids+=("$held")
@@ -325,9 +327,11 @@ if command -v gdb > /dev/null && command -v strace > /dev/null; then
     mapfile -t children < <(pgrep -P "$pid")
     stop
     kill -KILL "${children[@]}"
+else
+    leave_out "there is no gdb: whether what a debugger has stopped gets no signal"
 fi
 
-if command -v strace > /dev/null; then
+if strace -o /dev/null true 2> /dev/null; then
     cat > "$work/calls.c" << 'END'
 #include <stdio.h>
 #include <stdlib.h>
@@ -356,6 +360,8 @@ END
     done
     kill -KILL "$traced"
     stop
+else
+    leave_out "strace does not run here: whether a process under it stands still"
 fi
 
 step "eight threads that never rest (K1), stopped now and then (K4)"
@@ -386,3 +392,5 @@ wait "$waiting" || status=$?
     fail "it should have given up: status $status, $(< "$work/kept")"
 exec {keeper}>&-
 echo "passed"
+
+finish

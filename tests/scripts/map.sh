@@ -120,6 +120,8 @@ if [[ $(id -u) -eq 0 ]] && command -v setpriv > /dev/null; then
     chmod 755 "$work"
     cp "$hakmem" "$work/open/"
     assert_refused 2 "$pid" setpriv --reuid=65534 --regid=65534 --clear-groups "$work/open/hakmem" map "$pid"
+else
+    leave_out "not root: whether another user's process is refused"
 fi
 
 step "what cannot be written"
@@ -167,3 +169,5 @@ map --help | grep -q "usage: hakmem map" || fail "no help"
 
 stop_target
 echo "map: text, JSON, SVG, PNG and page of a process that lives"
+
+finish

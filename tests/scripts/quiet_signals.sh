@@ -243,14 +243,14 @@ if grep -qx $'Seccomp:\t0' /proc/self/status; then
         done
     done
 else
-    echo "calls are filtered here: whether the mask is given back is not tested"
+    leave_out "calls are filtered here: whether the mask is given back"
 fi
 
 step "Q4: a filter that kills"
 status=0
 on_system ./quiet pipe filtered > /dev/null 2>&1 || status=$? # without hakmem libc ends it for the misuse
 if [[ $status -eq 77 ]]; then
-    echo "this system has no seccomp filters"
+    leave_out "this system has no seccomp filters"
 else
     for where in pipe limit; do
         ends_with 7 HAKMEM_ON_ERROR=warn "$where" filtered
@@ -258,3 +258,4 @@ else
         ends_with 7 HAKMEM_ON_ERROR=warn HAKMEM_PROFILE=report "$where" filtered
     done
 fi
+finish

@@ -19,7 +19,7 @@ for kind in address thread; do
     gcc -fsanitize=$kind -o "sanitized_$kind" program.c
     # ThreadSanitizer refuses some kernels' address layouts: then it does so without hakmem as well.
     if ! "./sanitized_$kind" > /dev/null 2>&1; then
-        echo "it does not run at all on this machine"
+        leave_out "it does not run at all on this machine"
         continue
     fi
     said=$("$HAKMEM_BUILD_DIR/hakmem" run -- "./sanitized_$kind" 2> errors) || fail "it does not run under hakmem run"
@@ -32,3 +32,4 @@ step "a program without one"
 gcc -o plain program.c
 HAKMEM_STATS=1 "$HAKMEM_BUILD_DIR/hakmem" run -- ./plain 2> errors | grep -qx ran || fail "it does not run"
 grep -q '^hakmem ' errors || fail "it did not run on hakmem: $(cat errors)"
+finish

@@ -1,6 +1,6 @@
 #!/bin/bash
 # variables.sh - each variable takes the values that it is documented to take without a word, and any other with one line that
-# names it; the program runs either way. None is left out, here or in the documentation.
+# names it; the program runs either way. None is left out, here or in the documentation. A set-user-ID program listens to none.
 set -euo pipefail
 source "$(dirname "$0")/_common.sh"
 
@@ -62,7 +62,8 @@ bad HAKMEM_GAPS "" yes
 bad HAKMEM_DEBUG "" 2
 bad HAKMEM_THP "" yes
 bad HAKMEM_GUARD_SAMPLE -1 1000000001 often 1K ""
-bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T
+bad HAKMEM_BUDGET "" 1 100K 0% 101% 16M:8M :8M 8M: 8MB 1T1 99999999T \
+    "$(printf '1%.0s' {1..300})" "$(printf '1%.0s' {1..300}):2M" "1M:$(printf '0%.0s' {1..300})2M" "$(printf '1%.0s' {1..300})%"
 bad HAKMEM_SECURE "" 2 Max canary, ,canary canary,,zero canary,0 all zero,canaries
 bad HAKMEM_ARENA_BYTES "" 1M 65T -1
 bad HAKMEM_PROFILE "" "/$(printf 'x%.0s' {1..1100})"
@@ -76,3 +77,29 @@ while read -r name; do
     grep -qx "$name good" tried && grep -qx "$name bad" tried || fail "$name is not tried"
     grep -q "^| \`$name\` |" "$HAKMEM_SOURCE_DIR/docs/configuration.md" || fail "docs/configuration.md does not know $name"
 done < names
+
+step "a set-user-ID program listens to none"
+cat > privileged.c << 'EOF'
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+int main(void)
+{
+    free(malloc(100));
+    puts(getauxval(AT_SECURE) != 0 ? "privileged" : "like any");
+}
+EOF
+"${HAKMEM_CC:-gcc}" -o privileged privileged.c "$HAKMEM_BUILD_DIR/libhakmem.a" -Wl,-u,malloc -pthread -ldl
+HAKMEM_STATS=1 HAKMEM_THP=bad ./privileged > out 2> err
+grep -qx "like any" out || fail "it says $(cat out)"
+grep -q '^hakmem ' err && grep -q '^hakmem: HAKMEM_THP=bad' err || fail "it does not run on hakmem: $(cat err)"
+if chown 65534:65534 privileged 2> /dev/null && chmod u+s privileged && ./privileged > out && grep -qx privileged out; then
+    for setting in HAKMEM_STATS=1 "HAKMEM_STATS=$work/by-root.json" HAKMEM_PROFILE=report "HAKMEM_PROFILE=$work/by-root.gz" HAKMEM_THP=bad \
+        HAKMEM_SECURE=bad HAKMEM_BUDGET=bad HAKMEM_ARENA_BYTES=bad; do
+        env "$setting" ./privileged > out 2> err || fail "$setting: status $?"
+        [[ ! -s err && ! -e by-root.json && ! -e by-root.gz ]] || fail "$setting: a set-user-ID program listens: $(head -n 3 err)"
+    done
+else
+    leave_out "no set-user-ID program can be made here"
+fi
+finish

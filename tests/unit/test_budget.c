@@ -141,7 +141,9 @@ static void large_blocks_shrink_without_memory(void **state)
             *block = held;
             held = block;
         }
+        errno = 1234;
         assert_ptr_equal(hak_realloc(large, 353), large);
+        assert_int_equal(errno, 1234);
         assert_int_equal(hak_usable_size(large), os_page_bytes());
         assert_int_equal(large[352], 7);
         hak_free_sized(large, 353); /* a wrong size would end the process */

@@ -1,0 +1,213 @@
+/* hardened_checks.c - what single checks of hardened mode find and do, also alone, where blocks go other ways than with all of them; and
+ * that a block which is resized where it lies hides nothing and shows nothing. Each case is a process with its own HAKMEM_SECURE.
+ */
+#include "check.h"
+
+#include <malloc.h>
+
+static char *volatile block; /* what the compiler must not see through */
+
+static void make(size_t size)
+{
+    block = malloc(size);
+    REQUIRE(block != NULL);
+    memset(block, 7, size);
+}
+
+static bool all_zero(size_t from, size_t to)
+{
+    while (from < to && block[from] == 0)
+        from++;
+    return from == to;
+}
+
+/* ---- Mistakes ---------------------------------------------------------------------------------------------------- */
+
+static void free_twice(size_t size)
+{
+    make(size);
+    free(block);
+    free(block);
+}
+
+static void write_behind_and_resize(size_t size)
+{
+    make(size);
+    block[size]++;
+    block = realloc(block, size + 2);
+    free(block);
+}
+
+static void resize_freed(size_t size)
+{
+    make(size);
+    free(block);
+    block = realloc(block, 2 * size);
+}
+
+static void ask_for_freed(size_t size)
+{
+    make(size);
+    free(block);
+    block += malloc_usable_size(block);
+}
+
+/* Found when it comes out of quarantine. */
+static void write_to_waiting(size_t size)
+{
+    make(size);
+    free(block);
+    block[size / 2] = 1;
+    for (unsigned i = 0; i < 20000; i++)
+        free(malloc(size));
+}
+
+static void write_to_freed_and_end(size_t size)
+{
+    make(size);
+    free(block);
+    block[size / 2] = 1;
+    exit(0);
+}
+
+static void free_with_alignment(size_t size)
+{
+    void *symbol = check_symbol("free_aligned_sized");
+    void (*free_aligned_sized)(void *, size_t, size_t);
+    memcpy(&free_aligned_sized, &symbol, sizeof symbol);
+    do /* one that is aligned by chance is kept */
+        make(size);
+    while ((uintptr_t)block % 4096 == 0);
+    free_aligned_sized(block, 4096, size);
+}
+
+/* ---- What is no mistake ------------------------------------------------------------------------------------------ */
+
+static void clear_freed(size_t size)
+{
+    make(size);
+    free(block);
+    CHECK_THAT(all_zero(0, size), "of %zu bytes some are left when the block is freed", size);
+}
+
+/* Longer and shorter where it lies, what is added reads as zero. */
+static void resize(size_t size)
+{
+    make(size);
+    block = realloc(block, size + 3);
+    REQUIRE(block != NULL);
+    CHECK_THAT(all_zero(size, size + 3), "%zu bytes made three longer: not zero", size);
+    memset(block, 7, size + 3);
+    block = realloc(block, size * 2 / 3);
+    REQUIRE(block != NULL);
+    block = realloc(block, size);
+    REQUIRE(block != NULL);
+    CHECK_THAT(block[0] == 7 && block[size * 2 / 3 - 1] == 7 && all_zero(size * 2 / 3, size), "%zu bytes made shorter and longer", size);
+    free(block);
+}
+
+/* With HAKMEM_ON_ERROR=warn. */
+static void refuse_freed(size_t size)
+{
+    make(size);
+    free(block);
+    errno = 0;
+    CHECK_THAT(realloc(block, 2 * size) == NULL && errno == EINVAL, "realloc of a freed block of %zu bytes: errno %d", size, errno);
+    CHECK(malloc_usable_size(block) == 0);
+    free(malloc(size));
+}
+
+static void hand_out_at_random(size_t size)
+{
+    enum { N = 1000 };
+    char *blocks[N];
+    unsigned n_neighbours = 0;
+    for (unsigned i = 0; i < N; i++) {
+        blocks[i] = malloc(size);
+        REQUIRE(blocks[i] != NULL);
+        n_neighbours += i != 0 && blocks[i] - blocks[i - 1] == (ptrdiff_t)size + 8; /* the seal */
+    }
+    CHECK_THAT(n_neighbours < N / 5, "%u of %d blocks follow their neighbour", n_neighbours, N);
+}
+
+/* ---- Cases ------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name, *secure;
+    void (*run)(size_t size);
+    size_t sizes[4];
+    const char *said; /* NULL: it is no mistake */
+} cases[] = {
+    {"free twice", "canary", free_twice, {40, 1000, 40000}, "hakmem: free: "},
+    {"free twice", "zero", free_twice, {40, 1000, 40000}, "hakmem: free: "},
+    {"free twice", "quarantine", free_twice, {40, 1000, 40000}, "freed twice"},
+    {"free twice", "random", free_twice, {40, 1000, 40000}, "hakmem: free: "},
+    {"free twice", "type", free_twice, {40, 1000, 40000}, "hakmem: free: "},
+    {"write behind and resize", "1", write_behind_and_resize, {100, 1100, 40001, 70001}, "written behind"},
+    {"write behind and resize", "canary", write_behind_and_resize, {100, 1100, 40001, 70001}, "written behind"},
+    {"resize what was freed", "1", resize_freed, {100, 5000, 40000, 3000000}, "hakmem: realloc: "},
+    {"ask for the size of what was freed", "1", ask_for_freed, {100, 5000, 40000, 3000000}, "hakmem: malloc_usable_size: "},
+    {"write to what waits", "zero,quarantine", write_to_waiting, {40, 5000, 40000, 70000}, "a free block was written to"},
+    {"write to what was freed, and end", "1", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
+    {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
+    {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
+    {"free", "zero", clear_freed, {1, 40, 1000, 30000}, NULL},
+    {"free", "zero,canary,type", clear_freed, {1, 40, 1000, 30000}, NULL},
+    {"free", "1", clear_freed, {1, 40, 1000, 4000}, NULL},
+    {"free", "zero", clear_freed, {40000, 70000, 90000}, NULL},
+    {"resize", "1", resize, {100, 1101, 70001, 400001}, NULL},
+    {"resize", "zero", resize, {100, 1101, 70001, 400001}, NULL},
+    {"resize", "canary", resize, {100, 1101}, NULL},
+    {"refuse what was freed", "1", refuse_freed, {100, 5000, 40000, 3000000}, NULL},
+    {"hand out", "random", hand_out_at_random, {24, 40, 88}, NULL},
+    {"hand out", "1", hand_out_at_random, {24, 40, 88}, NULL},
+};
+
+static void check_case(const char *self, unsigned i, unsigned k)
+{
+    char text[4096], numbers[2][12];
+    int ends[2], status = 0;
+    size_t len = 0;
+    snprintf(numbers[0], sizeof numbers[0], "%u", i);
+    snprintf(numbers[1], sizeof numbers[1], "%u", k);
+    REQUIRE(pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(60);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        setenv("HAKMEM_SECURE", cases[i].secure, 1);
+        setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed ? "warn" : "abort", 1);
+        execl(self, self, numbers[0], numbers[1], (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    for (ssize_t n; len < sizeof text - 1 && (n = read(ends[0], text + len, sizeof text - 1 - len)) > 0;)
+        len += (size_t)n;
+    text[len] = 0;
+    close(ends[0]);
+    REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
+    if (cases[i].said == NULL)
+        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "HAKMEM_SECURE=%s: %s %zu bytes: status %#x: %.250s", cases[i].secure,
+                   cases[i].name, cases[i].sizes[k], (unsigned)status, text);
+    else
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && strncmp(text, "hakmem: ", 8) == 0 &&
+                       strstr(text, cases[i].said) != NULL,
+                   "HAKMEM_SECURE=%s: %s, %zu bytes: status %#x: %.250s", cases[i].secure, cases[i].name, cases[i].sizes[k],
+                   (unsigned)status, text);
+}
+
+int main(int argc, char **argv)
+{
+    check_on_hakmem();
+    if (argc == 3) {
+        unsigned i = (unsigned)strtoul(argv[1], NULL, 10) % CHECK_COUNT(cases);
+        cases[i].run(cases[i].sizes[strtoul(argv[2], NULL, 10) % CHECK_COUNT(cases[i].sizes)]);
+        return check_status();
+    }
+    for (unsigned i = 0; i < CHECK_COUNT(cases); i++)
+        for (unsigned k = 0; k < CHECK_COUNT(cases[i].sizes) && cases[i].sizes[k] != 0; k++)
+            check_case(argv[0], i, k);
+    return check_status();
+}
