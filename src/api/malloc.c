@@ -184,9 +184,11 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    size_t noted_bytes = span ? profile_noted_bytes(block) : 0; /* it stays where any other block of its class would */
-    if (!span || noted_bytes != 0 ? worth_keeping(span ? noted_bytes : old_bytes, size_bytes)
-                                  : size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes))
+    size_t noted_bytes = span ? profile_noted_bytes(block) : 0; /* a small block in a page of its own: it stays where others of its class do */
+    bool stays = noted_bytes != 0 ? worth_keeping(noted_bytes, size_bytes)
+                 : span           ? size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes)
+                                  : worth_keeping(old_bytes, size_bytes);
+    if (stays)
         return block;
     return move(block, span, old_bytes, size_bytes);
 }

@@ -125,7 +125,7 @@ static void return_rest(void *block, const struct release *release)
     {                                                                                                                  \
         if (scope_find())                                                                                              \
             return name arguments;                                                                                     \
-        __typeof__(name) *next = (__typeof__(name) *)scope_next_known(&next_##name);                                \
+        __typeof__(name) *next = (__typeof__(name) *)scope_next_known(&next_##name);                                   \
         return next != NULL ? next arguments : of;                                                                     \
     }                                                                                                                  \
     void *name parameters                                                                                              \
@@ -139,7 +139,7 @@ static void return_rest(void *block, const struct release *release)
     static COLD void name##_of parameters                                                                              \
     {                                                                                                                  \
         bool ours = scope_find();                                                                                      \
-        __typeof__(name) *next = ours ? NULL : (__typeof__(name) *)scope_next_known(&next_##name);                          \
+        __typeof__(name) *next = ours ? NULL : (__typeof__(name) *)scope_next_known(&next_##name);                     \
         if (ours)                                                                                                      \
             front_return_as(p, &(struct release){CALL_OF(array), KIND_OF(array), size, alignment});                    \
         else if (next != NULL)                                                                                         \

@@ -10,8 +10,8 @@
 void background_wake(void);
 
 /* Names what tells whether the calling thread is inside a slow path, or in a signal handler. There the thread is not started but wanted:
- * starting it allocates, and the calling thread's cache serves nobody meanwhile. (realloc_vector of bench_workloads: a slab of its own for those 304 bytes
- * kept a SuperSlab from becoming empty, 9.4 MiB instead of 7.0.) */
+ * starting it allocates, and the calling thread's cache serves nobody meanwhile. (realloc_vector of bench_workloads: a slab of its own for
+ * those 304 bytes kept a SuperSlab from becoming empty, 9.4 MiB instead of 7.0.) */
 void background_set_inside(bool (*is_inside)(void));
 
 /* At the end of a slow path: starts the thread if it is wanted. Not under the pool lock. */
