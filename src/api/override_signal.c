@@ -52,17 +52,37 @@ static NOINLINE
 {
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
     struct thread *thread = handler_enter(context, frame);
-    struct handler_call outer = handler_note(context, frame);
+    struct handler_call outer = handler_note(number, context, frame);
     atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed: set before installed */
     handler_leave(thread);
     tls_handler = outer;
 }
 
+#if defined(__aarch64__)
+#define TRAMPOLINE(i)                                                                                                  \
+    void trampoline_##i(int number, siginfo_t *info, void *context) __asm__("hakmem_trampoline_" #i)                   \
+        __attribute__((visibility("hidden")));                                                                         \
+    __asm__(".pushsection hakmem_hits, \"ax\", %progbits\n"                                                       \
+            ".balign 4\n"                                                                                              \
+            ".hidden hakmem_trampoline_" #i "\n"                                                                       \
+            ".type hakmem_trampoline_" #i ", %function\n"                                                              \
+            "hakmem_trampoline_" #i ":\n"                                                                              \
+            ".cfi_startproc\n"                                                                                         \
+            "hint #34\n" /* bti c */                                                                                   \
+            "mov x2, sp\n"                                                                                             \
+            "mov w1, w0\n"                                                                                             \
+            "mov w0, #" #i "\n"                                                                                        \
+            "b hakmem_call_handler\n"                                                                                  \
+            ".cfi_endproc\n"                                                                                           \
+            ".size hakmem_trampoline_" #i ", . - hakmem_trampoline_" #i "\n"                                           \
+            ".popsection");
+#else
 #define TRAMPOLINE(i)                                                                                                  \
     static HIT_TEXT void trampoline_##i(int number, siginfo_t *info, void *context)                                    \
     {                                                                                                                  \
         call_handler(i, number, info, context);                                                                        \
     }
+#endif
 #define EIGHT(do, tens)                                                                                                \
     do                                                                                                                 \
     (tens##0) do(tens##1) do(tens##2) do(tens##3) do(tens##4) do(tens##5) do(tens##6) do(tens##7)

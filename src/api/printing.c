@@ -176,7 +176,7 @@ size_t hak_stats_json(char *buffer, size_t size_bytes)
  * most, and not where a filter of system calls may think otherwise of it: then they may mix. */
 static void await_lock(int file)
 {
-    for (unsigned i = 0; i < 500 && !os_calls_are_filtered(); i++) {
+    for (unsigned i = 0; i < 500; i++) {
         if (file_try_lock(file) == 0 || errno != EWOULDBLOCK)
             return;
         os_sleep_ms(1);
@@ -185,9 +185,10 @@ static void await_lock(int file)
 
 void printing_json(const char *path, char *buffer, size_t size_bytes)
 {
-    int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT, 0644);
+    bool filtered = os_calls_are_filtered();
+    int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT | (filtered ? O_TRUNC : 0), 0644);
     struct text text = {.buffer = buffer, .size_bytes = size_bytes, .file = file, .failed = file < 0};
-    if (file >= 0 && path != NULL) {
+    if (file >= 0 && path != NULL && !filtered) {
         await_lock(file);
         file_empty(file); /* a pipe or a device has no length */
     }

@@ -27,7 +27,7 @@
 #define REPORT_STACKS 20
 
 static pid_t first_process;
-static bool ends_late;
+static bool ends_late, has_ended;
 
 /* ---- The dump ---------------------------------------------------------------------------------------------------- */
 
@@ -346,13 +346,18 @@ static COLD void end_as_configured(void)
 
 OFTEN void profile_end_process(void)
 {
-    if (config.profile_path[0] != 0 && profile_has_records() && !ends_late)
+    if (config.profile_path[0] == 0 || !profile_has_records())
+        return;
+    has_ended = true;
+    if (!ends_late)
         end_as_configured();
 }
 
+/* Part of a program, the library registers this behind the loader's entry: then the destructors are yet to come, and ours is the last. */
 static void end_late(void *unused)
 {
     (void)unused;
     ends_late = false;
-    profile_end_process();
+    if (has_ended)
+        profile_end_process();
 }

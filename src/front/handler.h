@@ -19,6 +19,7 @@
  * stack then. What it interrupted may be pthread_create, which holds a lock that a second one takes. */
 struct handler_call {
     uintptr_t frame;
+    int signal;
     struct os_stack signal_stack;
 };
 extern __thread struct handler_call tls_handler __attribute__((tls_model("initial-exec"), visibility("hidden")));
@@ -33,10 +34,12 @@ static ALWAYS_INLINE bool handler_frame_is_gone(uintptr_t frame, const struct os
     return it_is_there != we_are_there ? it_is_there : here > frame;
 }
 
-/* Whether the thread is in such a handler. After one that was left by siglongjmp also where its stack reaches deeper than that one's frame. */
+/* Whether the thread is in such a handler. One that was left by siglongjmp is found out by its signal, which is not blocked any more; with
+ * SA_NODEFER not where the stack reaches deeper than its frame. */
 static inline bool handler_runs(void)
 {
-    return tls_handler.frame != 0 && !handler_frame_is_gone(tls_handler.frame, &tls_handler.signal_stack);
+    return tls_handler.frame != 0 && !handler_frame_is_gone(tls_handler.frame, &tls_handler.signal_stack) &&
+           os_may_be_handling(tls_handler.signal);
 }
 
 /* Before a handler is called, with its third argument; frame: where the caller's stack frame lies. Returns what handler_leave is to
@@ -70,11 +73,11 @@ static ALWAYS_INLINE void handler_leave(struct thread *thread)
 }
 
 /* Before a handler is called. Returns what tls_handler is to be after it. */
-static ALWAYS_INLINE struct handler_call handler_note(const void *context, uintptr_t frame)
+static ALWAYS_INLINE struct handler_call handler_note(int signal, const void *context, uintptr_t frame)
 {
     struct handler_call outer = tls_handler;
     if (os_is_libc((const void *)os_context_pc(context)) && !os_context_waits(context)) /* NOLINT: the interrupted code */
-        tls_handler = (struct handler_call){frame, os_context_signal_stack(context)};
+        tls_handler = (struct handler_call){frame, signal, os_context_signal_stack(context)};
     return outer;
 }
 

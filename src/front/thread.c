@@ -373,7 +373,8 @@ void thread_start_process(void)
     fork_start();
     tls_thread = before;
     atomic_store_explicit(&start_state, START_DONE, memory_order_release);
-    if (config.profile_path[0] != 0) { /* libraries' constructors, which may come before ours, are part of the run */
+    /* Libraries' constructors, which may come before ours, are part of the run. A static program has none, and its libc is not ready yet. */
+    if (config.profile_path[0] != 0 && os_linker_bytes != 0) {
         stack_prepare_early();
         profile_start(config.profile_interval_bytes);
     }

@@ -65,9 +65,12 @@ static ALWAYS_INLINE bool os_context_waits(const void *context)
     static const char instruction[] = OS_SYSTEM_CALL_BYTES;
     const char *next = (const char *)os_context_pc(context); /* NOLINT: the code that was interrupted */
     const size_t len_bytes = sizeof instruction - 1;
-    if (os_context_result(context) == -EINTR)
-        return memcmp(next - len_bytes, instruction, len_bytes) == 0;
-    return os_is_waiting_call(os_context_number(context)) && memcmp(next, instruction, len_bytes) == 0;
+    bool has_ended = os_context_result(context) == -EINTR;
+    struct os_module module;
+    if ((!has_ended && !os_is_waiting_call(os_context_number(context))) ||
+        (!os_is_linker(next) && !os_module_of(next, &module))) /* a jump to an address where nothing is: SIGSEGV */
+        return false;
+    return memcmp(has_ended ? next - len_bytes : next, instruction, len_bytes) == 0;
 #else
     (void)context;
     return false;

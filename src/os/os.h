@@ -204,6 +204,9 @@ bool os_start_thread(void *(*function)(void *));
 /* The number of the calling thread, as the system counts them. */
 int32_t os_thread_id(void);
 
+/* Whether the calling thread may be in a handler of the signal: it is blocked, or its handlers do not block it. Two system calls. */
+bool os_may_be_handling(int signal);
+
 /* An address above every frame of the calling thread's stack, but near its end. thread_id: os_thread_id() */
 uintptr_t os_stack_end(int32_t thread_id);
 

@@ -54,7 +54,8 @@ int32_t os_process_id(void)
 
 bool os_is_vfork_child(void)
 {
-    return ask_for_process_id() != process_id && !os_is_new_child();
+    int32_t caller = ask_for_process_id();
+    return caller != process_id && os_thread_id() == caller && !os_is_new_child(); /* it has no threads; one of _Fork has */
 }
 
 /* In a page that the child of a fork gets as zeros: not 0 in whatever process os_watch_forks or os_fork_child was called in. */

@@ -103,6 +103,18 @@ int32_t os_thread_id(void)
     return (int32_t)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
 }
 
+bool os_may_be_handling(int signal)
+{
+    struct {
+        uint64_t handler, flags, restorer, mask;
+    } action; /* as the kernel has it */
+    uint64_t blocked;
+    if (raw_system_call(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)&blocked, sizeof blocked, 0, 0) != 0 ||
+        raw_system_call(SYS_rt_sigaction, signal, 0, (long)&action, sizeof blocked, 0, 0) != 0)
+        return true;
+    return (blocked >> (signal - 1) & 1) != 0 || (action.flags & SA_NODEFER) != 0;
+}
+
 bool os_thread_lives(int32_t thread_id)
 {
     return raw_system_call(SYS_tgkill, ask_for_process_id(), thread_id, 0, 0, 0, 0) == 0;
