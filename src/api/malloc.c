@@ -21,6 +21,7 @@
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
+#include "service/budget.h"
 #include "pool/large.h"
 
 #include <errno.h>
@@ -54,6 +55,23 @@ static NOINLINE void *claim_large_zeroed(size_t size_bytes)
     return block == NULL || zeroed ? block : memset(block, 0, size_bytes);
 }
 
+/* What of a fresh block shares pages with others is cleared, and no more: the rest may stay out of memory. */
+static NOINLINE void *claim_medium_zeroed(size_t size_bytes)
+{
+    unsigned clean;
+    char *block = front_claim_medium(size_bytes, &clean);
+    if (block == NULL || likely(clean == 0))
+        return block == NULL ? NULL : memset(block, 0, size_bytes);
+    size_t page_bytes = slab_page_bytes();
+    for (char *at = block, *end = block + size_bytes, *next; at < end; at = next) {
+        next = (char *)(((uintptr_t)at | (page_bytes - 1)) + 1);
+        next = next < end ? next : end;
+        if ((clean >> slab_page_of((uintptr_t)at & (SLAB_BYTES - 1)) & 1) == 0)
+            memset(at, 0, (size_t)(next - at));
+    }
+    return block;
+}
+
 /* memset, without a call for few bytes: by two or four stores that may overlap. */
 static ALWAYS_INLINE void *zero(void *block, size_t n_bytes)
 {
@@ -81,6 +99,8 @@ HIT_TEXT void *hak_calloc(size_t count, size_t size_bytes)
         return refuse_product();
     if (unlikely(total_bytes > CLASS_MAX_BYTES))
         return claim_large_zeroed(total_bytes);
+    if (unlikely(total_bytes > SMALL_MAX_BYTES))
+        return claim_medium_zeroed(total_bytes);
     void *block = hit_malloc(total_bytes);
     return likely(block != NULL) ? zero(block, total_bytes) : NULL;
 }
@@ -121,6 +141,13 @@ size_t hak_usable_size(const void *block)
 static bool worth_keeping(size_t old_bytes, size_t size_bytes)
 {
     return size_bytes <= old_bytes && size_bytes >= old_bytes / 2;
+}
+
+/* Whether a block that is made so much shorter in place would leave a row that the next block of its old length does not fit into: who
+ * reads into a long buffer and keeps what came would take fresh memory for each. (300 times 131 KB of which 33 KB are kept: 34 MB.) */
+static bool leaves_a_gap(size_t old_bytes, size_t size_bytes)
+{
+    return size_bytes <= SPAN_MAX_BYTES && size_bytes < old_bytes / 2 && !budget_is_set();
 }
 
 /* What a block that outgrows old_bytes gets at least. What grew once grows again, mostly, and by as little: a quarter more
@@ -189,7 +216,8 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
     }
     size_t noted_bytes = span ? profile_noted_bytes(block) : 0; /* a small block in a page of its own: it stays where others of its class do */
     bool stays = noted_bytes != 0 ? worth_keeping(noted_bytes, size_bytes)
-                 : span           ? size_bytes > CLASS_MAX_BYTES && large_block_resize(block, size_bytes)
+                 : span           ? size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) &&
+                                        large_block_resize(block, size_bytes)
                                   : worth_keeping(old_bytes, size_bytes);
     if (stays)
         return block;

@@ -52,6 +52,19 @@ static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
     return is_answered(size_bytes, 1, &block) ? block : front_claim_class(class_id, false);
 }
 
+/* As front_claim_above_small. Of blocks above a page a fresh one comes alone, so it is known what of it is clean. */
+HIT_TEXT void *front_claim_medium(size_t size_bytes, unsigned *clean)
+{
+    void *block;
+    unsigned class_id = class_of_medium(size_bytes);
+    struct cache *cache = cache_behind_door();
+    *clean = 0;
+    if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)) ||
+        sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block) || is_answered(size_bytes, 1, &block))
+        return block;
+    return front_claim_class_clean(class_id, false, clean);
+}
+
 HIT_TEXT void *front_claim_above_small(size_t size_bytes)
 {
     void *block;

@@ -56,6 +56,11 @@ NOINLINE void front_return_as(void *block, const struct release *release);
 /* A block of the class, from a magazine or not. exact: no larger class will do, because of its alignment. NULL with errno
  * ENOMEM. */
 void *front_claim_class(unsigned class_id, bool exact);
+void *front_claim_class_clean(unsigned class_id, bool exact, unsigned *clean);
+
+/* A block for a request of 4097 to 32768 bytes. *clean gets a bit for each page of its slab that reads as zero; others may. NULL with
+ * errno ENOMEM. */
+NOINLINE void *front_claim_medium(size_t size_bytes, unsigned *clean);
 
 /* Frees a block that is not NULL. Keeps errno. */
 void front_return_block(void *block, const char *call);

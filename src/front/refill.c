@@ -108,7 +108,7 @@ static void leave_full_slab(struct thread *thread, unsigned class_id)
 
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
  * Before fresh blocks, unless the class must be exact, one of the next class. */
-static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out)
+static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out, unsigned *clean)
 {
     for (;;) {
         unsigned end;
@@ -118,9 +118,12 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
             return 0;
         if (fresh && !exact && config.secure == 0 && (out[0] = claim_beside(thread, class_id)) != NULL)
             return 1;
+        unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: the owner */
         unsigned n_claimed = slab_claim(slab, n, end, out);
-        if (n_claimed != 0)
+        if (n_claimed != 0) {
+            *clean = fresh ? ~dirty : 0;
             return n_claimed;
+        }
         leave_full_slab(thread, class_id);
     }
 }
@@ -171,7 +174,7 @@ static bool worth_a_look(const struct thread *thread)
     return thread->next == NULL || thread->refills - thread->refills_before > LOOK_AFTER_REFILLS;
 }
 
-static void *refill(struct thread *thread, unsigned class_id, bool exact)
+static void *refill(struct thread *thread, unsigned class_id, bool exact, unsigned *clean)
 {
     struct magazine *magazine = &thread->cache.magazine[class_id];
     thread->refills++;
@@ -188,9 +191,11 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact)
     uint32_t capacity = magazine_capacity(magazine);
     void **batch = magazine->base;                /* above top: nobody looks there yet */
     unsigned n = capacity < 2 ? 1 : capacity / 2; /* The other half is room for what the program frees meanwhile. */
-    unsigned n_claimed = claim(thread, class_id, exact, n, batch);
+    unsigned n_claimed = claim(thread, class_id, exact, n, batch, clean);
     if (n_claimed == 0)
         return NULL;
+    if (n_claimed != 1) /* who gets the others is not told */
+        *clean = 0;
     if (unlikely(config.secure & SECURE_RANDOM))
         harden_shuffle(thread, batch, n_claimed);
     void *block = batch[n_claimed - 1];
@@ -212,36 +217,37 @@ static void *pop_at_hand(struct thread *thread, unsigned class_id)
 }
 
 /* From slabs: a batch; while the budget has no room for a slab's worth, one block. */
-static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exact)
+static void *claim_from_slabs(struct thread *thread, unsigned class_id, bool exact, unsigned *clean)
 {
     if (unlikely(budget_is_set()) && !pressure_admit(thread, SLAB_BYTES))
         return pressure_claim_one(thread, class_id);
-    return thread != NULL ? refill(thread, class_id, exact) : claim_from_pool(class_id);
+    return thread != NULL ? refill(thread, class_id, exact, clean) : claim_from_pool(class_id);
 }
 
-static void *claim_class(unsigned class_id, bool exact)
+static void *claim_class(unsigned class_id, bool exact, unsigned *clean)
 {
+    *clean = 0;
     struct thread *thread = thread_enter();
     if (thread == NULL)
-        return claim_from_slabs(NULL, class_id, exact);
+        return claim_from_slabs(NULL, class_id, exact, clean);
     profile_follow_if_due(thread);
     span_cache_look(thread);
     void *block = pop_at_hand(thread, class_id);
     if (block == NULL)
-        block = claim_from_slabs(thread, class_id, exact);
+        block = claim_from_slabs(thread, class_id, exact, clean);
     thread_leave(thread);
     return block;
 }
 
-void *front_claim_class(unsigned class_id, bool exact)
+void *front_claim_class_clean(unsigned class_id, bool exact, unsigned *clean)
 {
-    void *block = claim_class(class_id, exact);
+    void *block = claim_class(class_id, exact, clean);
     if (unlikely(pressure_is_news(block)) && pressure_tell(block == NULL))
-        block = claim_class(class_id, exact);
+        block = claim_class(class_id, exact, clean);
     if (unlikely(block == NULL) && pressure_last_resort(class_table[class_id].bytes))
-        block = claim_class(class_id, exact);
+        block = claim_class(class_id, exact, clean);
     if (unlikely(block == NULL) && shared_pool_list_spare(class_id))
-        block = claim_class(class_id, exact);
+        block = claim_class(class_id, exact, clean);
     if (unlikely(block == NULL) && pool_lock_is_mine()) {
         size_t block_bytes = class_table[class_id].bytes;
         block = emergency_claim(block_bytes, block_bytes & -block_bytes); /* any alignment that the class stands for */
@@ -249,4 +255,10 @@ void *front_claim_class(unsigned class_id, bool exact)
     if (unlikely(block == NULL))
         pressure_note_failure();
     return block;
+}
+
+void *front_claim_class(unsigned class_id, bool exact)
+{
+    unsigned clean;
+    return front_claim_class_clean(class_id, exact, &clean);
 }

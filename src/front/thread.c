@@ -386,6 +386,8 @@ static struct thread *create(void)
     thread_start_process();
     if (tls_thread == &no_record)
         return NULL;         /* called by libc from within the start */
+    if (thread_first() != NULL) /* another thread may fork while this one holds the lock */
+        os_watch_forks();
     if (unlikely(!exit_key_made) && os_thread_id() != os_process_id())
         return NULL;         /* Nobody would let its record go: the pool serves it. */
     tls_thread = &no_record; /* what the next lines call may allocate */
@@ -394,8 +396,6 @@ static struct thread *create(void)
         tls_thread = NULL;
         return NULL;
     }
-    if (thread_count() > 1)
-        os_watch_forks();
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
         thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)

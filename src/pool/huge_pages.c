@@ -63,26 +63,34 @@ enum spans_seen {
     SPANS_DENSE
 };
 
+/* Of slabs whose blocks are two pages long or more nobody knows it either: so many of them count as a span. */
+#define LONG_SLABS (SUPERSLAB_SLABS / 4)
+
 /* Bytes handed out of a SuperSlab that holds spans; 0: it holds none. Of most that don't, the class map knows, in one line of the cache. */
 static size_t bytes_beside_spans(const struct superslab *ss)
 {
     const _Atomic uint8_t *class_map = ss->arena->class_map + (size_t)ss->index * SUPERSLAB_SLABS;
-    unsigned n_marked = 0, n_spans = 0;
+    unsigned n_marked = 0, n_long = 0, n_spans = 0, least_long = class_of(2 * slab_page_bytes()) * CLASS_OFFSET_SCALE;
     size_t sum_bytes = 0;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) /* relaxed: a guess */
-        n_marked += atomic_load_explicit(&class_map[i], memory_order_relaxed) == CLASS_SPAN * CLASS_OFFSET_SCALE;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS && n_marked != 0; i++) {
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) { /* relaxed: a guess */
+        unsigned offset = atomic_load_explicit(&class_map[i], memory_order_relaxed);
+        n_marked += offset == CLASS_SPAN * CLASS_OFFSET_SCALE;
+        n_long += offset >= least_long;
+    }
+    for (unsigned i = 0; i < SUPERSLAB_SLABS && (n_marked != 0 || n_long >= LONG_SLABS); i++) {
         const struct slab *slab = superslab_slab(ss, i);
         enum slab_state state = CTL_STATE(slab_ctl_read(slab));
         n_spans += state == SLAB_SPAN_HEAD || state == SLAB_PACKED;
         sum_bytes += slab_dirty_bytes(slab);
     }
-    return n_spans == 0 ? 0 : sum_bytes;
+    return n_spans == 0 && n_long < LONG_SLABS ? 0 : sum_bytes;
 }
 
-static enum spans_seen look_at_spans(const struct superslab *fresh)
+/* The system is asked last, and not where the answer would change nothing: who only wants to know whether they are dense. */
+static enum spans_seen look_at_spans(const struct superslab *fresh, bool whether_dense)
 {
     size_t asked_bytes = 0, in_memory_bytes = 0, all_bytes = 0, handed_out_bytes = 0;
+    const struct superslab *asked[SPANS_ASKED];
     unsigned n_seen = 0, n_asked = 0, n_before = fresh->index < SPANS_BEFORE ? fresh->index : SPANS_BEFORE;
     for (unsigned i = 1; i <= n_before && (n_asked < SPANS_ASKED || n_seen < SPANS_SUPERSLABS); i++) {
         const struct superslab *ss = fresh - i;
@@ -97,17 +105,23 @@ static enum spans_seen look_at_spans(const struct superslab *fresh)
             handed_out_bytes += bytes;
         }
         if (n_asked < SPANS_ASKED && !atomic_load(&ss->huge)) {
-            n_asked++;
+            asked[n_asked++] = ss;
             asked_bytes += bytes;
-            in_memory_bytes += os_resident_bytes(superslab_memory(ss), SUPERSLAB_BYTES);
         }
     }
     if (n_asked < SPANS_ASKED || all_bytes == 0)
         return n_seen * 4 < n_before ? SPANS_FEW : SPANS_UNKNOWN;
+    unsigned spare = fresh->index < SPARE_SUPERSLABS ? SPARE_SIXTEENTHS : SPARE_SIXTEENTHS_BEHIND;
+    bool sparse = handed_out_bytes * 16 < all_bytes * (16 - spare);
+    if (sparse && whether_dense)
+        return SPANS_SPARSE;
+    if (!release_may_ask(1))
+        return SPANS_FEW;
+    for (unsigned i = 0; i < n_asked; i++)
+        in_memory_bytes += os_resident_bytes(superslab_memory(asked[i]), SUPERSLAB_BYTES);
     if (in_memory_bytes * 16 < asked_bytes * (16 - UNTOUCHED_SIXTEENTHS))
         return SPANS_UNTOUCHED;
-    unsigned spare = fresh->index < SPARE_SUPERSLABS ? SPARE_SIXTEENTHS : SPARE_SIXTEENTHS_BEHIND;
-    return handed_out_bytes * 16 < all_bytes * (16 - spare) ? SPANS_SPARSE : SPANS_DENSE;
+    return sparse ? SPANS_SPARSE : SPANS_DENSE;
 }
 
 /* So that there are always such ones, each so manieth has small pages: in heaps of up to so many SuperSlabs, and above. */
@@ -138,8 +152,7 @@ bool huge_pages_for_spans(const struct superslab *fresh)
 {
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
         return true;
-    return may_be_huge() && !is_probe(fresh) && !budget_is_set() && release_may_ask(1) &&
-           look_at_spans(fresh) == SPANS_DENSE;
+    return may_be_huge() && !is_probe(fresh) && !budget_is_set() && look_at_spans(fresh, true) == SPANS_DENSE;
 }
 
 /* It will hold spans, too, if those before it do. (200 MB of blocks of 33 to 400 KB of which a third is touched, beside 100 MB of small
@@ -150,7 +163,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
         return true;
     if (!may_be_huge() || budget_presses() || !slabs_are_dense(fresh))
         return false;
-    enum spans_seen spans = release_may_ask(1) ? look_at_spans(fresh) : SPANS_FEW;
+    enum spans_seen spans = release_may_ask(1) ? look_at_spans(fresh, false) : SPANS_FEW;
     return spans == SPANS_FEW || (spans != SPANS_UNTOUCHED && !is_probe(fresh));
 }
 

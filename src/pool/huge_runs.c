@@ -68,7 +68,7 @@ static bool probes_are_filled(void)
     return filled;
 }
 
-/* A guess: then the next run shall be looked at as soon as it is there. */
+/* A guess: then the next run of 2 MiB shall be looked at as soon as it is there. */
 static bool a_probe_is_missing(void)
 {
     return atomic_load(&probe[atomic_load(&next_probe)]) == NULL;
@@ -126,8 +126,11 @@ static bool ask_about_unfilled(void)
         return false;
     unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
     pool_unlock();
-    if (n <= 1)
+    for (unsigned k = 0; k < n; k++)
+        sum_bytes += run_bytes[k];
+    if (n <= 1 || (n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES)) /* whatever of them is in memory: nobody is asked */
         return true;
+    sum_bytes = 0;
     bool may_ask = release_may_ask(1), singles_are_filled = may_ask && probes_are_filled();
     for (unsigned k = 0; k < n; k++) {
         if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || (may_ask && is_filled(run[k], run_bytes[k]))) {
@@ -153,14 +156,14 @@ static bool ask_about_unfilled(void)
 /* A refusal holds for a moment, so that a program that takes large blocks again and again does not ask each time. */
 #define REFUSED_MS 10
 
-static bool may_be_unfilled(void)
+static bool may_be_unfilled(size_t len_bytes)
 {
     static _Atomic uint32_t refused_ms; /* when; 0: never */
     uint32_t now_ms = os_now_ms() | 1, refused = atomic_load_explicit(&refused_ms, memory_order_relaxed); /* relaxed: a hint */
     if (refused != 0 && now_ms - refused < REFUSED_MS)
         return false;
     bool may = ask_about_unfilled();
-    atomic_store_explicit(&refused_ms, may || a_probe_is_missing() ? 0 : now_ms, memory_order_relaxed);
+    atomic_store_explicit(&refused_ms, may || (len_bytes == SUPERSLAB_BYTES && a_probe_is_missing()) ? 0 : now_ms, memory_order_relaxed);
     return may;
 }
 
@@ -196,5 +199,5 @@ bool huge_pages_for_runs(size_t len_bytes)
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
         return true;
     return config.huge_pages == HUGE_PAGES_AUTO && huge_pages_fit() && len_bytes <= HUGE_RUN_MAX_BYTES &&
-           !budget_presses() && may_be_unfilled();
+           !budget_presses() && may_be_unfilled(len_bytes);
 }

@@ -70,6 +70,24 @@ static void write_to_freed_and_end(size_t size)
     exit(0);
 }
 
+/* Before the first block of a slab, and behind the last one of another. */
+static void write_before_slab(size_t size)
+{
+    enum { N = 3000, SLAB_BYTES = 65536 };
+    static char *blocks[N];
+    for (unsigned i = 0; i < N; i++) {
+        make(size);
+        blocks[i] = block;
+    }
+    for (unsigned i = 0; i < N; i++)
+        for (unsigned k = 0; k < N && (uintptr_t)blocks[i] % SLAB_BYTES == 0; k++)
+            if ((uintptr_t)blocks[i] / SLAB_BYTES - 1 == (uintptr_t)blocks[k] / SLAB_BYTES) {
+                blocks[i][-1]++;
+                free(blocks[i]); /* it may be missed where another thread has the lock */
+                break;
+            }
+}
+
 static void free_with_alignment(size_t size)
 {
     void *symbol = check_symbol("free_aligned_sized");
@@ -149,6 +167,7 @@ static const struct {
     {"ask for the size of what was freed", "1", ask_for_freed, {100, 5000, 40000, 3000000}, "hakmem: malloc_usable_size: "},
     {"write to what waits", "zero,quarantine", write_to_waiting, {40, 5000, 40000, 70000}, "a free block was written to"},
     {"write to what was freed, and end", "1", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
+    {"write before the first block of a slab", "1", write_before_slab, {24, 40, 1016, 3000}, "written before the block's beginning"},
     {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free", "zero", clear_freed, {1, 40, 1000, 30000}, NULL},

@@ -413,6 +413,31 @@ static void usable_size_of_released(size_t size)
     keep = (void *)malloc_usable_size(block);
 }
 
+/* One whose slab others keep in use. */
+static void *returned(size_t size)
+{
+    static void *volatile neighbours[8];
+    void *block = NULL;
+    for (unsigned i = 0; i < CHECK_COUNT(neighbours); i++) {
+        neighbours[i] = block_of(size);
+        if (i == 3)
+            block = block_of(size);
+    }
+    free(block);
+    flush();
+    return block;
+}
+
+static void realloc_returned(size_t size)
+{
+    keep = realloc(returned(size), size * 4);
+}
+
+static void usable_size_of_returned(size_t size)
+{
+    keep = (void *)malloc_usable_size(returned(size));
+}
+
 /* A freed block is free memory in a shared slab when another thread frees it again much later. */
 static void *churn_and_free(void *block)
 {
@@ -496,6 +521,8 @@ static const struct misuse {
     {"realloc a released block", realloc_released, SIZES(block_sizes), AT_ONCE},
     {"malloc_usable_size of a freed block", usable_size_of_freed, SIZES(slab_sizes), QUIET},
     {"malloc_usable_size of a freed block", usable_size_of_freed, SIZES(large_sizes), AT_ONCE},
+    {"realloc a returned block", realloc_returned, SIZES(block_sizes), AT_ONCE},
+    {"malloc_usable_size of a returned block", usable_size_of_returned, SIZES(block_sizes), AT_ONCE},
     {"malloc_usable_size of a released block", usable_size_of_released, SIZES(block_sizes), AT_ONCE},
 };
 

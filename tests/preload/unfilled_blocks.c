@@ -10,10 +10,10 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-enum { BLOCKS = 100, MANY = 2000, MOST_MIB = 80 };
+enum { BLOCKS = 100, MANY = 8000, MOST_MIB = 80 };
 
 /* Of each a byte is written: behind the middle as well as before it, in blocks of one huge page, of two, and of one and a part; and of many
- * shorter ones by calloc. */
+ * shorter ones by calloc. In hardened mode these are cleared. */
 static const struct {
     size_t len_bytes, at;
     unsigned n;
@@ -28,7 +28,11 @@ static const struct {
             {50000, 100, MANY, true},
             {100000, 100, MANY, true},
             {200000, 100, MANY, true},
-            {300000, 100, MANY, true}};
+            {300000, 100, MANY, true},
+            {16384, 100, MANY, true},
+            {32768, 100, MANY, true},
+            {20000, 100, MANY, false},
+            {32768, 100, MANY, false}};
 
 static int hold_blocks(unsigned way)
 {
@@ -107,7 +111,8 @@ int main(int argc, char **argv)
     for (unsigned way = 0; way <= CHECK_COUNT(ways); way++)
         try_with(argv[0], "HAKMEM_STATS", "0", false, way);
     for (unsigned way = 0; way < CHECK_COUNT(ways); way++)
-        try_with(argv[0], "HAKMEM_SECURE", "1", false, way);
+        if (ways[way].n == BLOCKS)
+            try_with(argv[0], "HAKMEM_SECURE", "1", false, way);
     try_with(argv[0], "HAKMEM_STATS", "0", true, 0);
     try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, 0);
     try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false, 0);

@@ -571,6 +571,35 @@ static void limits_of_version_1(void **state)
     assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
 }
 
+/* What does not fit is passed over, whatever it is; the last line may lack its end. */
+static void groups_with_long_names(void **state)
+{
+    (void)state;
+    static char line[4096];
+    unsigned n_fit = 0;
+    put("/sys/fs/cgroup/memory.max", "268435456\n");
+    put("/sys/fs/cgroup/a/memory.max", "104857600\n");
+    put("/proc/self/cgroup", "0::/a");
+    assert_int_equal(os_cgroup_limit_bytes(root), 100 * MIB);
+    put("/proc/self/cgroup", "0::/a///");
+    assert_int_equal(os_cgroup_limit_bytes(root), 100 * MIB);
+    for (size_t len = 900; len < 1100; len++) { /* around what there is room for */
+        memset(line, 'x', len);
+        memcpy(line, "0::/", 4);
+        strcpy(line + len, "\n");
+        put("/proc/self/cgroup", line);
+        size_t limit_bytes = os_cgroup_limit_bytes(root);
+        n_fit += limit_bytes == 256 * MIB; /* of the group around it */
+        assert_true(limit_bytes == 256 * MIB ? n_fit == len - 899 : limit_bytes == SIZE_MAX);
+    }
+    assert_true(n_fit > 0 && n_fit < 200);
+    memset(line, 'x', 3000);
+    memcpy(line, "7:memory:/", 10);
+    strcpy(line + 3000, "\n0::/a\n"); /* the next one is read */
+    put("/proc/self/cgroup", line);
+    assert_int_equal(os_cgroup_limit_bytes(root), 100 * MIB);
+}
+
 static void limit_group(const char *limit)
 {
     put("/proc/self/cgroup", "0::/g\n");
@@ -696,6 +725,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(groups_with_long_names, make_root, remove_root),
         cmocka_unit_test_setup_teardown(budget_by_the_group_s_limit, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limit_that_changes, make_root, remove_root),
         cmocka_unit_test_setup_teardown(pressure_of_the_system, make_root, remove_root),

@@ -146,6 +146,104 @@ static void pinned_entries_stay(void **state)
     assert_int_equal(lru_count(), 0);
 }
 
+/* Nor do they become a row with what lies beside them, which others may need, or give back. */
+static void pinned_entries_stay_by_themselves(void **state)
+{
+    (void)state;
+    void *run[3];
+    for (unsigned i = 0; i < 3; i++)
+        run[i] = hak_malloc(2 * MIB);
+    struct superslab *ss = superslab_of(run[0]);
+    atomic_fetch_add(&ss[1].pins, 1);
+    hak_free(run[0]);
+    hak_free(run[2]);
+    hak_free(run[1]);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(ss[i].state, SUPERSLAB_CACHED);
+        assert_int_equal(ss[i].run_superslabs, 1);
+    }
+    lru_drain();
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(ss[i].state, i == 1 ? SUPERSLAB_CACHED : SUPERSLAB_ABSENT);
+    atomic_fetch_sub(&ss[1].pins, 1);
+    lru_drain();
+    assert_int_equal(lru_count(), 0);
+}
+
+/* Also of lengths that are not told apart. */
+static void long_rows_serve_again(void **state)
+{
+    (void)state;
+    config.lru_superslabs = 100;
+    for (uint32_t n = 30; n <= 70; n += n < 36 ? 1 : 17) {
+        void *run = hak_malloc(n * SUPERSLAB_BYTES);
+        assert_non_null(run);
+        hak_free(run);
+        assert_int_equal(lru_count(), n);
+        uint64_t evicted = read_stats().superslabs_evicted_total;
+        void *again = hak_malloc(n * SUPERSLAB_BYTES);
+        assert_ptr_equal(again, run);
+        assert_int_equal(lru_count(), 0);
+        assert_int_equal(read_stats().superslabs_evicted_total, evicted);
+        hak_free(again);
+        lru_drain();
+    }
+}
+
+/* Two free SuperSlabs in a row are found wherever they lie. */
+static void a_pair_across_words_is_found(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    static void *run[N];
+    struct superslab *ss = NULL;
+    unsigned first = N;
+    for (unsigned i = 0; i < N; i++) {
+        run[i] = hak_malloc(2 * MIB);
+        assert_non_null(run[i]);
+        if (first == N && superslab_of(run[i])->index % 64 == 0)
+            first = i;
+    }
+    assert_true(first + 64 < N);
+    ss = superslab_of(run[first]);
+    assert_ptr_equal(superslab_of(run[first + 64]), ss + 64);
+    hak_free(run[first]);
+    hak_free(run[first + 63]); /* the last of one word, and the first of the next */
+    hak_free(run[first + 64]);
+    lru_drain();
+    assert_int_equal(ss[63].state, SUPERSLAB_ABSENT);
+    void *pair = hak_malloc(4 * MIB);
+    assert_ptr_equal(pair, run[first + 63]);
+    hak_free(pair);
+    for (unsigned i = 0; i < N; i++)
+        if (i != first && i != first + 63 && i != first + 64)
+            hak_free(run[i]);
+}
+
+/* Where the system purges nothing, a fresh mapping takes its place; if not even that can be purged, as it is in memory at once, one that
+ * takes none. */
+static void what_cannot_be_purged_is_let_go_of(void **state)
+{
+    (void)state;
+    char *run = hak_malloc(2 * MIB);
+    assert_non_null(run);
+    memset(run, 1, 2 * MIB);
+    struct superslab *ss = superslab_of(run);
+    hak_free(run);
+    assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    os_fail_from(1, 1000000, OS_CALL_PURGE);
+    lru_drain();
+    os_fail_from(0, 0, 0);
+    assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+    assert_int_equal(ss->committed, 0);
+    char *again = hak_calloc(1, 2 * MIB);
+    assert_ptr_equal(again, run);
+    for (size_t at = 0; at < 2 * MIB; at += 4096)
+        assert_int_equal(again[at], 0);
+    assert_int_equal(ss->committed, 1);
+    hak_free(again);
+}
+
 static void a_row_serves_shorter_requests(void **state)
 {
     (void)state;
@@ -521,6 +619,10 @@ int main(void)
         cmocka_unit_test_setup(parts_of_a_row_expire, drain),
         cmocka_unit_test_setup(a_run_longer_than_the_cache_goes_at_once, drain),
         cmocka_unit_test_setup(pinned_entries_stay, drain),
+        cmocka_unit_test_setup(pinned_entries_stay_by_themselves, drain),
+        cmocka_unit_test_setup(long_rows_serve_again, drain),
+        cmocka_unit_test_setup(a_pair_across_words_is_found, drain),
+        cmocka_unit_test_setup(what_cannot_be_purged_is_let_go_of, drain),
         cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),

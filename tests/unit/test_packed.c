@@ -16,6 +16,7 @@
 #include "churn.h"
 #include "look.h"
 #include "os/os.h"
+#include "pool/large.h"
 #include "pool/packed.h"
 #include "pool/shared_pool.h"
 #include "pool/span.h"
@@ -76,6 +77,13 @@ static bool is_packed(const void *block)
 static uint64_t span_locks(void)
 {
     return read_stats().lock_acquisitions[HAK_LOCK_SPAN];
+}
+
+static bool is_in_memory(const char *page)
+{
+    unsigned char in_memory;
+    assert_int_equal(mincore((void *)(uintptr_t)page, PAGE, &in_memory), 0);
+    return (in_memory & 1) != 0;
 }
 
 /* Puts back what this thread keeps. */
@@ -314,6 +322,24 @@ static void calloc_clears_what_was_kept(void **state)
     hak_free(again);
 }
 
+/* Nor does it bring to memory what nobody has used, be it taken ahead or not. */
+static void calloc_touches_nothing_fresh(void **state)
+{
+    (void)state;
+    enum { N = 40 }; /* a few of them before the thread takes some ahead */
+    char *block[N];
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < N; i++) {
+        block[i] = hak_calloc(1, 40000);
+        assert_true(is_packed(block[i]));
+    }
+    for (unsigned i = 0; i < N; i++) {
+        for (unsigned page = 0; page < 10; page++)
+            assert_false(is_in_memory(block[i] + page * PAGE));
+        hak_free(block[i]);
+    }
+}
+
 static void keeping_has_a_bound(void **state)
 {
     (void)state;
@@ -354,6 +380,39 @@ static void resized_in_place(void **state)
     assert_null(pool_check());
     hak_free(moved);
     hak_free(longer);
+}
+
+/* One that gets shorter than any may be made keeps so many pages that no other one begins in its half of a slot. */
+static void the_shortest_keep_their_half(void **state)
+{
+    (void)state;
+    char *block = claim(40000);
+    empty_cache();
+    struct packed_head *head = packed_head_of(block);
+    assert_non_null(head);
+    assert_true(large_shrink(block, PAGE));
+    assert_int_equal(hak_usable_size(block), PAGE);
+    assert_int_equal(PACKED_LENGTH(packed_word(head)), PACKED_LEAST_PAGES);
+    char *next = claim(40000);
+    assert_true(next != block + PAGE);
+    assert_ptr_equal(packed_head_of(block), head);
+    assert_int_equal(hak_usable_size(block), PAGE);
+    assert_null(pool_check());
+    hak_free(block);
+    hak_free(next);
+}
+
+/* Nor does a thread keep one whose SuperSlab is to go. */
+static void what_drains_is_not_kept(void **state)
+{
+    (void)state;
+    char *block = claim(40000);
+    _Atomic uint8_t *tier = &slab_of(block)->superslab->tier;
+    uint8_t before = atomic_exchange(tier, SS_TIER_DRAINING);
+    assert_int_equal(packed_hold(slab_of(block), block), 0);
+    atomic_store(tier, before);
+    assert_true(is_packed(block));
+    hak_free(block);
 }
 
 /* ---- Misuse ---------------------------------------------------------------------------------------------------------- */
@@ -398,13 +457,6 @@ static void misuse_is_told(void **state)
 }
 
 /* ---- What lies idle -------------------------------------------------------------------------------------------------- */
-
-static bool is_in_memory(const char *page)
-{
-    unsigned char in_memory;
-    assert_int_equal(mincore((void *)(uintptr_t)page, PAGE, &in_memory), 0);
-    return (in_memory & 1) != 0;
-}
 
 /* 100 blocks of which each third stays. */
 enum { N_SPARSE = 99 };
@@ -582,8 +634,11 @@ int main(void)
         CLEAN(a_long_random_run),
         CLEAN(what_is_freed_serves_again_without_a_lock),
         CLEAN(calloc_clears_what_was_kept),
+        CLEAN(calloc_touches_nothing_fresh),
         CLEAN(keeping_has_a_bound),
         CLEAN(resized_in_place),
+        CLEAN(the_shortest_keep_their_half),
+        CLEAN(what_drains_is_not_kept),
         CLEAN(misuse_is_told),
         CLEAN(free_pages_go_back_after_the_delay),
         CLEAN(a_trim_does_not_wait),

@@ -13,7 +13,9 @@
 #include "front/profile.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
+#include "look.h"
 #include "os/os.h"
+#include "pool/packed.h"
 
 #include <errno.h>
 #include <math.h>
@@ -21,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define N_SEEDS 50
@@ -334,6 +337,43 @@ static void sessions_change_under_threads(void **state)
     assert_true(s.live_samples == 0 && s.live_blocks == 0 && s.live_bytes == 0);
 }
 
+/* In the child of a fork nobody reads the records any more: it may begin a session of its own. */
+static void children_may_begin_one(void **state)
+{
+    (void)state;
+    int status;
+    hak_free(hak_malloc(1));
+    assert_true(profile_hold());
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(hak_profile_start(0) != 0);
+    profile_let_go();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* A block that the thread keeps for its next one is live no more, whether it shares its slots with others or not. */
+static void what_a_thread_keeps_is_not_live(void **state)
+{
+    (void)state;
+    static const size_t sizes_bytes[] = {128 * KIB, 40000};
+    start_without_ticks();
+    config.huge_pages = HUGE_PAGES_AUTO;
+    void *ballast = hak_malloc(16 * MIB); /* a heap in which blocks are packed */
+    for (unsigned i = 0; i < 2; i++) {
+        hak_free(hak_malloc(sizes_bytes[i])); /* now it has room for one */
+        assert_int_equal(hak_profile_start(1), 0);
+        void *block = hak_malloc(sizes_bytes[i]);
+        assert_int_equal(packed_head_of(block) != NULL, i == 1 && os_page_bytes() == PACKED_PAGE_BYTES);
+        assert_int_equal(sums().live_samples, 1);
+        hak_free(block);
+        assert_int_equal(sums().live_samples, 0);
+        hak_profile_stop();
+    }
+    hak_free(ballast);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +385,8 @@ int main(void)
         cmocka_unit_test(samples_that_find_no_memory_do_no_harm),
         cmocka_unit_test(stacks_tell_who_allocates),
         cmocka_unit_test(sessions_change_under_threads),
+        cmocka_unit_test(children_may_begin_one),
+        cmocka_unit_test(what_a_thread_keeps_is_not_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@
 #include "hakmem/hakmem.h"
 #include "pool/shared_pool.h"
 #include "superslab/slab.h"
+#include "superslab/slab_gaps.h"
 #include "look.h"
 
 #include <stdio.h>
@@ -659,6 +660,42 @@ static void random_steps_keep_the_counts(void **state)
     }
 }
 
+/* Where a fork cut a thread off. A return of which only the bits are back is counted later: by who goes on. */
+static void a_recount_tells_what_is_out(void **state)
+{
+    (void)state;
+    struct slab *slab = acquire(class_of(64));
+    uint64_t doubly;
+    assert_int_equal(claim(slab, 10, UINT16_MAX), 10);
+    unsigned first = block_index(slab, claimed[9]);
+    assert_int_equal(slab_return_bits(slab, first / 64, (uint64_t)1 << first % 64, &doubly), 1);
+    slab_recount(slab, true);
+    assert_int_equal(used_of(slab), 10);
+    assert_int_equal(slab_return_count(slab, 1), SLAB_RETURN_NOTHING);
+    out[first] = false;
+    atomic_fetch_sub(&slab->ctl, 2);
+    slab_recount(slab, true);
+    assert_int_equal(used_of(slab), 9);
+    atomic_fetch_add(&slab->ctl, 2);
+    slab_recount(slab, false);
+    assert_int_equal(used_of(slab), 9);
+    give_all(slab);
+    finish(slab);
+}
+
+/* Whatever the slot was before. */
+static void an_opened_slab_has_no_gaps(void **state)
+{
+    (void)state;
+    struct slab *slab = acquire(class_of(64));
+    slab_open_gaps(slab);
+    assert_true(slab_has_gaps(slab));
+    slab_open(slab, slab->superslab, (unsigned)(slab - superslab_slab(slab->superslab, 0)), class_of(64));
+    assert_false(slab_has_gaps(slab));
+    assert_true(slab_check(slab));
+    finish(slab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -677,6 +714,8 @@ int main(void)
         cmocka_unit_test(disown_tells_what_the_slab_has),
         cmocka_unit_test(a_guess_about_recycled_blocks),
         cmocka_unit_test(random_steps_keep_the_counts),
+        cmocka_unit_test(a_recount_tells_what_is_out),
+        cmocka_unit_test(an_opened_slab_has_no_gaps),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -360,6 +360,27 @@ static void grows_in_place_when_there_is_room(void **state)
     hak_free(run);
 }
 
+/* What a run grows by where it lies is part of it, be it one SuperSlab or more. */
+static void what_a_run_grows_by_is_its_own(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n <= 3; n++) {
+        char *run = hak_malloc(4 * MIB);
+        assert_non_null(run);
+        memset(run, 1, 4 * MIB);
+        hak_trim(HAK_TRIM_PAGES); /* what lies behind it is nobody's */
+        assert_true(large_resize(run, 4 * MIB + n * SUPERSLAB_BYTES));
+        struct superslab *ss = superslab_of(run);
+        assert_int_equal(ss->run_superslabs, 2 + n);
+        for (uint32_t i = 0; i < 2 + n; i++)
+            assert_int_equal(ss[i].state, i == 0 ? SUPERSLAB_RUN : SUPERSLAB_RUN_BODY);
+        memset(run + 4 * MIB, 2, n * SUPERSLAB_BYTES);
+        assert_int_equal(hak_usable_size(run), 4 * MIB + n * SUPERSLAB_BYTES);
+        assert_null(pool_check());
+        hak_free(run);
+    }
+}
+
 static void realloc_to_nothing_frees(void **state)
 {
     (void)state;
@@ -737,6 +758,7 @@ int main(void)
         TEST(steady_growth_keeps_contents),
         TEST(long_spans_share_superslabs),
         TEST(grows_in_place_when_there_is_room),
+        TEST(what_a_run_grows_by_is_its_own),
         TEST(realloc_to_nothing_frees),
         TEST(calloc_clears_what_was_used),
         TEST(calloc_is_zero_after_page_moves),

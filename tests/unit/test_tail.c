@@ -154,6 +154,8 @@ static void what_realloc_leaves_goes_back(void **state)
     for (unsigned k = 0; k < N_CASES; k++) {
         char *old = filled(cases[k].old_bytes, 2), *block = hak_realloc(old, cases[k].new_bytes);
         assert_ptr_equal(block, old);
+        if (cases[k].new_bytes > 2 * MIB)
+            assert_purged(block, cases[k].old_bytes, cases[k].new_bytes);
         ticks(3);
         assert_purged(block, cases[k].old_bytes, cases[k].new_bytes);
         hak_free(block);
@@ -197,6 +199,11 @@ static void without_a_delay_it_goes_at_once(void **state)
         char *old = filled(cases[k].old_bytes, 1);
         hak_free(old);
         char *block = filled(cases[k].new_bytes, 2);
+        assert_ptr_equal(block, old);
+        assert_purged(block, cases[k].old_bytes, cases[k].new_bytes);
+        hak_free(block);
+        old = filled(cases[k].old_bytes, 2);
+        block = hak_realloc(old, cases[k].new_bytes); /* made shorter where it lies */
         assert_ptr_equal(block, old);
         assert_purged(block, cases[k].old_bytes, cases[k].new_bytes);
         hak_free(block);

@@ -70,6 +70,15 @@ static __attribute__((noinline)) void with_fixed_frame(unsigned depth)
     array[depth] = array[0];
 }
 
+/* Of which the table's numbers take three bytes. */
+static __attribute__((noinline)) void with_long_frame(unsigned depth)
+{
+    volatile char array[40000];
+    array[depth] = 1;
+    descend(depth);
+    array[depth] = array[0];
+}
+
 static __attribute__((noinline)) void with_alloca(unsigned depth)
 {
     volatile char *array = alloca(depth * 100 + 1);
@@ -118,7 +127,10 @@ static __attribute__((noinline)) void descend(unsigned depth)
     compare();
     switch (depth == 0 ? 99 : depth % 5) {
     case 0:
-        with_fixed_frame(depth - 1);
+        if (depth == 10)
+            with_long_frame(depth - 1);
+        else
+            with_fixed_frame(depth - 1);
         break;
     case 1:
         with_alloca(depth - 1);
