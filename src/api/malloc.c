@@ -132,7 +132,8 @@ size_t hak_usable_size(const void *block)
     if (block == NULL)
         return 0;
     bool span;
-    size_t bytes = locate_usable_bytes(block, "malloc_usable_size", &span), noted_bytes = span ? profile_noted_bytes(block) : 0;
+    size_t bytes = locate_usable_bytes(block, "malloc_usable_size", &span),
+           noted_bytes = span && profile_has_records() ? profile_noted_bytes(block) : 0;
     return noted_bytes != 0 ? noted_bytes : bytes;
 }
 
@@ -214,11 +215,13 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    size_t noted_bytes = span ? profile_noted_bytes(block) : 0; /* a small block in a page of its own: it stays where others of its class do */
+    size_t noted_bytes = span && profile_has_records()
+                             ? profile_noted_bytes(block)
+                             : 0; /* a small block in a page of its own: it stays where others of its class do */
     bool stays = noted_bytes != 0 ? worth_keeping(noted_bytes, size_bytes)
                  : span           ? size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) &&
-                                        large_block_resize(block, size_bytes)
-                                  : worth_keeping(old_bytes, size_bytes);
+                              large_block_resize(block, size_bytes)
+                        : worth_keeping(old_bytes, size_bytes);
     if (stays)
         return block;
     return move(block, span, old_bytes, size_bytes);

@@ -272,7 +272,7 @@ void profile_consider(void *block, size_t size_bytes)
 
 size_t profile_noted_bytes(const void *block)
 {
-    const uint64_t *sample = profile_has_records() ? large_sample(block) : NULL;
+    const uint64_t *sample = large_sample(block);
     unsigned class_id = sample == NULL ? 0 : (unsigned)(*sample >> SAMPLE_SIZE_BITS) & ((1u << SAMPLE_CLASS_BITS) - 1);
     return class_id >= CLASS_FIRST && class_id < CLASS_END ? class_table[class_id].bytes : 0;
 }
