@@ -97,9 +97,14 @@ static const char *linkage_obstacle(int file)
     Elf64_Ehdr header;
     Elf64_Phdr segment;
     bool readable;
-    if (!read_header(file, &header) || find_segment(file, &header, PT_INTERP, 0, &segment, &readable) || !readable)
+    char linker[64] = "";
+    if (!read_header(file, &header))
         return NULL;
-    return "is statically linked";
+    if (!find_segment(file, &header, PT_INTERP, 0, &segment, &readable))
+        return readable ? "is statically linked" : NULL;
+    if (pread(file, linker, sizeof linker - 1, (off_t)segment.p_offset) <= 0 || strstr(linker, "/ld-musl") == NULL)
+        return NULL;
+    return "is linked with musl, whose linker does not start it with hakmem";
 }
 
 /* Whether the name of a needed library, so far into the string table, is that of a sanitizer's runtime. */
