@@ -129,12 +129,8 @@ size_t hak_usable_size(const void *block)
         size_t size_bytes = sampled_size_bytes(block, "malloc_usable_size");
         return size_bytes == SIZE_MAX ? 0 : size_bytes;
     }
-    if (block == NULL)
-        return 0;
     bool span;
-    size_t bytes = locate_usable_bytes(block, "malloc_usable_size", &span),
-           noted_bytes = span && profile_has_records() ? profile_noted_bytes(block) : 0;
-    return noted_bytes != 0 ? noted_bytes : bytes;
+    return block == NULL ? 0 : locate_usable_bytes(block, "malloc_usable_size", &span);
 }
 
 /* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie

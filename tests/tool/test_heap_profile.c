@@ -273,9 +273,11 @@ static void bounds_follow_theory(void **state)
     const struct heap_sample sample = {.value = {1000, 64000, 500, 32000}};
     assert_true(heap_variance(profile, &sample, true) == 0); /* the interval is not known */
     profile->interval_bytes = 4096;
-    double p = -expm1(-64. / 4096), expected = 500 * 64. * 64. * (1 - p) / p;
+    double p = -expm1(-65. / 4096), expected = 500 * 64. * 64. * (1 - p) / p;
     assert_true(fabs(heap_variance(profile, &sample, true) - expected) < 1e-6 * expected);
     assert_true(fabs(heap_variance(profile, &sample, false) - 2 * expected) < 1e-6 * expected);
+    profile->interval_bytes = 1; /* every block is a sample */
+    assert_true(heap_variance(profile, &sample, true) == 0);
     heap_profile_free(profile);
 }
 
