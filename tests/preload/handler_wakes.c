@@ -32,8 +32,10 @@ static unsigned count_threads(void)
 static void on_signal(int number)
 {
     (void)number;
-    for (unsigned i = 0; i < N_BLOCKS; i++)
+    for (unsigned i = 0; i < N_BLOCKS; i++) {
         free(blocks[i]);
+        blocks[i] = NULL; /* the signal may come again */
+    }
     n_threads_inside = count_threads();
     if (leaves)
         siglongjmp(outside, 1);
@@ -61,6 +63,15 @@ static void wait_for_one_thread(void)
 #define COMPUTED 4u
 #define LEFT 8u
 
+/* Of a child, to its parent, until that has been in the handler, and ends this. */
+static void send_signals(pid_t parent)
+{
+    usleep(100000);
+    for (unsigned ms = 0; ms < WAIT_MS && kill(parent, SIGUSR1) == 0; ms += 100)
+        usleep(100000);
+    _exit(1);
+}
+
 static void call_handler(unsigned how)
 {
     if (how & RAISED) {
@@ -68,11 +79,8 @@ static void call_handler(unsigned how)
     } else {
         pid_t self = getpid(), child = fork();
         REQUIRE(child >= 0);
-        for (unsigned i = 0; child == 0; i++) { /* until its parent has been in the handler, and looks for it */
-            if (i >= WAIT_MS || kill(self, i == 0 ? 0 : SIGUSR1) != 0)
-                _exit(1);
-            usleep(100000);
-        }
+        if (child == 0)
+            send_signals(self);
         if (how & WAITED_FOR)
             pause();
         while (n_threads_inside == 0) {
