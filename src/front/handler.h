@@ -63,13 +63,16 @@ static ALWAYS_INLINE struct thread *handler_enter(const void *context, uintptr_t
     return thread;
 }
 
-/* After it. */
+/* After it. Nothing else is done here, for the hit that was interrupted is not over: where the background thread is wanted the door stays
+ * closed, so that the thread's next call starts it. */
 static ALWAYS_INLINE void handler_leave(struct thread *thread)
 {
     if (likely(thread == NULL))
         return;
     thread->handler_frame = 0;
-    thread_leave(thread);
+    if (likely(!background_wanted))
+        thread_open_door(thread);
+    thread_let_go(thread);
 }
 
 /* Before a handler is called. Returns what tls_handler is to be after it. */

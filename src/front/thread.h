@@ -149,6 +149,12 @@ static inline void thread_close_door(void)
     atomic_signal_fence(memory_order_seq_cst); /* before anything that a signal handler must not find half done */
 }
 
+static inline void thread_open_door(struct thread *thread)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    cache_set_door(atomic_load_explicit(&thread->door, memory_order_relaxed)); /* relaxed: a thread is called more than once */
+}
+
 /* Enters a slow path: the caller's record with its door closed, or NULL when it must do without one. */
 static inline struct thread *thread_enter(void)
 {
@@ -162,8 +168,7 @@ static inline struct thread *thread_enter(void)
 /* Leaves it: the door opens, and the background thread is started if that was wanted inside. */
 static inline void thread_leave(struct thread *thread)
 {
-    atomic_signal_fence(memory_order_seq_cst);
-    cache_set_door(atomic_load_explicit(&thread->door, memory_order_relaxed)); /* relaxed: a thread is called more than once */
+    thread_open_door(thread);
     thread_let_go(thread);
     background_look();
 }
