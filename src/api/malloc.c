@@ -21,8 +21,8 @@
 #include "front/sampled.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
-#include "service/budget.h"
 #include "pool/large.h"
+#include "service/budget.h"
 
 #include <errno.h>
 #include <string.h>
@@ -198,6 +198,17 @@ static NOINLINE void *realloc_sampled(void *block, size_t size_bytes)
     return NULL;
 }
 
+/* Whether it is as long as it is to be where it lies, or has become so. */
+static bool may_stay(void *block, bool span, size_t old_bytes, size_t size_bytes)
+{
+    size_t noted_bytes = span && profile_has_records() ? profile_noted_bytes(block) : 0;
+    if (noted_bytes != 0) /* a small block in a page of its own: it stays where others of its class do */
+        return worth_keeping(noted_bytes, size_bytes);
+    if (!span)
+        return worth_keeping(old_bytes, size_bytes);
+    return size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) && large_block_resize(block, size_bytes);
+}
+
 /* realloc of a block above 32 KiB, in another arena than the first, or with something wrong about it. */
 static NOINLINE void *realloc_other(void *block, size_t size_bytes)
 {
@@ -211,14 +222,7 @@ static NOINLINE void *realloc_other(void *block, size_t size_bytes)
         errno = EINVAL;
         return NULL;
     }
-    size_t noted_bytes = span && profile_has_records()
-                             ? profile_noted_bytes(block)
-                             : 0; /* a small block in a page of its own: it stays where others of its class do */
-    bool stays = noted_bytes != 0 ? worth_keeping(noted_bytes, size_bytes)
-                 : span           ? size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) &&
-                              large_block_resize(block, size_bytes)
-                        : worth_keeping(old_bytes, size_bytes);
-    if (stays)
+    if (may_stay(block, span, old_bytes, size_bytes))
         return block;
     return move(block, span, old_bytes, size_bytes);
 }

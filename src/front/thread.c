@@ -313,8 +313,8 @@ void thread_call_all(void)
             os_sleep_ms(1);
 }
 
-/* Whether this thread must not start another one now: it will come to thread_leave, or to thread_leave_open; or it is in a handler that may
- * have interrupted libc with a lock in its hands that this takes. Then its next call does it, which finds the door closed. */
+/* Whether this thread must not start another one now: it will come to thread_leave, thread_leave_open or handler_leave; or it is in a handler
+ * that may have interrupted libc with a lock in its hands that this takes. Then its next call does it, which finds the door closed. */
 static bool is_inside(void)
 {
     const struct thread *thread = tls_thread;

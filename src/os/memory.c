@@ -79,24 +79,22 @@ void *os_reserve_readable(size_t len_bytes)
     return FAULT(OS_CALL_RESERVE, len_bytes) ? NULL : map(NULL, len_bytes, PROT_READ);
 }
 
-bool os_commit(void *address, size_t len_bytes)
+static bool protect(void *address, size_t len_bytes, int protection)
 {
-    if (FAULT(OS_CALL_COMMIT, len_bytes))
-        return false;
     int saved_errno = errno;
-    bool done = mprotect(address, len_bytes, PROT_READ | PROT_WRITE) == 0;
+    bool done = mprotect(address, len_bytes, protection) == 0;
     errno = saved_errno;
     return done;
 }
 
+bool os_commit(void *address, size_t len_bytes)
+{
+    return !FAULT(OS_CALL_COMMIT, len_bytes) && protect(address, len_bytes, PROT_READ | PROT_WRITE);
+}
+
 bool os_forbid(void *address, size_t len_bytes)
 {
-    if (FAULT(OS_CALL_FORBID, len_bytes))
-        return false;
-    int saved_errno = errno;
-    bool done = mprotect(address, len_bytes, PROT_NONE) == 0;
-    errno = saved_errno;
-    return done;
+    return !FAULT(OS_CALL_FORBID, len_bytes) && protect(address, len_bytes, PROT_NONE);
 }
 
 bool os_decommit(void *address, size_t len_bytes)

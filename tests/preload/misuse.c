@@ -57,10 +57,11 @@ static void free_twice_across_another(size_t size)
     flush();
 }
 
-/* The first free has long gone to the slab when the second comes; other blocks keep the slab in use. */
-static void free_twice_after_flush(size_t size)
+/* One that is back in its slab, which others keep in use. */
+static void *returned(size_t size)
 {
-    void *neighbours[8], *block = NULL;
+    static void *volatile neighbours[8];
+    void *block = NULL;
     for (unsigned i = 0; i < CHECK_COUNT(neighbours); i++) {
         neighbours[i] = block_of(size);
         if (i == 3)
@@ -68,9 +69,14 @@ static void free_twice_after_flush(size_t size)
     }
     free(block);
     flush();
-    free(block);
+    return block;
+}
+
+/* The first free has long gone to the slab when the second comes. */
+static void free_twice_after_flush(size_t size)
+{
+    free(returned(size));
     flush();
-    keep = neighbours[0];
 }
 
 /* The slab of the block has been given up altogether. */
@@ -411,21 +417,6 @@ static void usable_size_of_released(size_t size)
     free(block);
     flush();
     keep = (void *)malloc_usable_size(block);
-}
-
-/* One whose slab others keep in use. */
-static void *returned(size_t size)
-{
-    static void *volatile neighbours[8];
-    void *block = NULL;
-    for (unsigned i = 0; i < CHECK_COUNT(neighbours); i++) {
-        neighbours[i] = block_of(size);
-        if (i == 3)
-            block = block_of(size);
-    }
-    free(block);
-    flush();
-    return block;
 }
 
 static void realloc_returned(size_t size)
