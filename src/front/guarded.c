@@ -8,6 +8,7 @@
 #include "front/large_block.h"
 #include "front/locate.h"
 #include "front/pressure.h"
+#include "front/wipe.h"
 #include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
@@ -183,7 +184,7 @@ static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t ro
         return base; /* emergency.h: outside of all this */
     }
     if (!waited && !zeroed && is_cleared_in_place(total_bytes, guard)) {
-        memset(base + front_bytes, 0, total_bytes - front_bytes); /* its room too: the block may wait, and be taken again longer */
+        wipe_clear(base + front_bytes, total_bytes - front_bytes); /* its room too: the block may wait, and be taken again longer */
     } else if (!waited) {
         if (!large_discard(base, !zeroed))
             memset(base, 0, total_bytes);
@@ -257,7 +258,7 @@ void guarded_return(void *block, const struct release *release)
         discount_guard();
     if ((checks(SECURE_ZERO) || checks(SECURE_QUARANTINE)) &&
         (is_cleared_in_place(large->total_bytes, large->is_guarded) || !large_discard(large->base, true)))
-        memset(large->base + large->front_bytes, 0, large->data_bytes);
+        wipe_clear(large->base + large->front_bytes, large->data_bytes);
     if (large->is_guarded)
         forbid(large->base, (size_t)(end_of(large) - large->base));
     if (checks(SECURE_QUARANTINE))

@@ -132,7 +132,10 @@ static const struct release plain_free = {"free", KIND_MALLOC, RELEASE_ANY_SIZE,
     {                                                                                                                  \
         size_t block_bytes = class_at(class_offset)->bytes;                                                            \
         seal_write(block + block_bytes, 0);                                                                            \
-        wipe_clear_##width(block, block_bytes);                                                                        \
+        if (likely(block_bytes <= WIPE_WHOLE_BYTES))                                                                   \
+            wipe_clear_##width(block, block_bytes);                                                                    \
+        else                                                                                                           \
+            wipe_clear(block, block_bytes);                                                                            \
         let_wait(block, class_offset);                                                                                 \
     }                                                                                                                  \
     static ALWAYS_INLINE void *claim_##width(size_t size_bytes, enum block_kind kind)                                  \

@@ -63,6 +63,41 @@ static void test_shorter_blocks(void)
     free(block);
 }
 
+/* Many blocks of which a byte is used: to look at them, to clear them and to say that they are zero must not bring the rest into memory.
+ * A page at the end of each has its seal, and some have huge pages. */
+static void test_hardly_used(size_t size_bytes, bool zeroed)
+{
+    enum { N = 4000 };
+    static char *blocks[N];
+    size_t before_bytes = check_resident_bytes(), most_bytes = before_bytes + (size_t)N * 3 * 4096 + 8 * CHECK_MIB;
+    for (size_t i = 0; i < N; i++) {
+        blocks[i] = zeroed ? calloc(1, size_bytes) : malloc(size_bytes);
+        REQUIRE(blocks[i] != NULL);
+        blocks[i][0] = 1;
+    }
+    CHECK_THAT(check_resident_bytes() < most_bytes, "%zu MiB are in memory for %d blocks of %zu bytes",
+               (check_resident_bytes() - before_bytes) / CHECK_MIB, N, size_bytes);
+    for (size_t i = 0; i < N; i++)
+        free(blocks[i]);
+    CHECK_THAT(check_resident_bytes() < most_bytes, "%zu MiB are in memory for %d blocks of %zu bytes that were freed",
+               (check_resident_bytes() - before_bytes) / CHECK_MIB, N, size_bytes);
+}
+
+static void test_hardly_used_blocks(void)
+{
+    test_hardly_used(28000, false);
+}
+
+static void test_hardly_used_zeroed_blocks(void)
+{
+    test_hardly_used(32000, true);
+}
+
+static void test_hardly_used_longer_blocks(void)
+{
+    test_hardly_used(90000, true);
+}
+
 static void *nothing(void *unused)
 {
     return unused;
@@ -120,6 +155,9 @@ int main(void)
     check_on_hakmem();
     run(test_little_address_space, "little address space");
     run(test_shorter_blocks, "shorter blocks");
+    run(test_hardly_used_blocks, "hardly used blocks");
+    run(test_hardly_used_zeroed_blocks, "hardly used blocks of calloc");
+    run(test_hardly_used_longer_blocks, "hardly used longer blocks");
     run(test_many_free_slots, "many free slots");
     return check_status();
 }
