@@ -6,16 +6,19 @@
 
 #include "meta/layout.h"
 
-/* Whether a fresh SuperSlab for slabs or for spans, or a block of so many bytes, is to have huge pages. Not under the lock. */
+/* Whether a fresh SuperSlab for slabs or for spans is to have huge pages. Not under the lock. */
 bool huge_pages_for_slabs(const struct superslab *fresh);
 bool huge_pages_for_spans(const struct superslab *fresh);
-bool huge_pages_for_runs(size_t len_bytes);
+
+/* How many SuperSlabs are to have them, from the beginning of a block of len_bytes, that of a SuperSlab at least. grown: the run that is to
+ * become so long, or NULL. Not under the lock. */
+uint32_t huge_pages_for_run(const struct superslab *grown, size_t len_bytes);
 
 /* Whether the system's huge pages are as long as a SuperSlab: where pages have 16 or 64 KiB they have 32 or 512 MiB, and one touch of a
  * block may bring all of that. */
 bool huge_pages_fit(void);
 
-/* A run is there. With huge pages it counts as one that may never be filled until it is seen to be. Lock held. */
+/* A run is there, or has become longer. With huge pages it counts as one that may never be filled until it is seen to be. Lock held. */
 void huge_pages_note_run(struct superslab *ss);
 
 /* In the child of a fork, whose parent may have been in the midst of it. */

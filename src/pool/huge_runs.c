@@ -1,4 +1,4 @@
-/* huge_runs.c - which runs have huge pages: huge_pages_for_runs of huge_pages.h, and what it must know.
+/* huge_runs.c - which runs have huge pages: huge_pages_for_run of huge_pages.h, and what it must know.
  * Owns     the list of runs that may not be filled, and the probes.     Called by  run.c
  * Calls    os.h, release.h, shared_pool.h (the lock); budget.h, config.h
  * Threads  any; the lists under the pool lock, the system is asked without it.
@@ -44,44 +44,124 @@ static bool is_filled(const struct superslab *ss, size_t run_bytes)
 
 /* Of a run of one huge page nothing can be seen; but of those as long with small pages, the newest that there are. If all of them have been
  * filled, the others count as filled, once: then the oldest is no probe any more, so that there will be another. (By one alone, 1,000 blocks of
- * 2 MiB of which 20 are filled, the others one byte, took 1,279 MiB; 55 would do.) */
+ * 2 MiB of which 20 are filled, the others one byte, took 1,279 MiB; 55 would do.)
+ * A longer run tells itself that it is filled, but not how densely: of a huge page all is in memory if a byte is used. So of some the last
+ * SuperSlab has small pages, where half of what may be unfilled is. What they tell holds for as many times UNFILLED_BYTES as all before
+ * them, up to TRUST_MAX. (64 blocks of 8 MiB of which every tenth page is used: 513 MiB without, 115 so.) */
 #define N_PROBES 4
+#define TRUST_MAX 8
 
-static struct superslab *_Atomic probe[N_PROBES]; /* Written under the pool lock. NULL: none */
-static _Atomic unsigned next_probe;               /* the oldest one's place. Likewise */
+struct probes {
+    struct superslab *_Atomic of[N_PROBES]; /* Written under the pool lock. NULL: none */
+    _Atomic unsigned next;                  /* the oldest one's place. Likewise */
+};
 
-static bool probe_is_filled(const struct superslab *ss)
+static struct probes singles, longer;
+static _Atomic unsigned trust, trust_left; /* of the longer ones. Written under the pool lock */
+
+/* The last SuperSlab that a run fills. */
+static uint32_t last_whole(size_t run_bytes)
+{
+    return (uint32_t)(run_bytes >> SUPERSLAB_SHIFT) - 1;
+}
+
+static bool is_probe(const struct superslab *ss, bool single)
+{
+    return ss != NULL && ss->state == SUPERSLAB_RUN && (ss->run_bytes == SUPERSLAB_BYTES) == single && !ss[last_whole(ss->run_bytes)].huge;
+}
+
+static bool single_is_filled(const struct superslab *ss)
 {
     const char *memory;
-    if (ss == NULL || ss->state != SUPERSLAB_RUN || ss->run_bytes != SUPERSLAB_BYTES || ss->huge)
+    if (!is_probe(ss, true))
         return false;
     memory = superslab_memory(ss);
     return is_in_memory(memory) && is_in_memory(memory + SUPERSLAB_BYTES / 2) &&
            (config.secure != 0 || is_in_memory(memory + SUPERSLAB_BYTES - 1));
 }
 
-static bool probes_are_filled(void)
+static bool singles_are_filled(void)
 {
     bool filled = true;
     for (unsigned i = 0; i < N_PROBES && filled; i++)
-        filled = probe_is_filled(probe[i]);
+        filled = single_is_filled(singles.of[i]);
     return filled;
 }
 
-/* A guess: then the next run of 2 MiB shall be looked at as soon as it is there. */
-static bool a_probe_is_missing(void)
+static bool is_dense(const struct superslab *ss)
 {
-    return atomic_load(&probe[atomic_load(&next_probe)]) == NULL;
+    const char *last = superslab_memory(ss) + ((size_t)last_whole(ss->run_bytes) << SUPERSLAB_SHIFT);
+    return os_resident_bytes(last, SUPERSLAB_BYTES) >= SUPERSLAB_BYTES / 8 * 7;
+}
+
+/* Whether there are filled ones, and all of them are dense. */
+static bool longer_are_dense(void)
+{
+    bool any = false;
+    for (unsigned i = 0; i < N_PROBES; i++) {
+        const struct superslab *ss = longer.of[i];
+        if (!is_probe(ss, false) || !is_filled(ss, ss->run_bytes))
+            continue;
+        if (!is_dense(ss))
+            return false;
+        any = true;
+    }
+    return any;
+}
+
+static struct probes *probes_for(size_t len_bytes)
+{
+    return len_bytes == SUPERSLAB_BYTES ? &singles : &longer;
+}
+
+/* A guess: then the next run of the length shall be looked at as soon as it is there. */
+static bool a_probe_is_missing(size_t len_bytes)
+{
+    const struct probes *probes = probes_for(len_bytes);
+    return atomic_load(&probes->of[atomic_load(&probes->next)]) == NULL;
+}
+
+static bool has_probe(const struct probes *probes)
+{
+    bool has = false;
+    for (unsigned i = 0; i < N_PROBES; i++)
+        has |= probes->of[i] != NULL;
+    return has;
 }
 
 /* Lock held. */
 static void note_probe(struct superslab *ss)
 {
+    struct probes *probes = probes_for(ss->run_bytes);
     for (unsigned i = 0; i < N_PROBES; i++)
-        if (probe[i] == ss)
+        if (probes->of[i] == ss)
             return;
-    probe[next_probe] = ss;
-    next_probe = (next_probe + 1) % N_PROBES;
+    probes->of[probes->next] = ss;
+    probes->next = (probes->next + 1) % N_PROBES;
+}
+
+static void forget_probes(struct probes *probes)
+{
+    for (unsigned i = 0; i < N_PROBES; i++)
+        atomic_store(&probes->of[i], NULL);
+}
+
+/* Whether longer runs that are filled are so densely. */
+static bool longer_may_be_filled(void)
+{
+    return trust_left != 0 || longer_are_dense();
+}
+
+/* Longer runs were taken to be filled. Lock held. */
+static void use_trust(void)
+{
+    if (trust_left != 0) {
+        trust_left--;
+        return;
+    }
+    trust = trust == 0 ? 1 : trust < TRUST_MAX ? trust * 2 : TRUST_MAX;
+    trust_left = trust - 1;
+    forget_probes(&longer);
 }
 
 /* By the first page of each SuperSlab, for in a huge page all are. (A question takes as long as it has pages.) */
@@ -93,14 +173,14 @@ static size_t bytes_in_memory(const struct superslab *ss, size_t run_bytes, bool
     return sum_bytes;
 }
 
-/* Copies the list, without those that are gone. Returns how many there are. Lock held. */
-static unsigned copy_unfilled(struct superslab **run, size_t *run_bytes)
+/* Copies the list, without those that are gone, and one run. Returns how many there are. Lock held. */
+static unsigned copy_unfilled(const struct superslab *except, struct superslab **run, size_t *run_bytes)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < UNFILLED_RUNS; i++) {
         if (unfilled[i] != NULL && unfilled[i]->state != SUPERSLAB_RUN)
             unfilled[i] = NULL;
-        if (unfilled[i] == NULL)
+        if (unfilled[i] == NULL || unfilled[i] == except)
             continue;
         run[n] = unfilled[i];
         run_bytes[n++] = unfilled[i]->run_bytes;
@@ -117,24 +197,18 @@ static void strike_out(struct superslab *const *run, unsigned n)
                 unfilled[i] = NULL;
 }
 
-/* Whether there may be one more. The system is asked without the lock: a run that ends meanwhile is one that was here. */
-static bool ask_about_unfilled(void)
+/* Which of n runs that may not be filled are. The system is asked, without the lock: a run that ends meanwhile is one that was here.
+ * Returns how many are left, moved to the beginning. */
+static unsigned strike_out_filled(struct superslab **run, size_t *run_bytes, unsigned n)
 {
-    struct superslab *run[UNFILLED_RUNS], *filled[UNFILLED_RUNS];
-    size_t run_bytes[UNFILLED_RUNS], sum_bytes = 0;
-    if (!pool_lock(HAK_LOCK_SPAN))
-        return false;
-    unsigned n = copy_unfilled(run, run_bytes), n_filled = 0, n_left = 0;
-    pool_unlock();
-    for (unsigned k = 0; k < n; k++)
-        sum_bytes += run_bytes[k];
-    if (n <= 1 || (n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES)) /* whatever of them is in memory: nobody is asked */
-        return true;
-    sum_bytes = 0;
-    bool may_ask = release_may_ask(1), singles_are_filled = may_ask && probes_are_filled();
+    struct superslab *filled[UNFILLED_RUNS];
+    unsigned n_filled = 0, n_left = 0, n_longer = 0;
+    bool single_filled = singles_are_filled(), longer_filled = longer_may_be_filled();
     for (unsigned k = 0; k < n; k++) {
-        if ((singles_are_filled && run_bytes[k] == SUPERSLAB_BYTES) || (may_ask && is_filled(run[k], run_bytes[k]))) {
+        bool single = run_bytes[k] == SUPERSLAB_BYTES;
+        if (single ? single_filled : longer_filled && is_filled(run[k], run_bytes[k])) {
             filled[n_filled++] = run[k];
+            n_longer += !single;
         } else {
             run[n_left] = run[k];
             run_bytes[n_left++] = run_bytes[k];
@@ -142,41 +216,65 @@ static bool ask_about_unfilled(void)
     }
     if (n_filled != 0 && pool_lock(HAK_LOCK_SPAN)) {
         strike_out(filled, n_filled);
-        if (singles_are_filled)
-            probe[next_probe] = NULL;
+        if (single_filled)
+            singles.of[singles.next] = NULL;
+        if (n_longer != 0)
+            use_trust();
         pool_unlock();
     }
+    return n_left;
+}
+
+enum answer { ANSWER_NO, ANSWER_PROBE, ANSWER_YES };
+
+/* Whether there may be one more, of len_bytes, beside `except`, which is to become it. */
+static enum answer ask_about_unfilled(const struct superslab *except, size_t len_bytes)
+{
+    struct superslab *run[UNFILLED_RUNS];
+    size_t run_bytes[UNFILLED_RUNS], sum_bytes = 0;
+    if (!pool_lock(HAK_LOCK_SPAN))
+        return ANSWER_NO;
+    unsigned n = copy_unfilled(except, run, run_bytes);
+    bool wants_probe = len_bytes >= 2 * SUPERSLAB_BYTES && trust_left == 0 && !has_probe(&longer);
+    pool_unlock();
+    for (unsigned k = 0; k < n; k++)
+        sum_bytes += run_bytes[k];
+    enum answer yes = wants_probe && (n >= UNFILLED_RUNS / 2 || sum_bytes >= UNFILLED_BYTES / 2) ? ANSWER_PROBE : ANSWER_YES;
+    if (n <= 1 || (n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES)) /* whatever of them is in memory: nobody is asked */
+        return yes;
+    bool may_ask = release_may_ask(1);
+    unsigned n_left = may_ask ? strike_out_filled(run, run_bytes, n) : n;
     if (n_left == UNFILLED_RUNS)
-        return false;
+        return ANSWER_NO;
+    sum_bytes = 0;
     for (unsigned k = 0; k < n_left && sum_bytes < UNFILLED_BYTES; k++)
         sum_bytes += bytes_in_memory(run[k], run_bytes[k], may_ask);
-    return n_left <= 1 || sum_bytes < UNFILLED_BYTES;
+    return n_left <= 1 || sum_bytes < UNFILLED_BYTES ? yes : ANSWER_NO;
 }
 
 /* A refusal holds for a moment, so that a program that takes large blocks again and again does not ask each time. */
 #define REFUSED_MS 10
 
-static bool may_be_unfilled(size_t len_bytes)
+static enum answer may_be_unfilled(const struct superslab *except, size_t len_bytes)
 {
     static _Atomic uint32_t refused_ms; /* when; 0: never */
     uint32_t now_ms = os_now_ms() | 1, refused = atomic_load_explicit(&refused_ms, memory_order_relaxed); /* relaxed: a hint */
     if (refused != 0 && now_ms - refused < REFUSED_MS)
-        return false;
-    bool may = ask_about_unfilled();
-    atomic_store_explicit(&refused_ms, may || (len_bytes == SUPERSLAB_BYTES && a_probe_is_missing()) ? 0 : now_ms, memory_order_relaxed);
-    return may;
+        return ANSWER_NO;
+    enum answer answer = ask_about_unfilled(except, len_bytes);
+    atomic_store_explicit(&refused_ms, answer != ANSWER_NO || a_probe_is_missing(len_bytes) ? 0 : now_ms, memory_order_relaxed);
+    return answer;
 }
 
 void huge_pages_note_run(struct superslab *ss)
 {
     unsigned free = UNFILLED_RUNS;
-    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+    if (config.huge_pages == HUGE_PAGES_ALWAYS || ss->run_bytes < SUPERSLAB_BYTES || ss->run_bytes > HUGE_RUN_MAX_BYTES)
         return;
-    if (!ss->huge) {
-        if (ss->run_bytes == SUPERSLAB_BYTES)
-            note_probe(ss);
+    if (!ss[last_whole(ss->run_bytes)].huge)
+        note_probe(ss);
+    if (!ss->huge)
         return;
-    }
     for (unsigned i = 0; i < UNFILLED_RUNS; i++) {
         if (unfilled[i] == ss)
             return;
@@ -190,14 +288,23 @@ void huge_pages_note_run(struct superslab *ss)
 void huge_pages_forget_runs(void)
 {
     memset(unfilled, 0, sizeof unfilled);
-    for (unsigned i = 0; i < N_PROBES; i++)
-        atomic_store(&probe[i], NULL);
+    forget_probes(&singles);
+    forget_probes(&longer);
 }
 
-bool huge_pages_for_runs(size_t len_bytes)
+uint32_t huge_pages_for_run(const struct superslab *grown, size_t len_bytes)
 {
+    uint32_t n_whole = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
     if (config.huge_pages == HUGE_PAGES_ALWAYS)
-        return true;
-    return config.huge_pages == HUGE_PAGES_AUTO && huge_pages_fit() && len_bytes <= HUGE_RUN_MAX_BYTES &&
-           !budget_presses() && may_be_unfilled(len_bytes);
+        return n_whole;
+    if (config.huge_pages != HUGE_PAGES_AUTO || !huge_pages_fit() || len_bytes > HUGE_RUN_MAX_BYTES || budget_presses())
+        return 0;
+    switch (may_be_unfilled(grown, len_bytes)) {
+    case ANSWER_YES:
+        return n_whole;
+    case ANSWER_PROBE:
+        return n_whole - 1;
+    default:
+        return 0;
+    }
 }

@@ -73,13 +73,11 @@ static void clear_dirty(struct superslab *ss, uint32_t n, size_t len_bytes)
 
 /* How many SuperSlabs of a run of so many bytes are to have huge pages: those that lie wholly within the block, as it will
  * most likely be filled from its beginning. Not in blocks so large that a program may mean to use little of them. */
-static uint32_t huge_superslabs(size_t len_bytes)
+static uint32_t huge_superslabs(const struct superslab *grown, size_t len_bytes)
 {
     /* Where every block is a run, nobody is asked for each: a filter of system calls may end the process for the question. */
     size_t least_bytes = (config.secure & SECURE_PAGES) != 0 ? 2 * SUPERSLAB_BYTES : SUPERSLAB_BYTES;
-    if (len_bytes < least_bytes)
-        return 0;
-    return huge_pages_for_runs(len_bytes) ? (uint32_t)(len_bytes >> SUPERSLAB_SHIFT) : 0;
+    return len_bytes < least_bytes ? 0 : huge_pages_for_run(grown, len_bytes);
 }
 
 /* Those that are used again with huge pages keep them, which costs nothing: nobody is asked. */
@@ -88,7 +86,7 @@ static uint32_t huge_superslabs_of(const struct superslab *ss, size_t len_bytes)
     uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
     for (uint32_t i = 0; i < n; i++)
         if (!atomic_load_explicit(&ss[i].huge, memory_order_relaxed) || superslab_is_clean(&ss[i])) /* relaxed: they are ours */
-            return huge_superslabs(len_bytes);
+            return huge_superslabs(NULL, len_bytes);
     return n;
 }
 
@@ -168,7 +166,7 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
     pool_unlock();
     if (!taken)
         return false;
-    uint32_t n_huge = huge_superslabs(len_bytes);
+    uint32_t n_huge = huge_superslabs(ss, len_bytes);
     superslab_count_mapped(n_new - n_old);
     superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
     return true;
@@ -182,13 +180,13 @@ bool run_resize(struct slab *head, size_t len_bytes)
         return false;
     if (n_new > n_old)
         mark_run(ss, n_old, n_new - n_old, len_bytes);
-    if (n_new > n_old && ss[n_old].huge)
-        huge_pages_note_run(ss);
     if (n_new >= n_old)
         superslab_extend_dirty(&ss[n_old - 1], part_of_run(len_bytes, n_old - 1));
     size_t old_bytes = ss->run_bytes, kept_bytes = min_size(old_bytes, (size_t)n_new << SUPERSLAB_SHIFT);
     ss->run_superslabs = n_new;
     ss->run_bytes = len_bytes;
+    if (n_new > n_old)
+        huge_pages_note_run(ss);
     if (kept_bytes >= len_bytes + SLAB_BYTES) /* what is worth a call at once; of less, tail_note hears */
         tail_purge_run_locked(&ss[n_new - 1], part_of_run(len_bytes, n_new - 1));
     if (n_new < n_old)

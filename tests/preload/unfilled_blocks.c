@@ -1,6 +1,6 @@
-/* unfilled_blocks.c - large blocks in which a program writes a byte each must not be in memory as whole huge pages, nor because calloc writes
- * what is zero already: usually, with the helper
- * off, when nothing is given back unasked, and under a filter of system calls, where hakmem may not ask what is in memory.
+/* unfilled_blocks.c - large blocks in which a program writes a byte each, or to few pages, must not be in memory as whole huge pages, nor
+ * because calloc writes what is zero already: usually, with the helper off, when nothing is given back unasked, and under a filter of system
+ * calls, where hakmem may not ask what is in memory.
  */
 #include "check.h"
 
@@ -12,38 +12,47 @@
 
 enum { BLOCKS = 100, MANY = 8000, MOST_MIB = 80 };
 
-/* Of each a byte is written: behind the middle as well as before it, in blocks of one huge page, of two, and of one and a part; and of many
- * shorter ones by calloc. In hardened mode these are cleared. */
+/* Of each a byte is written: behind the middle as well as before it, in blocks of one huge page, of two, and of one and a part; of some
+ * every so manieth; and of many shorter ones by calloc. */
 static const struct {
     size_t len_bytes, at;
     unsigned n;
     bool zeroed;
-} ways[] = {{16 * CHECK_MIB, 5 * CHECK_MIB, BLOCKS, false},
-            {2 * CHECK_MIB, 100, BLOCKS, false},
-            {3000000, 100, BLOCKS, false},
-            {3000000, 1600000, BLOCKS, false},
-            {4 * CHECK_MIB, 3000000, BLOCKS, false},
-            {4 * CHECK_MIB, 100, BLOCKS, false},
-            {5000000, 3000000, BLOCKS, false},
-            {50000, 100, MANY, true},
-            {100000, 100, MANY, true},
-            {200000, 100, MANY, true},
-            {300000, 100, MANY, true},
-            {16384, 100, MANY, true},
-            {32768, 100, MANY, true},
-            {20000, 100, MANY, false},
-            {32768, 100, MANY, false}};
+    size_t step_bytes; /* 0: only the one byte */
+} ways[] = {{16 * CHECK_MIB, 5 * CHECK_MIB, BLOCKS, false, 0},
+            {2 * CHECK_MIB, 100, BLOCKS, false, 0},
+            {3000000, 100, BLOCKS, false, 0},
+            {3000000, 1600000, BLOCKS, false, 0},
+            {4 * CHECK_MIB, 3000000, BLOCKS, false, 0},
+            {4 * CHECK_MIB, 100, BLOCKS, false, 0},
+            {5000000, 3000000, BLOCKS, false, 0},
+            {50000, 100, MANY, true, 0},
+            {100000, 100, MANY, true, 0},
+            {200000, 100, MANY, true, 0},
+            {300000, 100, MANY, true, 0},
+            {16384, 100, MANY, true, 0},
+            {32768, 100, MANY, true, 0},
+            {20000, 100, MANY, false, 0},
+            {32768, 100, MANY, false, 0},
+            {4 * CHECK_MIB, 0, BLOCKS, false, 50000},
+            {8 * CHECK_MIB, 0, BLOCKS, false, 40960},
+            {19 * CHECK_MIB, 0, BLOCKS / 2, false, 40960}};
 
 static int hold_blocks(unsigned way)
 {
     static volatile char *blocks[MANY];
-    size_t before = check_resident_bytes();
+    size_t before = check_resident_bytes(), most_bytes = MOST_MIB * CHECK_MIB, step_bytes = ways[way].step_bytes;
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     for (unsigned i = 0; i < ways[way].n; i++) {
         blocks[i] = ways[way].zeroed ? calloc(1, ways[way].len_bytes) : malloc(ways[way].len_bytes);
         REQUIRE(blocks[i] != NULL);
         blocks[i][ways[way].at] = 1;
+        for (size_t at = ways[way].at; step_bytes != 0 && at < ways[way].len_bytes; at += step_bytes) {
+            blocks[i][at] = 1;
+            most_bytes += page_bytes;
+        }
     }
-    return check_resident_bytes() - before > MOST_MIB * CHECK_MIB;
+    return check_resident_bytes() - before > most_bytes;
 }
 
 /* Blocks that are filled have huge pages all the same, where the system has them. */
@@ -61,14 +70,18 @@ static int fill_blocks(void)
     getrusage(RUSAGE_SELF, &after);
     if (after.ru_minflt - before.ru_minflt > 4096 / 4)
         return CHECK_SKIPPED; /* The system has none to give. */
-    before = after;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        char *block = malloc(2 * CHECK_MIB);
-        REQUIRE(block != NULL);
-        check_fill(block, 2 * CHECK_MIB, i);
+    for (size_t len_bytes = 2 * CHECK_MIB; len_bytes <= 8 * CHECK_MIB; len_bytes *= 2) {
+        getrusage(RUSAGE_SELF, &before);
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            char *block = malloc(len_bytes);
+            REQUIRE(block != NULL);
+            check_fill(block, len_bytes, i);
+        }
+        getrusage(RUSAGE_SELF, &after);
+        CHECK_THAT(after.ru_minflt - before.ru_minflt < (long)(BLOCKS * len_bytes / 4096 / 4), "%zu MiB: %ld page faults", len_bytes / CHECK_MIB,
+                   after.ru_minflt - before.ru_minflt);
     }
-    getrusage(RUSAGE_SELF, &after);
-    return after.ru_minflt - before.ru_minflt > BLOCKS * 512 / 4;
+    return check_status();
 }
 
 static void allow_everything(void)
@@ -113,8 +126,10 @@ int main(int argc, char **argv)
     for (unsigned way = 0; way < CHECK_COUNT(ways); way++)
         if (ways[way].n == BLOCKS)
             try_with(argv[0], "HAKMEM_SECURE", "1", false, way);
-    try_with(argv[0], "HAKMEM_STATS", "0", true, 0);
-    try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, 0);
-    try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false, 0);
+    for (unsigned way = 0; way < CHECK_COUNT(ways); way++) {
+        try_with(argv[0], "HAKMEM_STATS", "0", true, way);
+        try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, way);
+        try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false, way);
+    }
     return check_status();
 }
