@@ -65,44 +65,62 @@ static uint32_t last_whole(size_t run_bytes)
     return (uint32_t)(run_bytes >> SUPERSLAB_SHIFT) - 1;
 }
 
-static bool is_probe(const struct superslab *ss, bool single)
+/* Those that are there still, with their lengths. The place of one that is gone stays NULL. Lock held. */
+struct probes_seen {
+    struct superslab *of[N_PROBES];
+    size_t run_bytes[N_PROBES];
+};
+
+static void copy_probes(const struct probes *probes, bool single, struct probes_seen *seen)
 {
-    return ss != NULL && ss->state == SUPERSLAB_RUN && (ss->run_bytes == SUPERSLAB_BYTES) == single && !ss[last_whole(ss->run_bytes)].huge;
+    for (unsigned i = 0; i < N_PROBES; i++) {
+        struct superslab *ss = probes->of[i];
+        if (ss == NULL || ss->state != SUPERSLAB_RUN || ss->run_bytes < SUPERSLAB_BYTES || ss->run_bytes > HUGE_RUN_MAX_BYTES ||
+            (ss->run_bytes == SUPERSLAB_BYTES) != single || ss[last_whole(ss->run_bytes)].huge)
+            ss = NULL;
+        seen->of[i] = ss;
+        seen->run_bytes[i] = ss == NULL ? 0 : ss->run_bytes;
+    }
 }
 
 static bool single_is_filled(const struct superslab *ss)
 {
-    const char *memory;
-    if (!is_probe(ss, true))
-        return false;
-    memory = superslab_memory(ss);
+    const char *memory = superslab_memory(ss);
     return is_in_memory(memory) && is_in_memory(memory + SUPERSLAB_BYTES / 2) &&
            (config.secure != 0 || is_in_memory(memory + SUPERSLAB_BYTES - 1));
 }
 
-static bool singles_are_filled(void)
+static bool has_any(const struct probes_seen *seen)
 {
-    bool filled = true;
-    for (unsigned i = 0; i < N_PROBES && filled; i++)
-        filled = single_is_filled(singles.of[i]);
-    return filled;
+    bool any = false;
+    for (unsigned i = 0; i < N_PROBES; i++)
+        any |= seen->of[i] != NULL;
+    return any;
 }
 
-static bool is_dense(const struct superslab *ss)
+/* Whether there are so many as there can be, and all are filled. */
+static bool singles_are_filled(const struct probes_seen *seen)
 {
-    const char *last = superslab_memory(ss) + ((size_t)last_whole(ss->run_bytes) << SUPERSLAB_SHIFT);
+    for (unsigned i = 0; i < N_PROBES; i++)
+        if (seen->of[i] == NULL || !single_is_filled(seen->of[i]))
+            return false;
+    return true;
+}
+
+static bool is_dense(const struct superslab *ss, size_t run_bytes)
+{
+    const char *last = superslab_memory(ss) + ((size_t)last_whole(run_bytes) << SUPERSLAB_SHIFT);
     return os_resident_bytes(last, SUPERSLAB_BYTES) >= SUPERSLAB_BYTES / 8 * 7;
 }
 
 /* Whether there are filled ones, and all of them are dense. */
-static bool longer_are_dense(void)
+static bool longer_are_dense(const struct probes_seen *seen)
 {
     bool any = false;
     for (unsigned i = 0; i < N_PROBES; i++) {
-        const struct superslab *ss = longer.of[i];
-        if (!is_probe(ss, false) || !is_filled(ss, ss->run_bytes))
+        if (seen->of[i] == NULL || !is_filled(seen->of[i], seen->run_bytes[i]))
             continue;
-        if (!is_dense(ss))
+        if (!is_dense(seen->of[i], seen->run_bytes[i]))
             return false;
         any = true;
     }
@@ -121,14 +139,6 @@ static bool a_probe_is_missing(size_t len_bytes)
     return atomic_load(&probes->of[atomic_load(&probes->next)]) == NULL;
 }
 
-static bool has_probe(const struct probes *probes)
-{
-    bool has = false;
-    for (unsigned i = 0; i < N_PROBES; i++)
-        has |= probes->of[i] != NULL;
-    return has;
-}
-
 /* Lock held. */
 static void note_probe(struct superslab *ss)
 {
@@ -144,12 +154,6 @@ static void forget_probes(struct probes *probes)
 {
     for (unsigned i = 0; i < N_PROBES; i++)
         atomic_store(&probes->of[i], NULL);
-}
-
-/* Whether longer runs that are filled are so densely. */
-static bool longer_may_be_filled(void)
-{
-    return trust_left != 0 || longer_are_dense();
 }
 
 /* Longer runs were taken to be filled. Lock held. */
@@ -199,11 +203,12 @@ static void strike_out(struct superslab *const *run, unsigned n)
 
 /* Which of n runs that may not be filled are. The system is asked, without the lock: a run that ends meanwhile is one that was here.
  * Returns how many are left, moved to the beginning. */
-static unsigned strike_out_filled(struct superslab **run, size_t *run_bytes, unsigned n)
+static unsigned strike_out_filled(struct superslab **run, size_t *run_bytes, unsigned n, const struct probes_seen *single_probes,
+                                  const struct probes_seen *longer_probes)
 {
     struct superslab *filled[UNFILLED_RUNS];
     unsigned n_filled = 0, n_left = 0, n_longer = 0;
-    bool single_filled = singles_are_filled(), longer_filled = longer_may_be_filled();
+    bool single_filled = singles_are_filled(single_probes), longer_filled = trust_left != 0 || longer_are_dense(longer_probes);
     for (unsigned k = 0; k < n; k++) {
         bool single = run_bytes[k] == SUPERSLAB_BYTES;
         if (single ? single_filled : longer_filled && is_filled(run[k], run_bytes[k])) {
@@ -234,8 +239,11 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
     size_t run_bytes[UNFILLED_RUNS], sum_bytes = 0;
     if (!pool_lock(HAK_LOCK_SPAN))
         return ANSWER_NO;
+    struct probes_seen single_probes, longer_probes;
     unsigned n = copy_unfilled(except, run, run_bytes);
-    bool wants_probe = len_bytes >= 2 * SUPERSLAB_BYTES && trust_left == 0 && !has_probe(&longer);
+    copy_probes(&singles, true, &single_probes);
+    copy_probes(&longer, false, &longer_probes);
+    bool wants_probe = len_bytes >= 2 * SUPERSLAB_BYTES && trust_left == 0 && !has_any(&longer_probes);
     pool_unlock();
     for (unsigned k = 0; k < n; k++)
         sum_bytes += run_bytes[k];
@@ -243,7 +251,7 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
     if (n <= 1 || (n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES)) /* whatever of them is in memory: nobody is asked */
         return yes;
     bool may_ask = release_may_ask(1);
-    unsigned n_left = may_ask ? strike_out_filled(run, run_bytes, n) : n;
+    unsigned n_left = may_ask ? strike_out_filled(run, run_bytes, n, &single_probes, &longer_probes) : n;
     if (n_left == UNFILLED_RUNS)
         return ANSWER_NO;
     sum_bytes = 0;
