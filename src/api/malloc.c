@@ -19,7 +19,6 @@
 #include "front/locate.h"
 #include "front/profile.h"
 #include "front/sampled.h"
-#include "front/wipe.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
 #include "pool/large.h"
@@ -53,15 +52,8 @@ static NOINLINE void *claim_large_zeroed(size_t size_bytes)
 {
     bool zeroed = true;
     void *block = front_claim_large(size_bytes, &zeroed);
-    return block == NULL || zeroed ? block : memset(block, 0, size_bytes);
-}
-
-/* Hardened mode has cleared it, if told to: then there is nothing to write. */
-static COLD void *zero_hardened(char *block, size_t size_bytes)
-{
-    size_t rest_bytes = size_bytes % 16;
-    wipe_clear(block, size_bytes - rest_bytes);
-    memset(block + size_bytes - rest_bytes, 0, rest_bytes);
+    if (block != NULL && !zeroed)
+        os_clear(block, size_bytes);
     return block;
 }
 
@@ -70,10 +62,12 @@ static NOINLINE void *claim_medium_zeroed(size_t size_bytes)
 {
     unsigned clean;
     char *block = front_claim_medium(size_bytes, &clean);
-    if (block == NULL || likely(clean == 0 && !harden_is_on()))
-        return block == NULL ? NULL : memset(block, 0, size_bytes);
-    if (clean == 0)
-        return zero_hardened(block, size_bytes);
+    if (block == NULL)
+        return NULL;
+    if (likely(clean == 0)) {
+        os_clear(block, size_bytes);
+        return block;
+    }
     size_t page_bytes = slab_page_bytes();
     for (char *at = block, *end = block + size_bytes, *next; at < end; at = next) {
         next = (char *)(((uintptr_t)at | (page_bytes - 1)) + 1);

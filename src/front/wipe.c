@@ -27,16 +27,6 @@ WIPE(64)
 WIPE(32)
 WIPE(16)
 
-static void clear_whole(void *block, size_t len_bytes)
-{
-    if (wipe_step_bytes == 64)
-        clear_64(block, len_bytes);
-    else if (wipe_step_bytes == 32)
-        clear_32(block, len_bytes);
-    else
-        clear_16(block, len_bytes);
-}
-
 bool wipe_is_clear(const void *block, size_t len_bytes)
 {
     return wipe_step_bytes == 64   ? is_clear_64(block, len_bytes)
@@ -46,14 +36,12 @@ bool wipe_is_clear(const void *block, size_t len_bytes)
 
 void wipe_clear(void *block, size_t len_bytes)
 {
-    if (likely(len_bytes <= WIPE_WHOLE_BYTES)) {
-        clear_whole(block, len_bytes);
-        return;
-    }
-    for (char *at = block, *end = at + len_bytes, *next; at < end; at = next) {
-        next = (char *)(((uintptr_t)at | (WIPE_WHOLE_BYTES - 1)) + 1);
-        next = next < end ? next : end;
-        if (!wipe_is_clear(at, (size_t)(next - at)))
-            clear_whole(at, (size_t)(next - at));
-    }
+    if (unlikely(len_bytes > WIPE_WHOLE_BYTES))
+        os_clear(block, len_bytes);
+    else if (wipe_step_bytes == 64)
+        clear_64(block, len_bytes);
+    else if (wipe_step_bytes == 32)
+        clear_32(block, len_bytes);
+    else
+        clear_16(block, len_bytes);
 }

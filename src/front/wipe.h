@@ -21,12 +21,11 @@ extern unsigned wipe_step_bytes __attribute__((visibility("hidden")));
 /* Takes the width from the processor; before it is 16. */
 void wipe_start(void);
 
-/* Sets a block to zero. Its address and length are multiples of 16. Of one longer than WIPE_WHOLE_BYTES, a page, nothing is written to
- * pages that are zero: they may never have been touched, and to read such a page does not bring it into memory. */
+/* Sets a block to zero. Its length is that of a class, a multiple of 16; or more than WIPE_WHOLE_BYTES: that is os_clear's. */
 #define WIPE_WHOLE_BYTES 4096
 void wipe_clear(void *block, size_t len_bytes);
 
-/* Whether every byte of such a block is zero. */
+/* Whether every byte of a block is zero. Likewise a multiple of 16. */
 bool wipe_is_clear(const void *block, size_t len_bytes);
 
 /* ---- The same by the width of a step, for who has chosen already ------------------------------------------------- */

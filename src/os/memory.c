@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #ifndef MADV_COLD
@@ -184,6 +185,26 @@ bool os_move_pages(void *from, void *to, size_t len_bytes)
     }
     errno = saved_errno;
     return done;
+}
+
+static bool is_zero(const char *memory, size_t len_bytes)
+{
+    uint64_t any = 0;
+    for (size_t at = 0; at < len_bytes && any == 0; at += 32 * sizeof any)
+        for (size_t i = 0; i < 32; i++)
+            any |= ((const uint64_t *)(const void *)(memory + at))[i];
+    return any == 0;
+}
+
+void os_clear(void *memory, size_t len_bytes)
+{
+    size_t page_bytes = os_page_bytes();
+    for (char *at = memory, *end = at + len_bytes, *next; at < end; at = next) {
+        next = (char *)(((uintptr_t)at | (page_bytes - 1)) + 1); /* NOLINT: in that block, or behind its end */
+        next = next < end ? next : end;
+        if ((size_t)(next - at) != page_bytes || !is_zero(at, page_bytes))
+            memset(at, 0, (size_t)(next - at));
+    }
 }
 
 size_t os_resident_bytes(const void *address, size_t len_bytes)

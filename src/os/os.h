@@ -80,6 +80,10 @@ bool os_may_map(size_t len_bytes);
  * as it was, and the target reads as zero. */
 bool os_move_pages(void *from, void *to, size_t len_bytes);
 
+/* Sets memory to zero, of any address and length. Writes to no whole page that is zero already: it may never have been touched, and to
+ * read such a page does not bring it into memory. */
+void os_clear(void *memory, size_t len_bytes);
+
 /* What of len_bytes, whole pages, is in memory, in bytes; len_bytes when the system does not tell. What was swapped out is not.
  * Keeps errno. */
 size_t os_resident_bytes(const void *address, size_t len_bytes);

@@ -84,6 +84,26 @@ static int fill_blocks(void)
     return check_status();
 }
 
+/* A large block of which every so manieth page is used, freed, is not all in memory because calloc hands it out again: nor where what is in
+ * memory must not be asked. */
+static int reuse_block(void)
+{
+    const size_t len_bytes = 600 * CHECK_MIB, page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    char *block = malloc(len_bytes);
+    REQUIRE(block != NULL);
+    for (size_t at = 0; at < len_bytes; at += 15 * page_bytes)
+        block[at] = 1;
+    free(block);
+    for (unsigned i = 0; i < 2; i++) {
+        block = calloc(1, len_bytes);
+        REQUIRE(block != NULL);
+        CHECK_THAT(check_resident_bytes() < MOST_MIB * CHECK_MIB, "%zu MiB are in memory", check_resident_bytes() / CHECK_MIB);
+        CHECK(check_zero(block, len_bytes));
+        free(block);
+    }
+    return check_status();
+}
+
 static void allow_everything(void)
 {
     struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -119,9 +139,9 @@ int main(int argc, char **argv)
     check_on_hakmem();
     if (argc > 1) {
         unsigned way = (unsigned)strtoul(argv[1], NULL, 10);
-        return way < CHECK_COUNT(ways) ? hold_blocks(way) : fill_blocks();
+        return way < CHECK_COUNT(ways) ? hold_blocks(way) : way == CHECK_COUNT(ways) ? fill_blocks() : reuse_block();
     }
-    for (unsigned way = 0; way <= CHECK_COUNT(ways); way++)
+    for (unsigned way = 0; way <= CHECK_COUNT(ways) + 1; way++)
         try_with(argv[0], "HAKMEM_STATS", "0", false, way);
     for (unsigned way = 0; way < CHECK_COUNT(ways); way++)
         if (ways[way].n == BLOCKS)
@@ -131,5 +151,7 @@ int main(int argc, char **argv)
         try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, way);
         try_with(argv[0], "HAKMEM_PURGE_DELAY_MS", "-1", false, way);
     }
+    try_with(argv[0], "HAKMEM_STATS", "0", true, CHECK_COUNT(ways) + 1);
+    try_with(argv[0], "HAKMEM_BACKGROUND", "off", false, CHECK_COUNT(ways) + 1);
     return check_status();
 }
