@@ -76,7 +76,7 @@ static bool arena_makes_sense(const struct arena *arena)
 {
     const uint64_t base = target_address(arena->base);
     const uint32_t high = atomic_load(&arena->high);
-    return base != 0 && base % SUPERSLAB_BYTES == 0 && base >> ADDRESS_BITS == 0 && arena->n_superslabs != 0 &&
+    return base != 0 && base % SUPERSLAB_BYTES == 0 && base >> ADDRESS_BITS == 0 &&
            arena->len_bytes == (size_t)arena->n_superslabs << SUPERSLAB_SHIFT &&
            (base + arena->len_bytes - 1) >> ADDRESS_BITS == 0 && high <= arena->n_superslabs &&
            target_address(arena->metadata) >> ADDRESS_BITS == 0 && arena->metadata_bytes >> ADDRESS_BITS == 0 &&

@@ -19,6 +19,8 @@
 /* Under an address-space limit an arena is a part of it, so that the program's own mappings find room too. */
 #define LIMITED_FIRST_PART 4
 #define LIMITED_NEXT_PART 16
+/* One for a single large block is longer than that by so small a part, for the next may be longer: else each would have an arena of its own. */
+#define LIMITED_SPARE_PART 4
 
 struct arena *_Atomic arena_list;
 static struct arena *last_arena; /* Pool lock */
@@ -49,7 +51,8 @@ static size_t preferred_len_bytes(size_t need_bytes)
         return configured_len_bytes;
     if (limit_bytes != SIZE_MAX) {
         size_t len_bytes = limit_bytes / (last_arena == NULL ? LIMITED_FIRST_PART : LIMITED_NEXT_PART);
-        return len_bytes / 4 < need_bytes ? need_bytes : len_bytes; /* what does not fit once more would be lost */
+        /* What does not fit once more would be lost. */
+        return len_bytes / 4 < need_bytes ? need_bytes + need_bytes / LIMITED_SPARE_PART : len_bytes;
     }
     size_t wanted_bytes = PRIMARY_MIN_BYTES;
     while (wanted_bytes < PRIMARY_MAX_BYTES && wanted_bytes < os_physical_bytes() * PRIMARY_PER_PHYSICAL)
@@ -338,6 +341,30 @@ static struct superslab *take_from(struct arena *arena, uint32_t n, size_t align
     return &arena->superslabs[i];
 }
 
+/* Gives back the addresses of all arenas but the first of which nothing is in use or cached: they may stand in the way of a longer one.
+ * Their records stay, for somebody may be looking at them. (Under a limit of 512 MiB python3 could not have a buffer of 20 MiB, then of 25,
+ * and so on to more than 130.) */
+static bool give_back_unused(void)
+{
+    bool any = false;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
+        bool unused = arena != registry_first.arena && arena->len_bytes != 0;
+        for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
+            unused = arena->taken[i] == 0;
+        if (!unused)
+            continue;
+        size_t len_bytes = arena->len_bytes;
+        if (!registry_enter(arena->base, arena->frontier, NULL))
+            continue;
+        arena->n_superslabs = arena->frontier = 0;
+        arena->len_bytes = 0;
+        atomic_store_explicit(&arena->high, 0, memory_order_relaxed); /* relaxed: the records of those below it stay */
+        os_unreserve(arena->base, len_bytes);
+        any = true;
+    }
+    return any;
+}
+
 struct superslab *arena_take(uint32_t n, size_t alignment)
 {
     bool had_room = false;
@@ -347,6 +374,8 @@ struct superslab *arena_take(uint32_t n, size_t alignment)
             return ss;
     }
     struct arena *arena = had_room ? NULL : arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
+    if (arena == NULL && !had_room && give_back_unused())
+        arena = arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
     return arena == NULL ? NULL : take_from(arena, n, alignment, &had_room);
 }
 

@@ -132,6 +132,31 @@ static void run_limited(int resource, const char *name, size_t limit_kib, size_t
     check_wait(pid, what);
 }
 
+/* The child: one block at a time, each longer than all before it. What these left behind must not stand in its way. */
+static int main_growing(size_t limit_kib)
+{
+    check_on_hakmem();
+    for (size_t size = 20 * CHECK_MIB; size <= limit_kib * 1024 / 5 * 2; size += 5 * CHECK_MIB) {
+        char *block = malloc(size);
+        CHECK_THAT(block != NULL, "no block of %zu MiB alone", size / CHECK_MIB);
+        if (block == NULL)
+            break;
+        block[0] = block[size - 1] = 1;
+        free(block);
+    }
+    struct held *list = NULL;
+    size_t n = hold(&list, 100000); /* all is to be had for others */
+    CHECK_THAT(n * 100000 / 1024 > limit_kib / 2, "then %zu blocks of 100000 bytes", n);
+    let_go(&list, 100000, n);
+    return check_status();
+}
+
+static void test_growing_blocks(void)
+{
+    for (size_t limit_kib = 256 * 1024; limit_kib <= 2048 * 1024; limit_kib *= 2)
+        run_limited(RLIMIT_AS, "RLIMIT_AS", limit_kib, 0, 0);
+}
+
 static void test_resource_limits(void)
 {
     static const size_t limits_kib[] = {400000,    200 * 1024, 64 * 1024, 32 * 1024,
@@ -401,10 +426,13 @@ static void test_refused_calls(void)
 
 int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[2], "0") == 0)
+        return main_growing(strtoull(argv[1], NULL, 10));
     if (argc == 4)
         return main_limited(strtoull(argv[1], NULL, 10), strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
     check_on_hakmem();
     test_resource_limits();
+    test_growing_blocks();
     run_child(without_mappings, 1, "the process without mappings, warm");
     run_child(without_mappings, 0, "the process without mappings, cold");
 #if defined(THIS_ARCHITECTURE)
