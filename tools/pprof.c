@@ -16,7 +16,7 @@
 #include <zlib.h>
 
 #define GZIP_WINDOW_BITS (MAX_WBITS + 16)   /* zlib's way to say gzip */
-#define MAX_DECODED_BYTES ((size_t)1 << 30) /* of a profile */
+#define MAX_DECODED_BYTES ((size_t)256 << 20) /* of a profile; its messages take up to 50 times as much */
 
 typedef Hakmem__Pprof__Profile Message;
 

@@ -128,6 +128,9 @@ void profile_read_facts(struct heap_profile *profile, const char *text)
     if (sscanf(text, "hakmem %31s pid=%lld interval_bytes=%lld seconds=%lld.%lld samples=%lld dropped=%lld time=%lld",
                version, &pid, &interval, &seconds, &ms, &samples, &dropped, &time) < 7)
         return;
+    const long long most_s = INT64_MAX / NS_PER_S - 1;
+    if (seconds < 0 || seconds > most_s || ms < 0 || ms >= 1000 || time < 0 || time > most_s)
+        return; /* not one of ours */
     strcpy(profile->version, heap_text(profile, version)); /* NOLINT: as long as version */
     profile->pid = pid;
     profile->interval_bytes = interval;

@@ -67,9 +67,9 @@ EXPORT int posix_memalign(void **result, size_t alignment, size_t size_bytes)
         return EINVAL;
     int saved_errno = errno;
     void *block = hak_aligned_alloc(alignment, size_bytes);
-    errno = saved_errno; /* POSIX: the error is the result, errno is not promised; keep it */
     if (block == NULL)
-        return ENOMEM;
+        return ENOMEM; /* POSIX promises nothing of errno; that it is ENOMEM as well is what programs have seen of glibc. */
+    errno = saved_errno;
     *result = block;
     return 0;
 }

@@ -281,7 +281,7 @@ static void *ask(const struct op *op, struct request *q)
         int status = names_posix_memalign(&result, alignment, size_bytes);
         bool bad = !is_power_of_two(alignment) || alignment < sizeof(void *);
         q->alignment = alignment;
-        q->keeps_errno = true;
+        q->keeps_errno = bad;
         q->expected_errno = bad ? EINVAL : 0;
         REQUIRE(status == 0 ? result != untouched : result == untouched && status == (bad ? EINVAL : ENOMEM), NULL);
         return status == 0 ? result : NULL;
