@@ -50,7 +50,13 @@ static NOINLINE
 #endif
     HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
 {
-    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0), pc = os_context_pc(context);
+    /* Elsewhere nothing of ours, nor of libc's, was interrupted; and thread-local variables are not touched, for such code may lend their
+     * register to other code, until its handler puts it right (Wine). */
+    if (!hit_text_has(pc) && !os_is_libc((const void *)pc)) { /* NOLINT: the interrupted code */
+        atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed, as below: set before installed */
+        return;
+    }
     struct thread *thread = handler_enter(context, frame);
     struct handler_call outer = handler_note(number, context, frame);
     atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed: set before installed */

@@ -55,7 +55,8 @@ static ALWAYS_INLINE struct thread *handler_enter(const void *context, uintptr_t
             return NULL;
         if (likely(thread_take(thread)))
             break;
-        /* Somebody looks whether we sleep (sleepers.c), and will see that we do not. */
+        /* Somebody looks whether we sleep (sleepers.c), and will see that we do not: its return address lies in a hit. */
+        os_sleep_ms(1);
     }
     thread_close_door();
     thread->handler_frame = frame;

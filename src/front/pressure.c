@@ -17,6 +17,7 @@
 #include "pool/shared_pool.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 /* Above the soft line a relief is due each time that so many parts of the way to the hard line were used up. */
 #define SOFT_STEPS 8
@@ -283,6 +284,8 @@ bool pressure_tell(bool failed)
         lock_drop(&lock);
     }
     is_told = true;
+    int cancel_state; /* Else a thread that is cancelled in there ends in the middle of malloc, and nobody is told any more. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     if (function != NULL && news)
         function(HAK_PRESSURE_SOFT, argument);
     if (function != NULL && failed) {
@@ -291,6 +294,7 @@ bool pressure_tell(bool failed)
         function(HAK_PRESSURE_HARD, argument);
         atomic_compare_exchange_strong(&budget.reserve, &for_handler, RESERVE_CLOSED);
     }
+    pthread_setcancelstate(cancel_state, NULL);
     is_told = false;
     atomic_store(&told.running, 0);
     return function != NULL && failed;

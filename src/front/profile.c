@@ -10,12 +10,14 @@
 #include "front/profile.h"
 
 #include "front/front.h"
+#include "front/handler.h"
 #include "front/large_block.h"
 #include "front/sampler.h"
 #include "front/thread.h"
 #include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/large.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
@@ -211,19 +213,22 @@ static void forget(uint64_t *sample_of_block)
     atomic_fetch_sub_explicit(&record->live_samples, 1, memory_order_relaxed);
 }
 
+/* Not below 0: a signal handler that interrupted who is inside may have forked, and in its child nobody counts as inside. */
+static void leave(void)
+{
+    uint32_t n = atomic_load(&n_inside);
+    while (n != 0 && !atomic_compare_exchange_weak(&n_inside, &n, n - 1))
+        continue;
+}
+
 /* Whether the session goes on; then its records stay until leave(). */
 static bool enter(void)
 {
     atomic_fetch_add(&n_inside, 1);
     if (atomic_load(&changing) == 0)
         return true;
-    atomic_fetch_sub(&n_inside, 1);
+    leave();
     return false;
-}
-
-static void leave(void)
-{
-    atomic_fetch_sub(&n_inside, 1);
 }
 
 /* A signal handler that interrupted who begins a session would wait for ever. */
@@ -437,6 +442,13 @@ static void *obey(void *unused)
 void profile_follow(struct thread *thread)
 {
     sampler_follow(thread);
+    /* What a signal handler interrupted may be pthread_create, with a lock in its hands that ours takes; a child's thread would end with it.
+     * The thread's next call obeys. */
+    if (unlikely(atomic_load(&profile_state.request) != 0) && (handler_runs() || background_is_held() || os_is_vfork_child())) {
+        atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
+        profile_let_hear(thread);
+        return;
+    }
     uint64_t request = atomic_exchange(&profile_state.request, 0);
     if (likely(request == 0))
         return;
@@ -451,7 +463,14 @@ void profile_fork_child(void)
     unwind_fork_child();
     atomic_store(&n_inside, 0);
     atomic_store(&changing, 0);
-    atomic_store(&turn, 0);
+    /* Who began or ended a session just then is gone: what belongs together is made to agree. */
+    uint32_t mode = atomic_load(&harden_state);
+    if (atomic_exchange(&turn, 0) != 0 && (mode == HARDEN_OFF || mode == HARDEN_PROFILING)) {
+        bool on = atomic_load(&profile_state.on) != 0;
+        atomic_store(&harden_state, on ? HARDEN_PROFILING : HARDEN_OFF);
+        if (!on)
+            sampler_stop();
+    }
     atomic_store(&profile_state.request, 0);
 }
 

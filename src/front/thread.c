@@ -49,6 +49,7 @@ static bool exit_key_made;
 #define CALL_MAX_ROUNDS 50 /* of a millisecond */
 #define KEEPERS_MAX 16      /* records that keep slabs */
 #define LOOK_AT_RECORDS 8
+#define YIELDS_FOR_CLAIMER 10
 
 enum { START_NOT, START_RUNNING, START_DONE };
 static _Atomic int start_state;
@@ -164,15 +165,24 @@ void thread_forget_free(void)
     free_threads = NULL;
 }
 
+/* Another thread has the record claimed. To yield lets no thread of a lower real-time priority run: that takes sleep. */
+static void wait_for_claimer(unsigned i)
+{
+    if (i < YIELDS_FOR_CLAIMER)
+        os_yield();
+    else
+        os_sleep_ms(1);
+}
+
 void thread_release(struct thread *thread)
 {
-    for (;;) {
+    for (unsigned i = 0;; i++) {
         if (!pool_lock(HAK_LOCK_METADATA))
             return; /* a handler that interrupts the lock's holder: the record is lost */
         if (likely(atomic_load(&thread->claim) == THREAD_UNCLAIMED))
             break;
         pool_unlock(); /* Claimed since we looked: it must not be the next thread's before that has ended. */
-        os_yield();
+        wait_for_claimer(i);
     }
     if (atomic_exchange_explicit(&thread->in_use, 0, memory_order_relaxed) != 0)
         atomic_fetch_sub_explicit(&n_threads, 1, memory_order_relaxed);
@@ -266,12 +276,15 @@ static void on_thread_exit(void *record)
         return;
     atomic_store(&thread->busy, 1);
     thread_close_door();
-    while (atomic_load(&thread->claim) != THREAD_UNCLAIMED) /* It will see that we are awake, or is nearly done. */
-        os_yield();
+    for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++) /* It will see that we are awake, or is nearly done. */
+        wait_for_claimer(i);
+    int32_t thread_id = thread->thread_id;
     tls_thread = &no_record;
     if (!keep_slabs(thread))
         thread_empty(thread);
     thread_release(thread);
+    if (unlikely(thread_id == os_process_id()))
+        background_end();
 }
 
 /* The thread shall leave slow paths with its door closed until it has followed: not all of them follow. It may have done so

@@ -21,6 +21,7 @@
 #include <pthread.h>
 
 #define BACKGROUND_MIN_BYTES (4 * MIB)
+#define END_MAX_ROUNDS 1000 /* of a millisecond */
 #define RETRY_MS 1000 /* after the system refused a thread */
 /* A tick that took long and found nothing, in a heap of many GiB, is followed by so many times its length of rest. */
 #define REST_FACTOR 20
@@ -38,6 +39,8 @@ static size_t (*caches_tick)(void);
 static bool (*is_inside)(void);
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
+static _Atomic uint32_t main_has_left; /* a futex: 1 after pthread_exit in the process's first thread */
+static _Atomic int32_t thread_id;      /* of the one that was started last; 0: none */
 
 static __thread bool held __attribute__((tls_model("initial-exec")));
 static __thread bool ticking __attribute__((tls_model("initial-exec")));
@@ -45,7 +48,9 @@ __thread bool background_wanted;
 
 static uint32_t tick_ms(void)
 {
-    return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
+    /* Without a delay, what does not go at once: free pages of slabs in use, and caches of threads that sleep. */
+    enum { AT_ONCE_MS = 125 };
+    return config.purge_delay_ms == 0 ? AT_ONCE_MS : (uint32_t)max_size((size_t)config.purge_delay_ms / 2, 1);
 }
 
 static size_t all_cached_bytes(void)
@@ -102,9 +107,12 @@ static void rest(uint32_t most_ms)
 
 static void *run(void *unused)
 {
+    atomic_store(&thread_id, os_thread_id());
     bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
     for (uint32_t took_ms = 0, n_last = 0, rest_ms = REST_MIN_MS;;) {
-        os_sleep_ms((uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
+        os_futex_wait_ms(&main_has_left, 0, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
+        if (atomic_load(&main_has_left) != 0)
+            break;
         uint32_t from_ms = os_thread_ms();
         uint64_t before = given_back();
         if (has_own_files && !os_calls_are_filtered_since_start())
@@ -129,6 +137,9 @@ static void *run(void *unused)
         if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &none, RUNNING))
             return unused;
     }
+    atomic_store(&budget.system_short, 0);
+    atomic_store(&running, NONE);
+    return unused;
 }
 
 static void tick_by_caller(uint32_t now_ms)
@@ -137,7 +148,8 @@ static void tick_by_caller(uint32_t now_ms)
     if (now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
         return;
     ticking = true;
-    tick(config.background); /* Who switches the thread off may be under a filter of system calls: then nothing is asked of the system. */
+    /* Who switches the thread off may be under a filter of system calls: then nothing is asked of the system. */
+    tick(config.background && atomic_load(&main_has_left) == 0);
     ticking = false;
 }
 
@@ -159,7 +171,7 @@ void background_wake(void)
 {
     fence_before_look();
     uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE; /* relaxed: it looks again before it ends (B1) */
-    if (likely(state == RUNNING) || config.purge_delay_ms <= 0)
+    if (likely(state == RUNNING) || config.purge_delay_ms < 0)
         return;
     if (state == RESTING) {
         if (atomic_compare_exchange_strong(&running, &state, RUNNING))
@@ -167,7 +179,7 @@ void background_wake(void)
         return;
     }
     uint32_t now_ms = os_now_ms(), refused = atomic_load(&refused_ms);
-    if (!config.background || (refused != 0 && now_ms - refused < RETRY_MS)) {
+    if (!config.background || atomic_load(&main_has_left) != 0 || (refused != 0 && now_ms - refused < RETRY_MS)) {
         tick_by_caller(now_ms);
         return;
     }
@@ -177,10 +189,13 @@ void background_wake(void)
         background_wanted = true;
         return;
     }
+    if (os_is_vfork_child()) /* The thread would end with the child, maybe with the lock in its hands. The parent starts it. */
+        return;
     if (!atomic_compare_exchange_strong(&running, &none, RUNNING))
         return;
     os_watch_forks(); /* it may hold the lock at a fork */
-    if (!os_start_thread(run)) {
+    atomic_store(&thread_id, 0);
+    if (atomic_load(&main_has_left) != 0 || !os_start_thread(run)) {
         atomic_store(&refused_ms, now_ms | 1);
         atomic_store(&running, NONE);
     }
@@ -195,6 +210,21 @@ void background_start_wanted(void)
 {
     background_wanted = false;
     background_wake();
+}
+
+void background_end(void)
+{
+    uint32_t resting = RESTING;
+    atomic_store(&main_has_left, 1);
+    os_futex_wake(&main_has_left, 1);
+    if (atomic_compare_exchange_strong(&running, &resting, RUNNING))
+        os_futex_wake(&running, 1);
+    for (unsigned i = 0; i < END_MAX_ROUNDS; i++) {
+        int32_t id = atomic_load(&thread_id);
+        if (atomic_load(&running) == NONE && (id == 0 || os_calls_are_filtered_since_start() || !os_thread_lives(id)))
+            break;
+        os_sleep_ms(1);
+    }
 }
 
 bool background_runs(void)
@@ -230,5 +260,7 @@ void background_set_caches_tick(size_t (*function)(void))
 bool background_fork_child(void)
 {
     atomic_store(&budget.system_short, 0);
+    atomic_store(&main_has_left, 0); /* The child's first thread is the one that forked. */
+    atomic_store(&thread_id, 0);
     return atomic_exchange(&running, NONE) != NONE;
 }

@@ -23,6 +23,11 @@ static inline void background_look(void)
         background_start_wanted();
 }
 
+/* The process's first thread ends, and the process does not: the thread ends, and there will be none any more; callers tick instead. libc
+ * has the thread that ends last call exit(), which must be one of the program's, for ours has left its files. Waits until it is gone, a
+ * second at most. */
+void background_end(void);
+
 /* Whether the thread runs: it looks again at what waits before it ends. Any thread. */
 bool background_runs(void);
 

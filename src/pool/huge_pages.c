@@ -166,7 +166,7 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
     if (!may_be_huge() || budget_presses() || !slabs_are_dense(fresh))
         return false;
     enum spans_seen spans = look_at_spans(fresh, false);
-    return spans == SPANS_FEW || (spans != SPANS_UNTOUCHED && !is_probe(fresh));
+    return spans == SPANS_FEW || ((spans == SPANS_SPARSE || spans == SPANS_DENSE) && !is_probe(fresh));
 }
 
 void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)

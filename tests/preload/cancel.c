@@ -8,6 +8,8 @@
 #include <malloc.h>
 #include <pthread.h>
 
+#include "hakmem/hakmem.h"
+
 #define LARGE_BLOCKS 64
 
 static char path[] = "/tmp/hakmem-cancel.XXXXXX", text[65536];
@@ -126,6 +128,50 @@ static void check_file_says(const char *name, const char *what)
     CHECK_THAT(strstr(text, what) != NULL, "%s: \"%s\" is not in what was written: %.200s", name, what, text);
 }
 
+/* ---- In the program's own function ----------------------------------------------------------------------------------- */
+
+static volatile bool is_told;
+static volatile unsigned n_told;
+
+static void on_pressure(enum hak_pressure pressure, void *unused)
+{
+    (void)unused;
+    n_told += pressure == HAK_PRESSURE_HARD;
+    is_told = true;
+    usleep(50000); /* a cancellation point, as writing a line to a log is */
+}
+
+static void *want_too_much(void *unused)
+{
+    void *volatile block = malloc(CHECK_MIB << 10);
+    CHECK(block == NULL);
+    done = true;
+    pthread_testcancel();
+    return unused;
+}
+
+/* A thread that is cancelled while it tells the program of pressure ends behind malloc, so that others are told afterwards. */
+static void check_pressure(void)
+{
+    pthread_t thread;
+    void *end = NULL, *function = check_symbol("hak_budget_on_pressure");
+    void (*tell)(hak_pressure_function, void *);
+    memcpy(&tell, &function, sizeof tell);
+    REQUIRE(budget_set(0, 256 * CHECK_MIB) == 0);
+    tell(on_pressure, NULL);
+    done = false;
+    REQUIRE(pthread_create(&thread, NULL, want_too_much, NULL) == 0);
+    while (!is_told)
+        usleep(100);
+    REQUIRE(pthread_cancel(thread) == 0 && pthread_join(thread, &end) == 0);
+    CHECK_THAT(done && end == PTHREAD_CANCELED, "a thread that tells the program of pressure ends there");
+    unsigned before = n_told;
+    void *volatile block = malloc(CHECK_MIB << 10);
+    CHECK_THAT(block == NULL && n_told == before + 1, "afterwards the program was told %u times", n_told - before);
+    tell(NULL, NULL);
+    REQUIRE(budget_set(0, 0) == 0);
+}
+
 static bool stop;
 
 /* A thread with a cache, which others may empty. */
@@ -160,6 +206,7 @@ int main(int argc, char **argv)
     check_file_says("hak_profile_dump", "MAPPED_LIBRARIES");
     check_call("trims", trim);
     check_call("hak_budget_set", set_budget);
+    check_pressure();
 
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     pthread_join(asleep, NULL);

@@ -7,8 +7,13 @@
 #include "check.h"
 
 #include <pthread.h>
+#if defined(__x86_64__)
+#include <asm/prctl.h>
+#endif
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 /* ---- Installing -------------------------------------------------------------------------------------------------- */
@@ -129,6 +134,44 @@ static void check_many(void)
 /* ---- In the midst of malloc and free ----------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
+
+/* A program that lends the thread's register to other code (Wine does, emulators of DOS do), and whose handlers put it right before they do
+ * anything else. Nothing lies where thread-local variables would be meanwhile. */
+static unsigned long own_register, other_register;
+static volatile int n_lent;
+
+static inline long bare_call(long number, long a, long b)
+{
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b) : "rcx", "r11", "memory");
+    return result;
+}
+
+__attribute__((no_stack_protector)) static void put_right(int number)
+{
+    (void)number;
+    bare_call(SYS_arch_prctl, ARCH_SET_FS, (long)own_register);
+    free(malloc(100));
+    n_lent++;
+    bare_call(SYS_arch_prctl, ARCH_SET_FS, (long)other_register);
+}
+
+__attribute__((no_stack_protector)) static void check_lent_register(void)
+{
+    char *pages = mmap(NULL, 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(pages != MAP_FAILED && mprotect(pages + 4096, 4096, PROT_READ | PROT_WRITE) == 0);
+    REQUIRE(bare_call(SYS_arch_prctl, ARCH_GET_FS, (long)&own_register) == 0);
+    other_register = (unsigned long)pages + 4096;
+    REQUIRE(signal(SIGUSR1, put_right) == SIG_DFL);
+    pid_t self = getpid();
+    bare_call(SYS_arch_prctl, ARCH_SET_FS, (long)other_register);
+    for (int i = 0; i < 3; i++)
+        bare_call(SYS_kill, self, SIGUSR1);
+    bare_call(SYS_arch_prctl, ARCH_SET_FS, (long)own_register);
+    CHECK_THAT(n_lent == 3, "%d of 3 signals were handled", n_lent);
+    signal(SIGUSR1, SIG_DFL);
+    munmap(pages, 8192);
+}
 
 #define MAX_HELD 4096
 #define SIZE 48
@@ -313,6 +356,9 @@ int main(void)
 {
     check_on_hakmem();
     check_installing();
+#if defined(__x86_64__)
+    check_lent_register();
+#endif
     check_inside();
     check_many(); /* takes all trampolines there are */
     return check_status();

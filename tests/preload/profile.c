@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 
 #define N_LEAKED 1000
@@ -325,6 +326,46 @@ static void resized_in_place(void)
     profile_stop();
 }
 
+static volatile bool is_child;
+static volatile unsigned n_forks, n_failed;
+
+static void fork_in_handler(int number)
+{
+    int status = -1;
+    (void)number;
+    pid_t pid = fork();
+    if (pid == 0) {
+        is_child = true; /* and goes on with what was interrupted */
+        return;
+    }
+    n_forks++;
+    n_failed += pid < 0 || waitpid(pid, &status, 0) != pid || status != 0;
+}
+
+/* A handler that interrupts the sampler forks: the child ends the call, and can begin a session of its own. */
+static void handlers_fork(void)
+{
+    enum { FORKS = 100, LIMIT_S = 30 };
+    REQUIRE(profile_start(1) == 0 && signal(SIGALRM, fork_in_handler) == SIG_DFL);
+    for (time_t end = time(NULL) + LIMIT_S; n_forks < FORKS && n_failed < 3 && time(NULL) < end;) {
+        struct itimerval once = {.it_value = {.tv_usec = 200 + n_forks % 10 * 37}};
+        REQUIRE(setitimer(ITIMER_REAL, &once, NULL) == 0);
+        for (unsigned before = n_forks; before == n_forks && !is_child;) {
+            void *volatile block = malloc(100);
+            free(block);
+        }
+        if (is_child) {
+            signal(SIGALRM, SIG_DFL);
+            alarm(LIMIT_S);
+            profile_stop();
+            _exit(profile_start(1) == 0 ? 0 : 1);
+        }
+    }
+    CHECK_THAT(n_failed == 0 && n_forks > 0, "of %u children %u could begin no session", n_forks, n_failed);
+    signal(SIGALRM, SIG_DFL);
+    profile_stop();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "leak") == 0)
@@ -342,6 +383,7 @@ int main(int argc, char **argv)
     lasts_until_it_is_stopped();
     dumps_beside_sessions_that_begin();
     resized_in_place();
+    handlers_fork();
     remove_directory();
     return check_status();
 }

@@ -1,5 +1,6 @@
-/* vfork.c - a thread whose first allocation is made by a child of vfork: what is known of it afterwards names the thread, not the child
- * that is gone.
+/* vfork.c - what a child of vfork does in its parent's memory. A thread whose first allocation is made by it: what is known of it afterwards
+ * names the thread, not the child that is gone. And what it frees wakes no background thread that would end with it: the parent's idle
+ * memory goes back as ever.
  */
 #include "check.h"
 
@@ -50,10 +51,52 @@ static void *first_call_in_child(void *unused)
     return unused;
 }
 
+enum { N_BLOCKS = 20000, BLOCK_BYTES = 1000, LIMIT_MS = 60000 };
+static char *held[N_BLOCKS];
+
+static void fill_blocks(void)
+{
+    for (unsigned i = 0; i < N_BLOCKS; i++) {
+        held[i] = malloc(BLOCK_BYTES);
+        REQUIRE(held[i] != NULL);
+        memset(held[i], 1, BLOCK_BYTES);
+    }
+}
+
+static void free_blocks(void)
+{
+    for (unsigned i = 0; i < N_BLOCKS; i++)
+        free(held[i]);
+}
+
+static void check_reclaim(void)
+{
+    int status = -1;
+    size_t before_bytes = check_resident_bytes(), now_bytes;
+    fill_blocks();
+    pid_t child = vfork(); /* NOLINT: as above */
+    if (child == 0) {
+        free_blocks();
+        execl("/bin/true", "true", (char *)NULL);
+        _exit(127);
+    }
+    REQUIRE(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK_THAT(status == 0, "the child's status is %#x", status);
+    fill_blocks();
+    free_blocks();
+    unsigned waited_ms = 0;
+    while ((now_bytes = check_resident_bytes()) > before_bytes + 4 * CHECK_MIB && waited_ms < LIMIT_MS) {
+        usleep(100000);
+        waited_ms += 100;
+    }
+    CHECK_THAT(waited_ms < LIMIT_MS, "%zu KiB are still in memory", (now_bytes - before_bytes) / CHECK_KIB);
+}
+
 int main(void)
 {
     pthread_t thread;
     check_on_hakmem();
+    check_reclaim();
     allocate();
     REQUIRE(pthread_create(&thread, NULL, first_call_in_child, NULL) == 0);
     REQUIRE(pthread_join(thread, NULL) == 0);

@@ -1,0 +1,86 @@
+/* main_leaves.c - a program whose first thread calls pthread_exit: libc has the thread that ends last call exit(), and that must be one of the
+ * program's. What it wrote to its streams is written, and its handlers for atexit run, with its files open, though the background thread was
+ * at work.
+ */
+#include "check.h"
+
+#include <pthread.h>
+
+static char path[] = "/tmp/hakmem-main-leaves.XXXXXX";
+
+static void at_exit(void)
+{
+    static const char text[] = "end\n";
+    int file = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    REQUIRE(file >= 0);
+    REQUIRE(write(file, text, sizeof text - 1) == (ssize_t)sizeof text - 1);
+    close(file);
+}
+
+/* Frees so much that the background thread begins, before the first thread leaves, or only after it has. */
+static void *work(void *first)
+{
+    enum { N = 20000 };
+    static char *blocks[N];
+    if (first != NULL)
+        REQUIRE(pthread_join(*(pthread_t *)first, NULL) == 0);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < N; i++) {
+            blocks[i] = malloc(1000);
+            REQUIRE(blocks[i] != NULL);
+            memset(blocks[i], 1, 1000);
+        }
+        for (unsigned i = 0; i < N; i++)
+            free(blocks[i]);
+    }
+    if (first == NULL)
+        usleep(20000); /* the first thread leaves meanwhile */
+    FILE *file = fopen(path, "a");
+    REQUIRE(file != NULL);
+    fputs("result\n", file); /* Nobody closes it, so exit() has to write it. */
+    return NULL;
+}
+
+static void child(bool after)
+{
+    static pthread_t self;
+    pthread_t thread;
+    self = pthread_self();
+    alarm(60);
+    REQUIRE(atexit(at_exit) == 0);
+    REQUIRE(pthread_create(&thread, NULL, work, after ? &self : NULL) == 0);
+    free(malloc(100));
+    if (!after)
+        usleep(10000);
+    pthread_exit(NULL);
+}
+
+static void check_file(const char *when)
+{
+    char text[64] = "";
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    REQUIRE(file >= 0);
+    ssize_t n = read(file, text, sizeof text - 1);
+    CHECK_THAT(n > 0 && strcmp(text, "end\nresult\n") == 0, "%s the file has %zd bytes: %s", when, n, text);
+    close(file);
+    REQUIRE(truncate(path, 0) == 0);
+}
+
+int main(void)
+{
+    check_on_hakmem();
+    int file = mkstemp(path);
+    REQUIRE(file >= 0);
+    close(file);
+    for (unsigned i = 0; i < 20; i++) {
+        const char *when = i % 2 == 0 ? "where memory is freed before," : "where memory is freed after,";
+        pid_t pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0)
+            child(i % 2 != 0);
+        check_wait(pid, when);
+        check_file(when);
+    }
+    unlink(path);
+    return check_status();
+}
