@@ -20,6 +20,7 @@
 #include "look.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -496,6 +497,106 @@ static void a_child_of_fork_keeps_the_budget(void **state)
     assert_null(check_and_free(list, 1, &n));
 }
 
+/* What another thread has promised, or has on its way to the system, is nothing to a child, where there is no other thread; the caller's own
+ * stands there until it is settled. */
+static pthread_barrier_t both_are_there;
+
+static void *promise_half(void *unused)
+{
+    bool promised = budget_promise(HARD_BYTES / 2);
+    budget_note_leaving(MIB);
+    pthread_barrier_wait(&both_are_there);
+    pthread_barrier_wait(&both_are_there);
+    budget_note_leaving(-(int64_t)MIB);
+    if (promised)
+        budget_settle(HARD_BYTES / 2);
+    return promised ? unused : &both_are_there;
+}
+
+static int end_what_is_promised(void)
+{
+    if (atomic_load(&budget.promised_bytes) != 2 * MIB || atomic_load(&budget.leaving_bytes) != 3 * MIB)
+        return 1;
+    void *block = hak_malloc(HARD_BYTES * 3 / 4);
+    if (block == NULL)
+        return 2;
+    hak_free(block);
+    budget_note_leaving(-3 * (int64_t)MIB);
+    budget_settle(2 * MIB);
+    return atomic_load(&budget.promised_bytes) != 0 || atomic_load(&budget.leaving_bytes) != 0 ? 3 : pool_check() != NULL ? 4 : 0;
+}
+
+static void a_child_of_fork_keeps_its_own_promises(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    void *failed;
+    int status;
+    assert_false(budget_promise(2 * HARD_BYTES)); /* nothing stays of this, */
+    assert_true(budget_promise(MIB));             /* nor of that */
+    budget_settle(MIB);
+    budget_note_leaving(MIB);
+    budget_note_leaving(-(int64_t)MIB);
+    assert_true(budget_promise(2 * MIB));
+    budget_note_leaving(3 * MIB);
+    assert_int_equal(pthread_barrier_init(&both_are_there, NULL, 2), 0);
+    assert_int_equal(pthread_create(&thread, NULL, promise_half, NULL), 0);
+    pthread_barrier_wait(&both_are_there);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(end_what_is_promised());
+    pthread_barrier_wait(&both_are_there);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(end_what_is_promised(), 0);
+}
+
+/* Another thread that was inside the program's function is gone: the child's own threads are told. */
+static void wait_inside(enum hak_pressure pressure, void *argument)
+{
+    (void)argument;
+    if (pressure != HAK_PRESSURE_HARD)
+        return;
+    pthread_barrier_wait(&both_are_there);
+    pthread_barrier_wait(&both_are_there);
+}
+
+static void *ask_for_too_much(void *unused)
+{
+    hak_free(hak_malloc(2 * HARD_BYTES));
+    return unused;
+}
+
+static void count_in_child(enum hak_pressure pressure, void *argument)
+{
+    *(unsigned *)argument += pressure == HAK_PRESSURE_HARD;
+}
+
+static void a_child_of_fork_is_told(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    int status;
+    assert_int_equal(pthread_barrier_init(&both_are_there, NULL, 2), 0);
+    hak_budget_on_pressure(wait_inside, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, ask_for_too_much, NULL), 0);
+    pthread_barrier_wait(&both_are_there);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        unsigned n_told = 0;
+        hak_budget_on_pressure(count_in_child, &n_told);
+        _exit(hak_malloc(2 * HARD_BYTES) != NULL ? 1 : n_told == 1 ? 0 : 2);
+    }
+    pthread_barrier_wait(&both_are_there);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 /* ---- The system's files ------------------------------------------------------------------------------------------ */
 
 static char root[64];
@@ -699,6 +800,35 @@ static void pressure_of_the_system(void **state)
     assert_int_equal(os_memory_pressure(root), 100); /* the group's own counts */
 }
 
+static int count_open_files(void)
+{
+    int n = 0;
+    for (int file = 0; file < 1024; file++)
+        n += fcntl(file, F_GETFD) != -1;
+    return n;
+}
+
+/* They are read by whatever thread makes the first call, or meets the line. */
+static void reading_leaves_no_trace(void **state)
+{
+    (void)state;
+    int before = count_open_files();
+    errno = 1234;
+    assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX); /* no file at all */
+    assert_int_equal(os_memory_pressure(root), -1);
+    assert_int_equal(errno, 1234);
+    put("/proc/self/cgroup", "4:memory:/a/b\n0::/a/b\n");
+    put("/proc/pressure/memory", "some avg10=2.00 avg60=0.00\n");
+    put("/sys/fs/cgroup/a/memory.max", "209715200\n");
+    put("/sys/fs/cgroup/unified/a/b/memory.max", "157286400\n");
+    put("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "104857600\n");
+    errno = 1234;
+    assert_int_equal(os_cgroup_limit_bytes(root), 100 * MIB);
+    assert_int_equal(os_memory_pressure(root), 200);
+    assert_int_equal(errno, 1234);
+    assert_int_equal(count_open_files(), before);
+}
+
 /* pool_check is exact only when nobody else is at work. */
 static int end_background(void **state)
 {
@@ -723,12 +853,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_handler_waits_for_no_relief, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(packed_blocks_made_shorter_make_room, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_its_own_promises, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_child_of_fork_is_told, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),
         cmocka_unit_test_setup_teardown(groups_with_long_names, make_root, remove_root),
         cmocka_unit_test_setup_teardown(budget_by_the_group_s_limit, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limit_that_changes, make_root, remove_root),
         cmocka_unit_test_setup_teardown(pressure_of_the_system, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(reading_leaves_no_trace, make_root, remove_root),
     };
     return cmocka_run_group_tests(tests, end_background, clear_lines);
 }
