@@ -96,6 +96,7 @@ gcc -shared -fPIC -O1 -o $'a\nb/part.so' part.c
 gcc -O1 -o opener opener.c
 env LD_PRELOAD="$HAKMEM_LIB" HAKMEM_PROFILE="$PWD/dump" HAKMEM_PROFILE_INTERVAL=1 ./opener $'a\nb/part.so' > out 2> err || fail "$(cat out err)"
 [[ ! -s out ]] || fail "$(cat out)"
+grep -q '^# module .*/a\\012b/part\.so$' dump || fail "the path is not written as the system's map has it: $(grep -a part.so dump)"
 "$hakmem" profile dump > text 2> err || fail "the dump: $(cat err)"
 grep -q "part.so" text || { cat text; fail "the library is not named"; }
 
