@@ -121,6 +121,13 @@ static void check_figures(void)
                "%u blocks wait, of %zu bytes", (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
     CHECK_THAT(after.live_blocks == before.live_blocks && after.live_bytes == before.live_bytes, "%zu bytes were live, and %zu are",
                (size_t)before.live_bytes, (size_t)after.live_bytes);
+    size_t (*trim)(int);
+    symbol = check_symbol("hak_trim");
+    memcpy(&trim, &symbol, sizeof symbol);
+    trim(HAK_TRIM_CACHE);
+    REQUIRE(stats_get(&after, sizeof after) == 0);
+    CHECK_THAT(after.waiting_blocks == 0 && after.waiting_bytes == 0, "%u blocks of %zu bytes wait after a trim",
+               (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
 }
 
 /* A block that is to be much smaller, where no small one is to be had, stays, and is as small as it was asked to be: a wrong size would
@@ -167,14 +174,14 @@ static void check_shorter_without_memory(void)
 
 enum { N_SEEN = 6 };
 
-static void see(void *seen[N_SEEN])
+static void see(size_t size, void *seen[N_SEEN])
 {
     int ends[2];
     REQUIRE(pipe(ends) == 0);
     pid_t pid = fork();
     if (pid == 0) {
         for (unsigned i = 0; i < N_SEEN; i++)
-            seen[i] = malloc(40);
+            seen[i] = malloc(size);
         _exit(write(ends[1], seen, N_SEEN * sizeof *seen) != N_SEEN * sizeof *seen);
     }
     REQUIRE(pid > 0 && read(ends[0], seen, N_SEEN * sizeof *seen) == N_SEEN * sizeof *seen && check_wait(pid, "a child") == 0);
@@ -182,17 +189,21 @@ static void see(void *seen[N_SEEN])
     close(ends[1]);
 }
 
+/* What is handed out next is drawn by each child anew: of a class's blocks, and of larger ones that wait. */
 static void check_children(void)
 {
-    void *seen[3][N_SEEN], *warm[100];
-    for (unsigned i = 0; i < 100; i++)
-        warm[i] = malloc(40);
-    for (unsigned i = 0; i < 100; i++)
-        free(warm[i]);
-    for (unsigned i = 0; i < 3; i++)
-        see(seen[i]);
-    CHECK_THAT(memcmp(seen[0], seen[1], sizeof seen[0]) != 0 || memcmp(seen[1], seen[2], sizeof seen[0]) != 0,
-               "three children get the same blocks in the same order");
+    static const size_t sizes[] = {40, 100000};
+    for (unsigned k = 0; k < CHECK_COUNT(sizes); k++) {
+        void *seen[3][N_SEEN], *warm[100];
+        for (unsigned i = 0; i < 100; i++)
+            warm[i] = malloc(sizes[k]);
+        for (unsigned i = 0; i < 100; i++)
+            free(warm[i]);
+        for (unsigned i = 0; i < 3; i++)
+            see(sizes[k], seen[i]);
+        CHECK_THAT(memcmp(seen[0], seen[1], sizeof seen[0]) != 0 || memcmp(seen[1], seen[2], sizeof seen[0]) != 0,
+                   "three children get the same blocks of %zu bytes in the same order", sizes[k]);
+    }
 }
 
 static const struct {
