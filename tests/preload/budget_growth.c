@@ -56,9 +56,25 @@ static void grow_without_reserve(void)
     call_on_pressure(NULL, NULL);
 }
 
+/* What was counted for a block while it grew counts no more when it is gone. */
+static void grow_and_free(void)
+{
+    for (unsigned k = 0; k < 100; k++) {
+        char *block = malloc(2000000);
+        for (size_t size = 2400000; size <= 3000000 && block != NULL; size += 200000) {
+            char *grown = realloc(block, size);
+            CHECK_THAT(grown != NULL, "%zu bytes: refused in round %u", size, k);
+            block = grown != NULL ? grown : block;
+            block[grown != NULL ? size - 1 : 0] = 1;
+        }
+        free(block);
+    }
+}
+
 int main(void)
 {
     grow_without_reserve();
+    grow_and_free();
     /* What waits for nothing but time must give way. (HAKMEM_SECURE=quarantine) */
     for (unsigned k = 0; k < 100; k++) {
         void *some[20];
