@@ -1,9 +1,10 @@
-/* hardened_checks.c - what single checks of hardened mode find and do, also alone, where blocks go other ways than with all of them; and
- * that a block which is resized where it lies hides nothing and shows nothing. Each case is a process with its own HAKMEM_SECURE.
+/* hardened_checks.c - what single checks of hardened mode find and do, also alone, where blocks go other ways than with all of them; what is
+ * said of faults, and that a block which is resized where it lies hides nothing and shows nothing. Each case is a process with its own HAKMEM_SECURE.
  */
 #include "check.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 
 static char *volatile block; /* what the compiler must not see through */
 
@@ -99,6 +100,28 @@ static void free_with_alignment(size_t size)
     free_aligned_sized(block, 4096, size);
 }
 
+/* ---- Faults ------------------------------------------------------------------------------------------------------ */
+
+static void touch_behind(size_t size)
+{
+    make(size);
+    block[(size + 4095) / 4096 * 4096] = 1;
+}
+
+static void touch_before(size_t size)
+{
+    make(size);
+    block[-1] = 1;
+}
+
+/* Far behind its beginning: in another slab of it, or another SuperSlab. */
+static void touch_freed(size_t size)
+{
+    make(size);
+    free(block);
+    block[size / 10 * 9] = 1;
+}
+
 /* ---- What is no mistake ------------------------------------------------------------------------------------------ */
 
 static void clear_freed(size_t size)
@@ -121,6 +144,27 @@ static void resize(size_t size)
     block = realloc(block, size);
     REQUIRE(block != NULL);
     CHECK_THAT(block[0] == 7 && block[size * 2 / 3 - 1] == 7 && all_zero(size * 2 / 3, size), "%zu bytes made shorter and longer", size);
+    free(block);
+}
+
+/* To a whole number of pages, whose end is where the block's pages end: all of it is there, and is the block's. */
+static void resize_to_pages(size_t size)
+{
+    enum { PAGE = 4096 };
+    size_t shorter = size / PAGE * PAGE, longer = shorter + 2 * PAGE;
+    make(size);
+    block = realloc(block, shorter);
+    REQUIRE(block != NULL);
+    for (size_t at = 0; at < shorter; at++)
+        if (block[at] != 7) {
+            CHECK_FAIL("%zu bytes made %zu: byte %zu is lost", size, shorter, at);
+            break;
+        }
+    memset(block, 8, shorter);
+    block = realloc(block, longer);
+    REQUIRE(block != NULL);
+    CHECK_THAT(block[0] == 8 && block[shorter - 1] == 8 && all_zero(shorter, longer), "%zu bytes made %zu", shorter, longer);
+    memset(block, 9, longer);
     free(block);
 }
 
@@ -154,7 +198,7 @@ static const struct {
     const char *name, *secure;
     void (*run)(size_t size);
     size_t sizes[4];
-    const char *said; /* NULL: it is no mistake */
+    const char *said; /* NULL: it is no mistake; " lies ...": the system finds it */
 } cases[] = {
     {"free twice", "canary", free_twice, {40, 1000, 40000}, "hakmem: free: "},
     {"free twice", "zero", free_twice, {40, 1000, 40000}, "hakmem: free: "},
@@ -170,6 +214,14 @@ static const struct {
     {"write before the first block of a slab", "1", write_before_slab, {24, 40, 1016, 3000}, "written before the block's beginning"},
     {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
+    {"touch what lies behind", "1", touch_behind, {39990}, " lies 970 bytes behind the end of the block of 39990 bytes at "},
+    {"touch what lies behind", "1", touch_behind, {400000}, " lies 1408 bytes behind the end of the block of 400000 bytes at "},
+    {"touch what lies behind", "1", touch_behind, {5000000}, " lies 1216 bytes behind the end of the block of 5000000 bytes at "},
+    {"touch what lies before", "1", touch_before, {400000}, " lies 1 bytes before the block of 400000 bytes at "},
+    {"touch what lies before", "1", touch_before, {5000000}, " lies 1 bytes before the block of 5000000 bytes at "},
+    {"touch what was freed", "1", touch_freed, {400000}, " lies in a block of 400000 bytes at "},
+    {"touch what was freed", "1", touch_freed, {5000000}, " lies in a block of 5000000 bytes at "},
+    {"touch what was freed", "max", touch_freed, {3000}, " lies in a block of 3000 bytes at "},
     {"free", "zero", clear_freed, {1, 40, 1000, 30000}, NULL},
     {"free", "zero,canary,type", clear_freed, {1, 40, 1000, 30000}, NULL},
     {"free", "1", clear_freed, {1, 40, 1000, 4000}, NULL},
@@ -177,6 +229,8 @@ static const struct {
     {"resize", "1", resize, {100, 1101, 70001, 400001}, NULL},
     {"resize", "zero", resize, {100, 1101, 70001, 400001}, NULL},
     {"resize", "canary", resize, {100, 1101}, NULL},
+    {"resize to whole pages", "max", resize_to_pages, {50001, 100001, 400001, 3000001}, NULL},
+    {"resize to whole pages", "1", resize_to_pages, {50001, 100001, 400001, 3000001}, NULL},
     {"refuse what was freed", "1", refuse_freed, {100, 5000, 40000, 3000000}, NULL},
     {"hand out", "random", hand_out_at_random, {24, 40, 88}, NULL},
     {"hand out", "1", hand_out_at_random, {24, 40, 88}, NULL},
@@ -187,6 +241,7 @@ static void check_case(const char *self, unsigned i, unsigned k)
     char text[4096], numbers[2][12];
     int ends[2], status = 0;
     size_t len = 0;
+    struct rlimit none = {0, 0};
     snprintf(numbers[0], sizeof numbers[0], "%u", i);
     snprintf(numbers[1], sizeof numbers[1], "%u", k);
     REQUIRE(pipe(ends) == 0);
@@ -196,6 +251,7 @@ static void check_case(const char *self, unsigned i, unsigned k)
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
         close(ends[1]);
+        setrlimit(RLIMIT_CORE, &none);
         setenv("HAKMEM_SECURE", cases[i].secure, 1);
         setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed ? "warn" : "abort", 1);
         execl(self, self, numbers[0], numbers[1], (char *)NULL);
@@ -207,11 +263,12 @@ static void check_case(const char *self, unsigned i, unsigned k)
     text[len] = 0;
     close(ends[0]);
     REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
+    bool is_fault = cases[i].said != NULL && strncmp(cases[i].said, " lies ", 6) == 0;
     if (cases[i].said == NULL)
         CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "HAKMEM_SECURE=%s: %s %zu bytes: status %#x: %.250s", cases[i].secure,
                    cases[i].name, cases[i].sizes[k], (unsigned)status, text);
     else
-        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && strncmp(text, "hakmem: ", 8) == 0 &&
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == (is_fault ? SIGSEGV : SIGABRT) && strncmp(text, "hakmem: ", 8) == 0 &&
                        strstr(text, cases[i].said) != NULL,
                    "HAKMEM_SECURE=%s: %s, %zu bytes: status %#x: %.250s", cases[i].secure, cases[i].name, cases[i].sizes[k],
                    (unsigned)status, text);
