@@ -194,6 +194,73 @@ static void blocks_of_an_earlier_session_do_not_count(void **state)
     hak_profile_stop();
 }
 
+/* Each path is a stack of its own: the two calls stay two, and are no jumps. */
+static __attribute__((noinline)) void *claim_by_path(unsigned path, unsigned depth)
+{
+    void *block;
+    if (depth == 0) {
+        block = hak_malloc(8);
+        __asm__ volatile("# last" : "+r"(block));
+    } else if (path % 2 == 0) {
+        __asm__ volatile("# even" : "+r"(path));
+        block = claim_by_path(path / 2, depth - 1);
+        __asm__ volatile("# even" : "+r"(block));
+    } else {
+        __asm__ volatile("# odd" : "+r"(path));
+        block = claim_by_path(path / 2, depth - 1);
+        __asm__ volatile("# odd" : "+r"(block));
+    }
+    return block;
+}
+
+/* What finds no room is counted, in the dump too, and what has found some is as exact as ever; a new session has room again. */
+static void stacks_beyond_the_table_are_counted(void **state)
+{
+    (void)state;
+    enum { N_KEPT = 1000, N_BEYOND = 2000, N = PROFILE_MAX_RECORDS + N_BEYOND };
+    static char text[1 << 16];
+    char path[] = "/tmp/hakmem-profile.XXXXXX";
+    unsigned samples = 0, dropped = 0;
+    assert_int_equal(hak_profile_start(1), 0);
+    for (unsigned i = 0; i < N; i++) {
+        void *block = claim_by_path(i, 17);
+        assert_non_null(block);
+        if (i < N - N_KEPT)
+            hak_free(block);
+        else
+            held[i - (N - N_KEPT)] = block;
+    }
+    assert_int_equal(atomic_load(&profile_state.n_samples), N);
+    assert_int_equal(atomic_load(&profile_state.n_dropped), N_BEYOND);
+    struct sums s = sums();
+    assert_int_equal(s.n_stacks, PROFILE_MAX_RECORDS);
+    assert_int_equal(s.total_samples, PROFILE_MAX_RECORDS);
+    assert_true(s.live_samples == 0 && s.live_blocks == 0 && s.live_bytes == 0);
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    assert_int_equal(hak_profile_dump(path), 0);
+    for (ssize_t n; (n = read(file, text, sizeof text - 1)) > 0;) {
+        text[n] = 0;
+        char *line = strstr(text, "# hakmem ");
+        if (line != NULL && strstr(line, " samples=") != NULL)
+            sscanf(strstr(line, " samples="), " samples=%u dropped=%u", &samples, &dropped);
+        if (n == sizeof text - 1) /* the line may be cut here: it is whole in the next piece */
+            lseek(file, -256, SEEK_CUR);
+    }
+    close(file);
+    unlink(path);
+    assert_true(samples == N && dropped == N_BEYOND);
+    let_go(N_KEPT); /* nobody knows of them */
+    s = sums();
+    assert_true(s.live_samples == 0 && s.live_blocks == 0 && s.live_bytes == 0);
+    hak_profile_stop();
+    assert_int_equal(hak_profile_start(1), 0);
+    assert_true(atomic_load(&profile_state.n_samples) == 0 && atomic_load(&profile_state.n_dropped) == 0);
+    hak_free(claim_by_path(0, 17));
+    assert_true(sums().total_samples == 1 && atomic_load(&profile_state.n_dropped) == 0);
+    hak_profile_stop();
+}
+
 /* What hak_good_size promises holds for noted blocks, too, which have pages of their own. */
 static void noted_blocks_are_as_usable_as_others(void **state)
 {
@@ -380,6 +447,7 @@ int main(void)
         cmocka_unit_test(estimates_are_within_their_bounds),
         cmocka_unit_test(what_is_live_is_exact),
         cmocka_unit_test(blocks_of_an_earlier_session_do_not_count),
+        cmocka_unit_test(stacks_beyond_the_table_are_counted),
         cmocka_unit_test(noted_blocks_are_as_usable_as_others),
         cmocka_unit_test(wrong_calls_are_told),
         cmocka_unit_test(samples_that_find_no_memory_do_no_harm),
