@@ -67,6 +67,16 @@ static void store_far_behind(void)
     block[5000 + 40000] = 1;
 }
 
+/* Every place has had a block before, which was freed. The store is so near that no other block comes into question. */
+static void store_behind_page_after_others(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (unsigned i = 0; i < 2000; i++)
+        free(malloc(1 + i % 100));
+    make(5000);
+    block[(uintptr_t)block % page == 0 ? (5000 + page - 1) / page * page : 5008] = 1;
+}
+
 static void read_after_free(void)
 {
     make(48);
@@ -272,6 +282,7 @@ static const struct {
     {"store_behind", "1", store_behind, "behind the", false, false},
     {"store_before", "1", store_before, "before the block", false, false},
     {"store_far_behind", "1", store_far_behind, "hakmem: fault: ", false, false},
+    {"store_behind_page_after_others", "1", store_behind_page_after_others, " behind the end of the block of 5000 bytes at ", false, false},
     {"read_after_free", "1", read_after_free, "which was freed", true, false},
     {"store_after_free", "1", store_after_free, "which was freed", true, false},
     {"free_twice", "1", free_twice, "hakmem: free: block freed twice: ", true, false},
@@ -323,6 +334,7 @@ static void check_case(unsigned i)
                cases[i].name, text);
     CHECK_THAT(!cases[i].is_freed || (freed != NULL && strstr(freed, "preload_sampled+0x") != NULL),
                "%s: who freed it? %.200s", cases[i].name, text);
+    CHECK_THAT(cases[i].run != store_behind_page_after_others || freed == NULL, "%s: it lives: %.200s", cases[i].name, text);
 }
 
 int main(int argc, char **argv)
