@@ -826,6 +826,10 @@ static void test_malloc_info(void)
     REQUIRE(file != NULL && setvbuf(file, buffer, _IOFBF, sizeof buffer) == 0); /* else the stream allocates one */
     void *block = malloc(7 * CHECK_MIB);
     CHECK(malloc_info(0, file) == 0);
+    FILE *full = fopen("/dev/full", "w");
+    REQUIRE(full != NULL && setvbuf(full, NULL, _IONBF, 0) == 0);
+    CHECK_THAT(malloc_info(0, full) == -1, "malloc_info does not say that it cannot write");
+    fclose(full);
     rewind(file);
     size_t len = fread(text, 1, sizeof text - 1, file);
     text[len] = 0;
