@@ -12,10 +12,13 @@
 #include <cmocka.h>
 
 #include "hakmem/hakmem.h"
+#include "os/os.h"
 #include "pool/shared_pool.h"
 #include "look.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -343,6 +346,46 @@ static void a_given_block_goes_back(void **state)
     assert_null(pool_check());
 }
 
+/* The library's own threads take no signal of the program's, and who starts one has the mask that he had, and errno. */
+static _Atomic unsigned n_blocked;
+static _Atomic bool has_run;
+static const int not_ours[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD, SIGPROF};
+#define N_NOT_OURS (sizeof not_ours / sizeof not_ours[0])
+
+static unsigned count_blocked(void)
+{
+    sigset_t mask;
+    unsigned n = 0;
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &mask), 0);
+    for (size_t i = 0; i < N_NOT_OURS; i++)
+        n += sigismember(&mask, not_ours[i]) == 1;
+    return n;
+}
+
+static void *look_at_mask(void *unused)
+{
+    atomic_store(&n_blocked, count_blocked());
+    atomic_store(&has_run, true);
+    return unused;
+}
+
+static void own_threads_take_no_signals(void **state)
+{
+    (void)state;
+    sigset_t one, before;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR2);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &one, &before), 0);
+    errno = 1234;
+    assert_true(os_start_thread(look_at_mask));
+    assert_int_equal(errno, 1234);
+    assert_int_equal(count_blocked(), 1);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
+    while (!atomic_load(&has_run))
+        os_sleep_ms(1);
+    assert_int_equal(atomic_load(&n_blocked), N_NOT_OURS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +394,7 @@ int main(void)
         cmocka_unit_test(destructors_may_still_allocate),
         cmocka_unit_test(idle_threads_have_no_record),
         cmocka_unit_test(a_given_block_goes_back),
+        cmocka_unit_test(own_threads_take_no_signals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
