@@ -10,7 +10,7 @@
  * Unless a contract says otherwise:
  *   Threads  any thread, at any time, also before main and after the thread's own destructors.
  *   Signals  not async-signal-safe, as no malloc is (POSIX.1-2017 2.4.3). A handler that interrupts this allocator and
- *            allocates all the same is served, on x86-64, if it was installed by sigaction or signal and is among the first 64
+ *            allocates all the same is served, on x86-64 and arm64, if it was installed by sigaction or signal and is among the first 64
  *            different ones of the process. One that is not so is served if it interrupts a slow path; it may damage the heap if
  *            it interrupts a hit.
  *   Fork     a child of fork() may call everything, whatever the parent's other threads were doing.
