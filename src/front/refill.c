@@ -30,10 +30,14 @@ static struct slab *current_slab(struct thread *thread, unsigned class_id)
     return slab;
 }
 
-/* The most fresh blocks that are claimed at once: about a page's worth, so that little lies in the magazine unused. */
-static unsigned fresh_batch(unsigned class_id)
+/* The most fresh blocks that are claimed at once: about a page's worth, or two where the slab has handed out two, so that little
+ * lies in the magazine unused. (Always one: bench_random_mixed 2000000 20000 took 1.2 instructions more for each operation, and 1 % fewer
+ * page faults.) */
+static unsigned fresh_batch(const struct slab *slab, unsigned class_id)
 {
-    return (unsigned)(slab_page_bytes() / class_table[class_id].bytes) + 1;
+    size_t block_bytes = class_table[class_id].bytes, page_bytes = slab_page_bytes();
+    unsigned n_before = count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: the owner */
+    return (unsigned)((n_before < 2 || block_bytes > page_bytes / 2 ? page_bytes : 2 * page_bytes) / block_bytes) + 1;
 }
 
 /* A block of the next larger class from this thread's magazine, if there are at least two: it costs no fresh page.
@@ -94,7 +98,7 @@ static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsign
             return slab;
     }
     *fresh = true;
-    *end = slab_lowest_free(slab) + fresh_batch(class_id);
+    *end = slab_lowest_free(slab) + fresh_batch(slab, class_id);
     return slab;
 }
 
