@@ -230,6 +230,15 @@ static unsigned strike_out_filled(struct superslab **run, size_t *run_bytes, uns
     return n_left;
 }
 
+/* Whether there is a run of which only the density is unknown. */
+static bool any_is_filled(struct superslab *const *run, const size_t *run_bytes, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++)
+        if (is_filled(run[k], run_bytes[k]))
+            return true;
+    return false;
+}
+
 enum answer { ANSWER_NO, ANSWER_PROBE, ANSWER_YES };
 
 /* Whether there may be one more, of len_bytes, beside `except`, which is to become it. */
@@ -252,12 +261,13 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
         return yes;
     bool may_ask = release_may_ask(1);
     unsigned n_left = may_ask ? strike_out_filled(run, run_bytes, n, &single_probes, &longer_probes) : n;
+    enum answer no = wants_probe && may_ask && any_is_filled(run, run_bytes, n_left) ? ANSWER_PROBE : ANSWER_NO;
     if (n_left == UNFILLED_RUNS)
-        return ANSWER_NO;
+        return no;
     sum_bytes = 0;
     for (unsigned k = 0; k < n_left && sum_bytes < UNFILLED_BYTES; k++)
         sum_bytes += bytes_in_memory(run[k], run_bytes[k], may_ask);
-    return n_left <= 1 || sum_bytes < UNFILLED_BYTES ? yes : ANSWER_NO;
+    return n_left <= 1 || sum_bytes < UNFILLED_BYTES ? yes : no;
 }
 
 /* A refusal holds for a moment, so that a program that takes large blocks again and again does not ask each time. */
