@@ -211,6 +211,7 @@ static const struct {
     {"ask for the size of what was freed", "1", ask_for_freed, {100, 5000, 40000, 3000000}, "hakmem: malloc_usable_size: "},
     {"write to what waits", "zero,quarantine", write_to_waiting, {40, 5000, 40000, 70000}, "a free block was written to"},
     {"write to what was freed, and end", "1", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
+    {"write to what was freed, and end", "zero", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
     {"write before the first block of a slab", "1", write_before_slab, {24, 40, 1016, 3000}, "written before the block's beginning"},
     {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
