@@ -173,7 +173,7 @@ static void copy_maps(struct output *output)
 {
     char piece[512];
     ssize_t n;
-    int maps = file_open("/proc/self/maps", O_RDONLY, 0);
+    int maps = file_open("/proc/thread-self/maps", O_RDONLY, 0);
     while (maps >= 0 && (n = file_read(maps, piece, sizeof piece)) > 0) {
         if (sizeof output->buffer - output->len < (size_t)n)
             flush_output(output);

@@ -446,7 +446,7 @@ void profile_follow(struct thread *thread)
      * The thread's next call obeys. */
     if (unlikely(atomic_load(&profile_state.request) != 0) && (handler_runs() || background_is_held() || os_is_vfork_child())) {
         atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
-        profile_let_hear(thread);
+        atomic_fetch_sub(&thread->sampler_epoch, 1); /* whether the request is still there or not: the door must open again */
         return;
     }
     uint64_t request = atomic_exchange(&profile_state.request, 0);

@@ -21,6 +21,7 @@
 #define LIMITED_NEXT_PART 16
 /* One for a single large block is longer than that by so small a part, for the next may be longer: else each would have an arena of its own. */
 #define LIMITED_SPARE_PART 4
+#define RECORDS_PART 48 /* no more of an arena than that its records take */
 
 struct arena *_Atomic arena_list;
 static struct arena *last_arena; /* Pool lock */
@@ -341,23 +342,46 @@ static struct superslab *take_from(struct arena *arena, uint32_t n, size_t align
     return &arena->superslabs[i];
 }
 
+static bool is_unused(const struct arena *arena)
+{
+    bool unused = arena != registry_first.arena && arena->n_superslabs != 0;
+    for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
+        unused = arena->taken[i] == 0;
+    return unused;
+}
+
+/* Whether an arena of so many bytes would find room where these are and beside them. Their records stay, so nothing is given back in vain:
+ * a program that asks for too much, and takes less then, again and again, would come to the end of its addresses. */
+static bool would_help(size_t need_bytes)
+{
+    size_t unused_bytes = 0, wanted_bytes = need_bytes + need_bytes / RECORDS_PART;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        if (is_unused(arena))
+            unused_bytes += arena->len_bytes;
+    if (unused_bytes == 0 || unused_bytes >= wanted_bytes)
+        return unused_bytes != 0;
+    void *probe = os_reserve(wanted_bytes - unused_bytes, SLAB_BYTES);
+    if (probe != NULL)
+        os_unreserve(probe, wanted_bytes - unused_bytes);
+    return probe != NULL;
+}
+
 /* Gives back the addresses of all arenas but the first of which nothing is in use or cached: they may stand in the way of a longer one.
  * Their records stay, for somebody may be looking at them. (Under a limit of 512 MiB python3 could not have a buffer of 20 MiB, then of 25,
  * and so on to more than 130.) */
-static bool give_back_unused(void)
+static bool give_back_unused(size_t need_bytes)
 {
     bool any = false;
+    if (!would_help(need_bytes))
+        return false;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena)) {
-        bool unused = arena != registry_first.arena && arena->len_bytes != 0;
-        for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
-            unused = arena->taken[i] == 0;
-        if (!unused)
-            continue;
         size_t len_bytes = arena->len_bytes;
+        if (!is_unused(arena))
+            continue;
+        arena->n_superslabs = 0; /* First: in the child of a fork nothing is taken from what the registry may not know any more. */
         if (!registry_enter(arena->base, arena->frontier, NULL))
             continue;
-        arena->n_superslabs = arena->frontier = 0;
-        arena->len_bytes = 0;
+        arena->len_bytes = 0; /* The frontier stays: it tells how many records there are. */
         atomic_store_explicit(&arena->high, 0, memory_order_relaxed); /* relaxed: the records of those below it stay */
         os_unreserve(arena->base, len_bytes);
         any = true;
@@ -374,7 +398,7 @@ struct superslab *arena_take(uint32_t n, size_t alignment)
             return ss;
     }
     struct arena *arena = had_room ? NULL : arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
-    if (arena == NULL && !had_room && give_back_unused())
+    if (arena == NULL && !had_room && give_back_unused(((size_t)n << SUPERSLAB_SHIFT) + alignment))
         arena = arena_create_for((size_t)n << SUPERSLAB_SHIFT, alignment);
     return arena == NULL ? NULL : take_from(arena, n, alignment, &had_room);
 }
@@ -417,8 +441,8 @@ struct superslab *arena_superslab_of(const struct slab *slab)
     struct superslab *ss = atomic_load_explicit(&slab->superslab, memory_order_relaxed);
     if (likely(ss != NULL))
         return ss;
-    struct arena *arena = arena_first();
-    while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->n_superslabs * SUPERSLAB_SLABS)
+    struct arena *arena = arena_first(); /* Below the frontier: of one that was given back the records are still there. */
+    while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->frontier * SUPERSLAB_SLABS)
         arena = arena_next(arena);
     return &arena->superslabs[(size_t)(slab - arena->slabs) / SUPERSLAB_SLABS];
 }

@@ -229,7 +229,7 @@ struct arena {
     size_t len_bytes;           /* Constant, but see arena_fit_limit */
     struct arena *_Atomic next; /* in order of creation */
     uint32_t n_superslabs;      /* Likewise */
-    uint32_t frontier;          /* SuperSlabs below it have committed records. Pool lock */
+    _Atomic uint32_t frontier;  /* SuperSlabs below it have committed records. Written under the pool lock */
     _Atomic uint32_t high;      /* SuperSlabs below it have been in use. Written under the pool lock */
     uint32_t first_free_hint;   /* no free SuperSlab below it. Pool lock */
     uint64_t *taken;            /* bit per SuperSlab: in use or cached. Pool lock */

@@ -44,7 +44,7 @@ bool os_resident(bool (*wanted)(uintptr_t from, uintptr_t to), struct os_residen
     struct reading reading = {wanted, false, sum};
     char text[4096], line[LINE_MAX_BYTES];
     size_t len = 0;
-    int saved_errno = errno, file = file_open("/proc/self/smaps", O_RDONLY, 0);
+    int saved_errno = errno, file = file_open("/proc/thread-self/smaps", O_RDONLY, 0);
     ssize_t n = -1;
     *sum = (struct os_resident){0, 0};
     while (file >= 0 && (n = file_read(file, text, sizeof text)) > 0) {

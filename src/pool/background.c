@@ -107,7 +107,8 @@ static void rest(uint32_t most_ms)
 
 static void *run(void *unused)
 {
-    atomic_store(&thread_id, os_thread_id());
+    if (!os_calls_are_filtered_since_start()) /* a filter may end the process for the question; background_end does without, too */
+        atomic_store(&thread_id, os_thread_id());
     bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
     for (uint32_t took_ms = 0, n_last = 0, rest_ms = REST_MIN_MS;;) {
         os_futex_wait_ms(&main_has_left, 0, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
@@ -214,12 +215,12 @@ void background_start_wanted(void)
 
 void background_end(void)
 {
-    uint32_t resting = RESTING;
     atomic_store(&main_has_left, 1);
     os_futex_wake(&main_has_left, 1);
-    if (atomic_compare_exchange_strong(&running, &resting, RUNNING))
-        os_futex_wake(&running, 1);
     for (unsigned i = 0; i < END_MAX_ROUNDS; i++) {
+        uint32_t resting = RESTING; /* in each round: it may have been about to rest */
+        if (atomic_compare_exchange_strong(&running, &resting, RUNNING))
+            os_futex_wake(&running, 1);
         int32_t id = atomic_load(&thread_id);
         if (atomic_load(&running) == NONE && (id == 0 || os_calls_are_filtered_since_start() || !os_thread_lives(id)))
             break;

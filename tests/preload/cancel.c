@@ -130,7 +130,7 @@ static void check_file_says(const char *name, const char *what)
 
 /* ---- In the program's own function ----------------------------------------------------------------------------------- */
 
-static volatile bool is_told;
+static volatile bool is_told, is_cancelled;
 static volatile unsigned n_told;
 
 static void on_pressure(enum hak_pressure pressure, void *unused)
@@ -138,7 +138,9 @@ static void on_pressure(enum hak_pressure pressure, void *unused)
     (void)unused;
     n_told += pressure == HAK_PRESSURE_HARD;
     is_told = true;
-    usleep(50000); /* a cancellation point, as writing a line to a log is */
+    while (!is_cancelled)
+        usleep(1000);
+    usleep(1000); /* a cancellation point, as writing a line to a log is */
 }
 
 static void *want_too_much(void *unused)
@@ -163,7 +165,9 @@ static void check_pressure(void)
     REQUIRE(pthread_create(&thread, NULL, want_too_much, NULL) == 0);
     while (!is_told)
         usleep(100);
-    REQUIRE(pthread_cancel(thread) == 0 && pthread_join(thread, &end) == 0);
+    REQUIRE(pthread_cancel(thread) == 0);
+    is_cancelled = true;
+    REQUIRE(pthread_join(thread, &end) == 0);
     CHECK_THAT(done && end == PTHREAD_CANCELED, "a thread that tells the program of pressure ends there");
     unsigned before = n_told;
     void *volatile block = malloc(CHECK_MIB << 10);

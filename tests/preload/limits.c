@@ -144,6 +144,14 @@ static int main_growing(size_t limit_kib)
         block[0] = block[size - 1] = 1;
         free(block);
     }
+    for (unsigned i = 0; i < 200; i++) { /* too much, and then less: what is refused must not cost anything */
+        CHECK(malloc(limit_kib * 1024 / 10 * 9) == NULL);
+        void *volatile block = malloc(limit_kib * 1024 / 10 * 3);
+        CHECK_THAT(block != NULL, "round %u: no block of %zu MiB", i, limit_kib / 1024 / 10 * 3);
+        if (block == NULL)
+            break;
+        free(block);
+    }
     struct held *list = NULL;
     size_t n = hold(&list, 100000); /* all is to be had for others */
     CHECK_THAT(n * 100000 / 1024 > limit_kib / 2, "then %zu blocks of 100000 bytes", n);
@@ -361,7 +369,7 @@ static void with_refused_calls(size_t which)
 /* A filter of a service that does not know what its malloc calls: what is not needed ends the process. */
 static int kill_for_calls(void)
 {
-    static const unsigned numbers[] = {SYS_mincore, SYS_move_pages, SYS_prlimit64, SYS_sysinfo};
+    static const unsigned numbers[] = {SYS_mincore, SYS_move_pages, SYS_prlimit64, SYS_sysinfo, SYS_gettid};
     struct sock_filter program[16];
     unsigned short n = 0;
     program[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
@@ -396,6 +404,17 @@ static void with_calls_that_kill(size_t unused)
         return;
     }
     use_large_blocks_in_part();
+    struct held *list = NULL;
+    for (size_t n = 0; n < 20000; n++) { /* enough for the background thread to be started when they are freed */
+        struct held *block = malloc(1000);
+        REQUIRE(block != NULL);
+        memset(block, (int)n, 1000);
+        block->next = list;
+        block->mark = n;
+        list = block;
+    }
+    let_go(&list, 1000, 20000);
+    usleep(300000); /* for it to do what it does */
     run_course(8, 20000, 24, "where unexpected calls kill");
     end_course("where unexpected calls kill");
 }

@@ -349,8 +349,9 @@ static void handlers_fork(void)
     REQUIRE(profile_start(1) == 0 && signal(SIGALRM, fork_in_handler) == SIG_DFL);
     for (time_t end = time(NULL) + LIMIT_S; n_forks < FORKS && n_failed < 3 && time(NULL) < end;) {
         struct itimerval once = {.it_value = {.tv_usec = 200 + n_forks % 10 * 37}};
+        unsigned before = n_forks; /* the signal may come before setitimer has returned */
         REQUIRE(setitimer(ITIMER_REAL, &once, NULL) == 0);
-        for (unsigned before = n_forks; before == n_forks && !is_child;) {
+        while (before == n_forks && !is_child) {
             void *volatile block = malloc(100);
             free(block);
         }
