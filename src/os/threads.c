@@ -158,6 +158,17 @@ bool os_is_waiting_call(long number)
     }
 }
 
+/* The beginning of a file as a string; false: it cannot be read. */
+static bool read_line(const char *path, char *line, size_t size_bytes)
+{
+    int file = file_open(path, O_RDONLY, 0);
+    ssize_t n = file < 0 ? -1 : file_read(file, line, size_bytes - 1);
+    if (file >= 0)
+        file_close(file);
+    line[n > 0 ? n : 0] = 0;
+    return n > 0;
+}
+
 bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
 {
     char path[48], line[256];
@@ -165,14 +176,13 @@ bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer)
         return false;
     int saved_errno = errno;
     snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread_id);
-    int file = file_open(path, O_RDONLY, 0);
-    ssize_t n = file < 0 ? -1 : file_read(file, line, sizeof line - 1);
-    if (file >= 0)
-        file_close(file);
+    /* A /proc of another pid namespace than ours has other numbers: a number of ours may be another thread's there. */
+    bool told = read_line("/proc/thread-self/stat", line, sizeof line) && strtol(line, NULL, 10) == os_thread_id() &&
+                read_line(path, line, sizeof line);
     errno = saved_errno;
-    if (n <= 0)
+    if (!told)
         return false;
-    line[n] = 0; /* number, six arguments, stack pointer, program counter; or "running"; or -1 and the last two */
+    /* number, six arguments, stack pointer, program counter; or "running"; or -1 and the last two */
     char *at;
     long number = strtol(line, &at, 10);
     if (at == line || !os_is_waiting_call(number))

@@ -193,4 +193,62 @@ for variable in HAKMEM_STATS=0 HAKMEM_PROFILE="$PWD/own.heap" HAKMEM_GUARD_SAMPL
     on_hakmem "$variable" ./own || fail "$variable: status $?"
 done
 
-echo "odd_systems: the linker as a program, an emulator's madvise, filters that kill, a malloc that is not ready"
+step "/proc of another pid namespace: the numbers there are other threads', and nobody's cache is taken for a sleeper's"
+cat > numbers.c << 'EOF'
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+enum { N = 16, STACK_BYTES = 65536, BLOCKS = 4 };
+static volatile int n_bad;
+static void *sleep_on(void *unused)
+{
+    free(malloc(100));
+    for (;;)
+        pause();
+    return unused;
+}
+static void *work(void *number)
+{
+    for (unsigned long n = 0;; n += BLOCKS) {
+        unsigned long *block[BLOCKS];
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            block[i] = malloc(64);
+            block[i][0] = (unsigned long)number;
+            block[i][1] = n + i;
+        }
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            n_bad += block[i][0] != (unsigned long)number || block[i][1] != n + i;
+            free(block[i]);
+        }
+    }
+    return NULL;
+}
+int main(void)
+{
+    char *stacks = mmap(NULL, N * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (long i = 0; i < N; i++) { /* with nothing between them */
+        pthread_attr_t attributes;
+        pthread_t thread;
+        pthread_attr_init(&attributes);
+        if (pthread_attr_setstack(&attributes, stacks + i * STACK_BYTES, STACK_BYTES) != 0 ||
+            pthread_create(&thread, &attributes, i % 4 < 2 ? sleep_on : work, (void *)i) != 0)
+            return 3;
+    }
+    for (time_t end = time(NULL) + 5; time(NULL) < end && n_bad == 0;)
+        malloc_trim(0);
+    _exit(n_bad != 0);
+}
+EOF
+gcc -O1 -fno-builtin -o numbers numbers.c -pthread
+if ! unshare -fp --mount-proc true 2> /dev/null; then
+    leave_out "no pid namespaces may be made here"
+else
+    unshare -fp --mount-proc bash -c "unshare -fp env LD_PRELOAD='$HAKMEM_LIB' ./numbers; exit \$?" || fail "status $?"
+fi
+
+finish
