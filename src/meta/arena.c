@@ -21,7 +21,7 @@
 #define LIMITED_NEXT_PART 16
 /* One for a single large block is longer than that by so small a part, for the next may be longer: else each would have an arena of its own. */
 #define LIMITED_SPARE_PART 4
-#define RECORDS_PART 48 /* no more of an arena than that its records take */
+#define RECORDS_PART 48 /* its records take less than so small a part of an arena */
 
 struct arena *_Atomic arena_list;
 static struct arena *last_arena; /* Pool lock */
