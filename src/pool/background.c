@@ -48,9 +48,7 @@ __thread bool background_wanted;
 
 static uint32_t tick_ms(void)
 {
-    /* Without a delay, what does not go at once: free pages of slabs in use, and caches of threads that sleep. */
-    enum { AT_ONCE_MS = 125 };
-    return config.purge_delay_ms == 0 ? AT_ONCE_MS : (uint32_t)max_size((size_t)config.purge_delay_ms / 2, 1);
+    return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
 }
 
 static size_t all_cached_bytes(void)
@@ -172,7 +170,7 @@ void background_wake(void)
 {
     fence_before_look();
     uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE; /* relaxed: it looks again before it ends (B1) */
-    if (likely(state == RUNNING) || config.purge_delay_ms < 0)
+    if (likely(state == RUNNING) || config.purge_delay_ms <= 0)
         return;
     if (state == RESTING) {
         if (atomic_compare_exchange_strong(&running, &state, RUNNING))
