@@ -1,4 +1,5 @@
-/* wipe.h - clears a block of a class, and looks whether one is clear, in about the same time whatever its size.
+/* wipe.h - clears a block of a class, and looks whether one is clear, in about the same time whatever its size, up to a page; what is longer is
+ * cleared page by page.
  *
  * Hardened mode does both with every block. Sizes that follow each other differ mostly, and a loop, or libc's memset, then ends
  * elsewhere than the processor has guessed. That costs some 20 cycles each time, more than the work itself. So here nothing
