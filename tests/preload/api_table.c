@@ -781,9 +781,7 @@ static void test_mallinfo_keepcost(void)
     find(&stats_get, "hak_stats_get");
     size_t keepcost = 0, expected = SIZE_MAX;
     for (unsigned i = 0; i < 100 && keepcost != expected; i++) {
-        void *block = malloc(3 * CHECK_MIB);
-        REQUIRE(block != NULL);
-        memset(block, 1, 3 * CHECK_MIB);
+        void *block = check_malloc(3 * CHECK_MIB);
         free(block);
         REQUIRE(stats_get(&before, sizeof before) == 0);
         keepcost = mallinfo2().keepcost;
@@ -870,11 +868,8 @@ static void test_malloc_trim(void)
 {
     enum { N = 60000 };
     static void *block[N];
-    for (unsigned i = 0; i < N; i++) {
-        block[i] = malloc(1000);
-        REQUIRE(block[i] != NULL);
-        memset(block[i], 1, 1000);
-    }
+    for (unsigned i = 0; i < N; i++)
+        block[i] = check_malloc(1000);
     size_t full_kib = check_proc_status("VmRSS:");
     for (unsigned i = 0; i < N; i++)
         if (i % 1000 != 0)
@@ -892,18 +887,14 @@ static void test_malloc_trim(void)
     }
     size_t given_back = 0; /* Time may be quicker: then once more. */
     for (unsigned i = 0; i < 100 && given_back < 2 * CHECK_MIB; i++) {
-        char *large = malloc(3 * CHECK_MIB);
-        REQUIRE(large != NULL);
-        memset(large, 1, 3 * CHECK_MIB);
+        char *large = check_malloc(3 * CHECK_MIB);
         free(large);
         given_back = p_hak_trim(HAK_TRIM_CACHE);
     }
     CHECK_THAT(given_back >= 2 * CHECK_MIB, "of an empty SuperSlab hak_trim tells %zu bytes", given_back);
     int told = 0; /* as above */
     for (unsigned i = 0; i < 5 && !told; i++) {
-        char *large = malloc(3 * CHECK_MIB);
-        REQUIRE(large != NULL);
-        memset(large, 1, 3 * CHECK_MIB);
+        char *large = check_malloc(3 * CHECK_MIB);
         free(large);
         told = malloc_trim(0);
     }

@@ -78,11 +78,8 @@ int main(void)
     /* What waits for nothing but time must give way. (HAKMEM_SECURE=quarantine) */
     for (unsigned k = 0; k < 100; k++) {
         void *some[20];
-        for (unsigned j = 0; j < CHECK_COUNT(some); j++) {
-            some[j] = malloc(80000);
-            REQUIRE(some[j] != NULL);
-            memset(some[j], 1, 80000);
-        }
+        for (unsigned j = 0; j < CHECK_COUNT(some); j++)
+            some[j] = check_malloc(80000);
         for (unsigned j = 0; j < CHECK_COUNT(some); j++)
             free(some[j]);
     }

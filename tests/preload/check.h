@@ -124,6 +124,15 @@ CHECK_UNUSED static void check_on_hakmem(void)
 
 /* ---- Contents ---------------------------------------------------------------------------------------------------- */
 
+/* A block that has been written to as a whole; ends the test when there is no memory. */
+CHECK_UNUSED static void *check_malloc(size_t size_bytes)
+{
+    void *block = malloc(size_bytes);
+    REQUIRE(block != NULL);
+    memset(block, 1, size_bytes);
+    return block;
+}
+
 /* Fills a block with what depends on the seed: its lowest byte everywhere, and all of it at both ends where it fits. */
 CHECK_UNUSED static void check_fill(void *block, size_t size_bytes, uint64_t seed)
 {

@@ -16,11 +16,8 @@ static void fill(size_t size_bytes, size_t sum_bytes)
     n_blocks = sum_bytes / size_bytes;
     blocks = calloc(n_blocks, sizeof *blocks);
     REQUIRE(blocks != NULL);
-    for (size_t i = 0; i < n_blocks; i++) {
-        blocks[i] = malloc(size_bytes);
-        REQUIRE(blocks[i] != NULL);
-        memset(blocks[i], 1, size_bytes);
-    }
+    for (size_t i = 0; i < n_blocks; i++)
+        blocks[i] = check_malloc(size_bytes);
 }
 
 static void release(size_t i)

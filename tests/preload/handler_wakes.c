@@ -43,11 +43,8 @@ static void on_signal(int number)
 
 static void fill(void)
 {
-    for (unsigned i = 0; i < N_BLOCKS; i++) {
-        blocks[i] = malloc(BLOCK_BYTES);
-        REQUIRE(blocks[i] != NULL);
-        memset(blocks[i], 1, BLOCK_BYTES);
-    }
+    for (unsigned i = 0; i < N_BLOCKS; i++)
+        blocks[i] = check_malloc(BLOCK_BYTES);
 }
 
 static void wait_for_one_thread(void)

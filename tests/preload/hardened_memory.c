@@ -45,9 +45,7 @@ static void test_shorter_blocks(void)
     CHECK_THAT(check_resident_bytes() < before_bytes + 50 * CHECK_MIB, "%zu MiB are in memory",
                (check_resident_bytes() - before_bytes) / CHECK_MIB);
     free(block);
-    block = malloc(60 * CHECK_MIB);
-    REQUIRE(block != NULL);
-    memset(block, 1, 60 * CHECK_MIB);
+    block = check_malloc(60 * CHECK_MIB);
     block = realloc(block, 31 * CHECK_MIB + 5000);
     REQUIRE(block != NULL);
     block = realloc(block, 45 * CHECK_MIB);

@@ -89,11 +89,8 @@ int main(void)
     }
     check_stage("malloc and free");
 
-    for (size_t i = 0; i < IDLE_BLOCKS; i++) {
-        block[i] = malloc(300);
-        REQUIRE(block[i] != NULL);
-        memset(block[i], 1, 300);
-    }
+    for (size_t i = 0; i < IDLE_BLOCKS; i++)
+        block[i] = check_malloc(300);
     for (size_t i = 0; i < IDLE_BLOCKS; i++)
         free(block[i]);
     usleep(TICKS_MS * 1000); /* the library's thread comes, gives back, and goes */

@@ -44,11 +44,8 @@ static void *work(void *first)
     if (first != NULL)
         REQUIRE(pthread_join(*(pthread_t *)first, NULL) == 0);
     for (unsigned round = 0; round < 2; round++) {
-        for (unsigned i = 0; i < N; i++) {
-            blocks[i] = malloc(1000);
-            REQUIRE(blocks[i] != NULL);
-            memset(blocks[i], 1, 1000);
-        }
+        for (unsigned i = 0; i < N; i++)
+            blocks[i] = check_malloc(1000);
         for (unsigned i = 0; i < N; i++)
             free(blocks[i]);
     }

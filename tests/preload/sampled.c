@@ -28,9 +28,7 @@ static char *volatile block; /* what the compiler must not see through */
 
 __attribute__((noinline)) static void make(size_t size)
 {
-    block = malloc(size);
-    REQUIRE(block != NULL);
-    memset(block, 1, size);
+    block = check_malloc(size);
 }
 
 __attribute__((noinline)) static void drop(void)

@@ -32,9 +32,7 @@ static void make_idle(void)
     enum { N = 200 };
     static void *kept[N];
     for (unsigned i = 0; i < N; i++) {
-        void *block = malloc(100000);
-        REQUIRE(block != NULL);
-        memset(block, 1, 100000);
+        void *block = check_malloc(100000);
         if (i % 10 == 0)
             free(kept[i]);
         kept[i] = block;

@@ -74,9 +74,7 @@ static int fill_blocks(void)
         return CHECK_SKIPPED;
     struct rusage before, after;
     getrusage(RUSAGE_SELF, &before);
-    char *first = malloc(16 * CHECK_MIB);
-    REQUIRE(first != NULL);
-    memset(first, 1, 16 * CHECK_MIB);
+    check_malloc(16 * CHECK_MIB);
     getrusage(RUSAGE_SELF, &after);
     if (after.ru_minflt - before.ru_minflt > 4096 / 4)
         return CHECK_SKIPPED; /* The system has none to give. */

@@ -56,11 +56,8 @@ static char *held[N_BLOCKS];
 
 static void fill_blocks(void)
 {
-    for (unsigned i = 0; i < N_BLOCKS; i++) {
-        held[i] = malloc(BLOCK_BYTES);
-        REQUIRE(held[i] != NULL);
-        memset(held[i], 1, BLOCK_BYTES);
-    }
+    for (unsigned i = 0; i < N_BLOCKS; i++)
+        held[i] = check_malloc(BLOCK_BYTES);
 }
 
 static void free_blocks(void)
