@@ -27,7 +27,7 @@ function(hakmem_library_options target)
     # exceptions: an exception passes through operator new and through the C functions below it.
     target_compile_options(${target} PRIVATE
         -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-        -fvisibility=hidden -fno-semantic-interposition -ftls-model=initial-exec -fexceptions
+        -fvisibility=hidden -fno-semantic-interposition -ftls-model=initial-exec -fexceptions -ffunction-sections
         ${HAKMEM_NO_BUILTIN_MALLOC})
     if(HAKMEM_COVERAGE)
         target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic -fprofile-abs-path)

@@ -149,7 +149,7 @@ size_t hak_trim(int level)
 #pragma weak scope_has_free
 #pragma weak scope_prepare
 
-__attribute__((constructor)) OFTEN static void on_load(void)
+__attribute__((constructor)) static void on_load(void)
 {
     bool program_has_free = &scope_has_free == NULL || scope_has_free();
     thread_start_process();
@@ -170,7 +170,7 @@ static COLD void write_statistics(void)
         printing_json(config.stats == STATS_FILE ? config.stats_path : NULL, buffer, sizeof buffer);
 }
 
-__attribute__((destructor)) OFTEN static void on_exit_process(void)
+__attribute__((destructor)) static void on_exit_process(void)
 {
     harden_check_at_exit();
     profile_end_process();

@@ -23,7 +23,7 @@ extern _Atomic uint8_t scope_state __attribute__((visibility("hidden")));
 
 /* Whether all of those names are found here. Any thread; what the dynamic linker found when it loaded us, so
  * the answer is always the same. */
-NOINLINE OFTEN bool scope_find(void);
+NOINLINE bool scope_find(void);
 
 /* The same, for hit paths: two instructions. */
 static ALWAYS_INLINE bool scope_is_ours(void)

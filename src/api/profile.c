@@ -308,7 +308,7 @@ static COLD void start_as_configured(void)
         report_line("hakmem: HAKMEM_PROFILE has no effect: no memory for it");
 }
 
-OFTEN void profile_start_process(void)
+void profile_start_process(void)
 {
     first_process = os_process_id();
     if (config.profile_path[0] != 0)
@@ -344,7 +344,7 @@ static COLD void end_as_configured(void)
         report_line("hakmem: HAKMEM_PROFILE: the file cannot be written: %s", name);
 }
 
-OFTEN void profile_end_process(void)
+void profile_end_process(void)
 {
     if (config.profile_path[0] == 0 || !profile_has_records())
         return;

@@ -13,8 +13,6 @@
 #define NOINLINE __attribute__((noinline))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define COLD __attribute__((cold, noinline))
-/* What ordinary programs do run of a file whose code lies apart: see cmake/order.ld. */
-#define OFTEN __attribute__((section(".text.often")))
 /* A large variable, zero at the start, that ordinary programs do not touch: it lies behind the others, likewise. */
 #define SELDOM_USED __attribute__((section(".bss.seldom")))
 #define CACHE_LINE_BYTES 64

@@ -109,7 +109,7 @@ static COLD void prepare_hardened(void)
     arena_harden((config.secure & SECURE_RANDOM) != 0, (config.secure & SECURE_GUARD) != 0);
 }
 
-OFTEN void harden_start(void)
+void harden_start(void)
 {
     if (config.secure != 0)
         prepare_hardened();
@@ -483,7 +483,7 @@ void harden_fork_child(struct thread *thread, bool interrupted)
     thread_let_go(thread);
 }
 
-OFTEN void harden_empty(struct thread *thread)
+void harden_empty(struct thread *thread)
 {
     for (unsigned i = 0; i < QUARANTINE_SLOTS && thread->quarantine != NULL; i++) {
         void *block = waiting_block(thread->quarantine->slot[i]);
@@ -516,7 +516,7 @@ static COLD void check_caches(struct thread *thread)
             check_free(waiting_block(thread->quarantine->slot[i]));
 }
 
-OFTEN void harden_check_at_exit(void)
+void harden_check_at_exit(void)
 {
     struct thread *thread = harden_mode() == HARDEN_ON && checks(SECURE_ZERO) ? thread_enter() : NULL;
     if (thread == NULL)

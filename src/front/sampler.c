@@ -105,7 +105,7 @@ static void begin(struct thread *thread)
     thread->samples = true;
 }
 
-OFTEN void sampler_open_magazines(struct thread *thread)
+void sampler_open_magazines(struct thread *thread)
 {
     thread->samples = false;
     thread->cache.left = 0;
@@ -114,7 +114,7 @@ OFTEN void sampler_open_magazines(struct thread *thread)
     memcpy(thread->cache.claim_offset, small_class_offset, sizeof thread->cache.claim_offset);
 }
 
-OFTEN void sampler_follow(struct thread *thread)
+void sampler_follow(struct thread *thread)
 {
     uint32_t epoch = atomic_load_explicit(&sampler_epoch, memory_order_acquire);
     bool on = atomic_load_explicit(&picks, memory_order_acquire); /* S1 */

@@ -2,7 +2,6 @@
  * Owns     nothing.     Called by  service/modules.c, service/unwind.c; machine.c (the vDSO)
  * Calls    _dl_find_object of glibc, by which exceptions are unwound, too; dl_iterate_phdr
  * Threads  any; signal handlers, but os_module_any.
- * What is OFTEN here is what finds the vDSO's clock.
  * Why os_module_of does without dl_iterate_phdr: it takes a lock of the dynamic linker's, which in the child of a fork may be held
  * by nobody. os_module_any has no other way to all modules, so only who is about to report a mistake may call it.
  */
@@ -80,7 +79,7 @@ struct headers {
 };
 
 /* Whether the bytes lie in a segment that is loaded. */
-OFTEN static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t address, size_t len_bytes)
+static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t address, size_t len_bytes)
 {
     for (size_t i = 0; i < headers->n; i++) {
         const ElfW(Phdr) *segment = &headers->segment[i];
@@ -93,7 +92,7 @@ OFTEN static bool is_loaded(const struct headers *headers, uintptr_t bias, uintp
 
 /* A module begins with its file's header, in all that is not made by hand. But that of a static program is said to begin with its code:
  * there the kernel tells where its headers are. Where neither does, nothing is known. */
-OFTEN static bool find_headers(const struct os_module *module, struct headers *headers)
+static bool find_headers(const struct os_module *module, struct headers *headers)
 {
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
@@ -132,7 +131,7 @@ struct names {
 };
 
 /* An address in the dynamic section: as in the file, or, where the dynamic linker could write to the section, as in memory. */
-OFTEN static const void *place_of(const struct os_module *module, uintptr_t address)
+static const void *place_of(const struct os_module *module, uintptr_t address)
 {
     uintptr_t len_bytes = module->end - module->start;
     if (address - module->start >= len_bytes)
@@ -140,7 +139,7 @@ OFTEN static const void *place_of(const struct os_module *module, uintptr_t addr
     return address - module->start < len_bytes ? (const void *)address : NULL;
 }
 
-OFTEN static bool find_names(const struct os_module *module, struct names *names)
+static bool find_names(const struct os_module *module, struct names *names)
 {
     *names = (struct names){.symbol = NULL};
     for (const ElfW(Dyn) *entry = module->dynamic; entry != NULL && entry->d_tag != DT_NULL; entry++) {
@@ -158,14 +157,14 @@ OFTEN static bool find_names(const struct os_module *module, struct names *names
 }
 
 /* The symbol if it is defined and has the name, else NULL. */
-OFTEN static const ElfW(Sym) * symbol_if(const struct names *names, uint32_t index, const char *name)
+static const ElfW(Sym) * symbol_if(const struct names *names, uint32_t index, const char *name)
 {
     const ElfW(Sym) *symbol = &names->symbol[index];
     return symbol->st_shndx != SHN_UNDEF && strcmp(names->text + symbol->st_name, name) == 0 ? symbol : NULL;
 }
 
 /* DT_HASH: numbers of buckets and of symbols, the buckets' first symbols, to each symbol the next of its bucket. */
-OFTEN static const ElfW(Sym) * find_by_hash(const struct names *names, const char *name)
+static const ElfW(Sym) * find_by_hash(const struct names *names, const char *name)
 {
     const uint32_t *table = names->hash, n_buckets = table[0];
     const uint32_t *bucket = table + 2, *next = bucket + n_buckets;
@@ -182,7 +181,7 @@ OFTEN static const ElfW(Sym) * find_by_hash(const struct names *names, const cha
 
 /* DT_GNU_HASH: numbers of buckets, of symbols that are not in it, and of words of a filter, which is not needed here; the filter;
  * the buckets' first symbols; the symbols' hashes, of which the lowest bit marks the last one of a bucket. */
-OFTEN static const ElfW(Sym) * find_by_gnu_hash(const struct names *names, const char *name)
+static const ElfW(Sym) * find_by_gnu_hash(const struct names *names, const char *name)
 {
     const uint32_t *table = names->gnu_hash, n_buckets = table[0], n_left_out = table[1];
     const uint32_t *bucket = table + 4 + (size_t)table[2] * (sizeof(ElfW(Addr)) / sizeof *table);
@@ -201,7 +200,7 @@ OFTEN static const ElfW(Sym) * find_by_gnu_hash(const struct names *names, const
     }
 }
 
-OFTEN static const ElfW(Sym) * find_symbol(const struct os_module *module, const char *name)
+static const ElfW(Sym) * find_symbol(const struct os_module *module, const char *name)
 {
     struct names names;
     if (!find_names(module, &names))
@@ -232,7 +231,7 @@ bool os_module_contains(const struct os_module *module, const void *bytes, size_
 }
 
 /* The kernel tells where it has put its module; all of it is in memory as in its file. */
-OFTEN static bool find_vdso(struct os_module *module)
+static bool find_vdso(struct os_module *module)
 {
     struct headers headers;
     *module = (struct os_module){.start = (uintptr_t)getauxval(AT_SYSINFO_EHDR), .path = ""};
@@ -249,7 +248,7 @@ OFTEN static bool find_vdso(struct os_module *module)
     return true;
 }
 
-OFTEN const void *os_vdso_function(const char *name)
+const void *os_vdso_function(const char *name)
 {
     struct os_module vdso;
     const ElfW(Sym) *symbol = find_vdso(&vdso) ? find_symbol(&vdso, name) : NULL;

@@ -37,7 +37,7 @@ static int add_tls(struct dl_phdr_info *file, size_t size, void *sum_bytes)
     return 0;
 }
 
-OFTEN void os_threads_start(void)
+void os_threads_start(void)
 {
     size_t sum_bytes = 0;
     dl_iterate_phdr(add_tls, &sum_bytes);

@@ -27,7 +27,7 @@
 
 /* ---- Purging ----------------------------------------------------------------------------------------------------- */
 
-OFTEN void shared_pool_slots_emptied(enum hak_lock_cause cause)
+void shared_pool_slots_emptied(enum hak_lock_cause cause)
 {
     size_t most = budget_presses() ? 0 : config.empty_slabs;
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed); /* relaxed: a number */
@@ -345,7 +345,7 @@ void shared_pool_tick(void)
     lru_expire(now_ms, budget_purge_delay_ms());
 }
 
-OFTEN size_t shared_pool_idle_bytes(void)
+size_t shared_pool_idle_bytes(void)
 {
     /* relaxed: a guess, like all of them */
     size_t n_empty = atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed);

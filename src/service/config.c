@@ -325,7 +325,7 @@ const struct config_help *config_help_row(size_t i)
     return i < N_ROWS ? &rows[i].help : NULL;
 }
 
-OFTEN void config_read(void)
+void config_read(void)
 {
     for (size_t i = 0; i < N_ROWS; i++) {
         const char *text = secure_getenv(rows[i].help.name);

@@ -6,6 +6,7 @@
 #   S3  it has when it runs one of them: S2 would see it
 #   S4  no code of libgcc's that asks for the kind of processor: it would run in every process, before main, and each CPUID
 #       costs a virtual machine some microseconds
+#   S5  what a small program runs lies in the first 64 KiB of the file
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require readelf nm awk /usr/bin/python3.11
@@ -55,3 +56,11 @@ step "S4: no constructor of libgcc's"
 nm "$HAKMEM_LIB" > symbols
 grep -q ' front_claim_slow$' symbols || fail "the library has no symbols to look at"
 ! grep __cpu_ symbols || fail "these come with __builtin_cpu_supports"
+
+step "S5: a small program"
+for name in on_load thread_start_process thread_enter_first harden_answers arena_create_for front_claim_slow claim_class slab_claim \
+    front_return_slow malloc free calloc realloc; do
+    address=$(awk -v name="$name" '$3 == name { print $1; exit }' symbols)
+    [[ -n $address ]] || fail "no symbol $name"
+    ((16#$address < 65536)) || fail "$name lies at 0x$address"
+done
