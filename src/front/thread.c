@@ -312,7 +312,9 @@ static bool all_are_called(void)
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
             continue;
         keep_door_closed(thread, epoch);
-        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+        /* Not while somebody looks whether it sleeps: for him an open door says that it went on (sleepers.c). He claims under our lock. */
+        if (atomic_load(&thread->claim) == THREAD_UNCLAIMED)
+            __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
         all = false;
     }
     pool_unlock();

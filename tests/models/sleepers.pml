@@ -1,9 +1,10 @@
 /* sleepers.pml - a thread's record: hit paths, slow paths, signal handlers, the thread's exit, the next thread that
- * gets the record, and a tick that empties the cache of a thread that sleeps.
+ * gets the record, a tick that empties the cache of a thread that sleeps, and who calls all threads by closing their doors.
  * Stands for
  *   src/front/magazine.h: cache_pop cache_push magazine_pop magazine_push
  *   src/front/thread.h: thread_take thread_let_go thread_close_door thread_enter thread_leave
  *   src/front/thread.c: thread_empty claim_record thread_release on_thread_exit create thread_claim_other thread_end_claim
+ *   src/front/thread.c: all_are_called
  *   src/front/sleepers.c: sleeps_outside_of_us empty_if_asleep
  *   src/front/refill.c: claim_from_pool pop_at_hand refill claim_class
  *   src/front/flush.c: flush_oldest flush_located
@@ -32,6 +33,7 @@
  *   BROKEN_exit_ignores_claim    a thread's exit does not wait until its cache is emptied
  *   BROKEN_looks_before_claim    a tick looks whether the thread sleeps before it claims the record, and not again
  *   BROKEN_door_not_looked_at    a tick does not ask whether a slow path that was under way has opened the door again
+ *   BROKEN_called_while_claimed  who calls the thread closes its door while a tick looks at that
  *   BROKEN_stack_not_looked_at   a tick does not ask whether a hit path was interrupted
  *   BROKEN_busy_not_looked_at    a tick does not ask whether a slow path was interrupted
  *   BROKEN_claim_read_first      thread_take reads the claim before it sets busy
@@ -412,11 +414,29 @@ end:
     od
 }
 
+/* Who calls all threads, once: they shall come to a slow path before their next hit. All of it is under the lock, so it is one step. */
+proctype caller()
+{
+end:
+    atomic {
+        in_use && lock == 0 ->
+        if
+#ifndef BROKEN_called_while_claimed
+        :: claimed != UNCLAIMED -> skip
+        :: claimed == UNCLAIMED -> assert(alive[thread_id]); door_open[thread_id] = false
+#else
+        :: true -> assert(alive[thread_id]); door_open[thread_id] = false
+#endif
+        fi
+    }
+}
+
 init {
     atomic {
         run thread(0);
         run thread(1);
         run handler();
-        run tick()
+        run tick();
+        run caller()
     }
 }
