@@ -161,10 +161,10 @@ static size_t roomy_bytes(size_t old_bytes)
     return min_size(old_bytes + old_bytes / 4, CLASS_MAX_BYTES);
 }
 
-/* A block for what has grown. */
-static HIT_TEXT void *claim_grown(size_t size_bytes)
+/* A block for what has grown. *zeroed: all of it is known to read as zero. */
+static HIT_TEXT void *claim_grown(size_t size_bytes, bool *zeroed)
 {
-    return size_bytes > CLASS_MAX_BYTES ? large_block_claim_grown(size_bytes) : hit_malloc(size_bytes);
+    return size_bytes > CLASS_MAX_BYTES ? large_block_claim_grown(size_bytes, zeroed) : hit_malloc(size_bytes);
 }
 
 /* Moves a block. Shrinking never fails: without memory for a smaller block it stays where it is, and a large one gets shorter there,
@@ -173,10 +173,10 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
 {
     int saved_errno = errno;
     size_t kept_bytes = min_size(old_bytes, size_bytes);
-    bool lends = span && kept_bytes > SPAN_MAX_BYTES; /* between runs, pages move */
+    bool zeroed = false, lends = span && kept_bytes > SPAN_MAX_BYTES; /* between runs, pages move */
     if (lends)
         large_lend(block, kept_bytes);
-    void *moved = size_bytes > old_bytes ? claim_grown(size_bytes) : hit_malloc(size_bytes);
+    void *moved = size_bytes > old_bytes ? claim_grown(size_bytes, &zeroed) : hit_malloc(size_bytes);
     if (unlikely(moved == NULL)) {
         if (lends)
             large_take_back(block, kept_bytes);
@@ -188,7 +188,7 @@ static HIT_TEXT void *move(void *block, bool span, size_t old_bytes, size_t size
         return block;
     }
     if (span && size_bytes > CLASS_MAX_BYTES)
-        large_move(block, moved, kept_bytes);
+        large_move(block, moved, kept_bytes, zeroed);
     else
         memcpy(moved, block, kept_bytes);
     hit_free(block);
@@ -248,7 +248,8 @@ static NOINLINE HIT_TEXT void *realloc_block(void *block, size_t size_bytes)
     if (size_bytes < old_bytes)
         return move(block, false, old_bytes, size_bytes);
     int saved_errno = errno;
-    void *moved = claim_grown(max_size(size_bytes, roomy_bytes(old_bytes)));
+    bool zeroed;
+    void *moved = claim_grown(max_size(size_bytes, roomy_bytes(old_bytes)), &zeroed);
     if (unlikely(moved == NULL)) {
         errno = saved_errno; /* of the request that follows alone */
         return move(block, false, old_bytes, size_bytes);

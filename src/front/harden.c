@@ -456,7 +456,7 @@ void *harden_realloc(void *block, size_t size_bytes)
             shrink_small(block, class_table[place.class_id].bytes, old_bytes, size_bytes);
         return block;
     }
-    memcpy(moved, block, min_size(old_bytes, size_bytes));
+    os_copy(moved, block, min_size(old_bytes, size_bytes), false);
     harden_return(block, &release);
     return moved;
 }

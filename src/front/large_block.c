@@ -91,10 +91,10 @@ void *large_block_claim(size_t size_bytes, size_t alignment, bool *zeroed)
     return claim_any(size_bytes, alignment, LARGE_ANYWHERE, zeroed);
 }
 
-void *large_block_claim_grown(size_t size_bytes)
+void *large_block_claim_grown(size_t size_bytes, bool *zeroed)
 {
-    bool zeroed = false;
-    return claim_any(size_bytes, 1, LARGE_GROWING, &zeroed);
+    *zeroed = false;
+    return claim_any(size_bytes, 1, LARGE_GROWING, zeroed);
 }
 
 /* The end of what was to make the block as long as that. */

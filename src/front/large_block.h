@@ -12,8 +12,8 @@ void *large_block_claim(size_t size_bytes, size_t alignment, bool *zeroed);
 /* The same for who has another way: gives up sooner, tells the program nothing of it, and leaves errno as it was. */
 void *large_block_try(size_t size_bytes, size_t alignment, bool *zeroed);
 
-/* One for what has outgrown another block, and grows again, mostly (LARGE_GROWING). NULL with errno ENOMEM. */
-void *large_block_claim_grown(size_t size_bytes);
+/* One for what has outgrown another block, and grows again, mostly (LARGE_GROWING). *zeroed: all of it reads as zero. NULL with errno ENOMEM. */
+void *large_block_claim_grown(size_t size_bytes, bool *zeroed);
 
 /* A place for a block that the heap profile has picked: a span, whatever its size; as large_claim. Gives up sooner: NULL, and
  * errno as it was. */

@@ -210,6 +210,20 @@ void os_clear(void *memory, size_t len_bytes)
     }
 }
 
+void os_copy(void *to, const void *from, size_t len_bytes, bool zeroed)
+{
+    size_t page_bytes = os_page_bytes(), done_bytes = 0;
+    for (size_t at = -(uintptr_t)from & (page_bytes - 1); at + page_bytes <= len_bytes; at += page_bytes) {
+        if (!is_zero((const char *)from + at, page_bytes))
+            continue;
+        memcpy((char *)to + done_bytes, (const char *)from + done_bytes, at - done_bytes);
+        if (!zeroed)
+            os_clear((char *)to + at, page_bytes);
+        done_bytes = at + page_bytes;
+    }
+    memcpy((char *)to + done_bytes, (const char *)from + done_bytes, len_bytes - done_bytes);
+}
+
 size_t os_resident_bytes(const void *address, size_t len_bytes)
 {
     unsigned char in_memory[512]; /* of so many pages at a time */

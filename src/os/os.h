@@ -84,6 +84,10 @@ bool os_move_pages(void *from, void *to, size_t len_bytes);
  * read such a page does not bring it into memory. */
 void os_clear(void *memory, size_t len_bytes);
 
+/* Copies, and writes to no page of the target for one of the source that is zero: of what was never written to in the one nothing
+ * comes into memory in the other. zeroed: the target is known to be zero. */
+void os_copy(void *to, const void *from, size_t len_bytes, bool zeroed);
+
 /* What of len_bytes, whole pages, is in memory, in bytes; len_bytes when the system does not tell. What was swapped out is not.
  * Keeps errno. */
 size_t os_resident_bytes(const void *address, size_t len_bytes);

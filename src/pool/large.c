@@ -244,7 +244,7 @@ void large_take_back(const void *block, size_t len_bytes)
         run_take_back(run, len_bytes);
 }
 
-void large_move(void *from, void *to, size_t len_bytes)
+void large_move(void *from, void *to, size_t len_bytes, bool zeroed)
 {
     struct slab *from_run = run_at(from), *to_run = run_at(to);
     size_t moved_bytes = 0;
@@ -252,5 +252,5 @@ void large_move(void *from, void *to, size_t len_bytes)
         moved_bytes = run_move(from_run, to_run, len_bytes);
     else if (from_run != NULL) /* lent, but copied: to a handler's emergency block */
         run_take_back(from_run, len_bytes);
-    memcpy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes);
+    os_copy((char *)to + moved_bytes, (char *)from + moved_bytes, len_bytes - moved_bytes, zeroed);
 }

@@ -46,8 +46,8 @@ void large_lend(const void *block, size_t len_bytes);
 void large_take_back(const void *block, size_t len_bytes);
 
 /* Moves the contents of one block, which were lent, to another one of at least len_bytes, by pages where that pays; the old
- * one's contents are lost. */
-void large_move(void *from, void *to, size_t len_bytes);
+ * one's contents are lost. zeroed: the other one is known to be zero. */
+void large_move(void *from, void *to, size_t len_bytes, bool zeroed);
 
 /* ---- For guarded.c, of spans and runs ---- */
 

@@ -285,7 +285,7 @@ size_t run_move(const struct slab *from_head, const struct slab *to_head, size_t
             to[i].huge = from[i].huge; /* advice moves with the mapping */
         } else {
             superslab_extend_dirty(&from[i], SUPERSLAB_BYTES);
-            memcpy(superslab_memory(&to[i]), superslab_memory(&from[i]), SUPERSLAB_BYTES);
+            os_copy(superslab_memory(&to[i]), superslab_memory(&from[i]), SUPERSLAB_BYTES, false);
         }
     }
     return (size_t)n << SUPERSLAB_SHIFT;

@@ -165,9 +165,38 @@ static void made_much_shorter(void)
         }
 }
 
+/* Blocks of which little is used stay so when they move: what nobody has written to is not in memory afterwards either. */
+static void hardly_used(size_t old_bytes, size_t new_bytes)
+{
+    enum { N = 200 };
+    static unsigned char *block[N];
+    size_t used_bytes = old_bytes / 10, before_bytes = check_resident_bytes();
+    for (unsigned i = 0; i < N; i++) {
+        block[i] = calloc(1, old_bytes);
+        REQUIRE(block[i] != NULL);
+        write_from(block[i], 0, used_bytes);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        block[i] = realloc(block[i], new_bytes);
+        REQUIRE(block[i] != NULL);
+    }
+    size_t after_bytes = check_resident_bytes(), kept_bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
+    CHECK_THAT(after_bytes < before_bytes + N * (2 * used_bytes + 32 * CHECK_KIB), "%zu to %zu: %zu KiB are in memory, %zu were written", old_bytes,
+               new_bytes, (after_bytes - before_bytes) / CHECK_KIB, N * used_bytes / CHECK_KIB);
+    for (unsigned i = 0; i < N; i++) {
+        check_contents(block[i], used_bytes, "hardly used");
+        CHECK(check_zero(block[i] + used_bytes, kept_bytes - used_bytes));
+        free(block[i]);
+    }
+}
+
 int main(void)
 {
     check_on_hakmem();
+    hardly_used(600000, 900000);
+    hardly_used(900000, 1900000);
+    hardly_used(1900000, 300000);
+    hardly_used(300001, 600000);
     factor(2, 1);
     factor(3, 2);
     factor(9, 8);
