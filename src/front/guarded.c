@@ -383,6 +383,8 @@ bool guarded_explain(const void *address)
         else if (at >= end)
             report_line("hakmem: fault: %p lies %z bytes behind the end of the block of %z bytes at %p", address,
                         (size_t)(at - end), size_bytes, large->block);
+        else if (at >= large->block) /* executed, or made inaccessible by the program */
+            report_line("hakmem: fault: %p lies in a block of %z bytes at %p", address, size_bytes, large->block);
         else
             report_line("hakmem: fault: %p lies %z bytes before the block of %z bytes at %p", address,
                         (size_t)(large->block - at), size_bytes, large->block);

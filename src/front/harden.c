@@ -47,6 +47,13 @@ bool harden_decide(void)
 
 static SELDOM_USED struct sigaction fault_before;
 
+/* Whether a block that this mode keeps nothing of may lie at an address: one that was executed, say. */
+static bool may_have_block(const struct arena *arena, const void *address)
+{
+    return arena->class_map == NULL ||
+           load_byte_relaxed(&arena->class_map[arena_slab_index(arena, address)]) != CLASS_FOREIGN * CLASS_OFFSET_SCALE;
+}
+
 /* Says what was touched, if it is ours, and lets the access happen again, as it would have ended without us. A signal that was sent is
  * sent again: it has no address. */
 void harden_on_fault(int number, siginfo_t *info, void *context)
@@ -59,7 +66,7 @@ void harden_on_fault(int number, siginfo_t *info, void *context)
     const struct arena *arena = registry_arena(info->si_addr);
     if (sampled_has(info->si_addr))
         sampled_explain(info->si_addr, os_context_pc(context));
-    else if (arena != NULL && !guarded_explain(info->si_addr))
+    else if (arena != NULL && !guarded_explain(info->si_addr) && !may_have_block(arena, info->si_addr))
         report_line("hakmem: fault: no block lies at %p", info->si_addr);
     sigaction(number, &fault_before, NULL);
 }

@@ -45,12 +45,14 @@ bool os_module_of(const void *address, struct os_module *module)
     return find(address, module);
 }
 
-/* By libc's text of its version: a function's address may be that of an entry in the program. */
+/* By libc's text of its version: a function's address may be that of an entry in the program. In a program that is linked statically
+ * it lies in another segment than the code, and glibc tells of each segment by itself: all of the program counts as libc there. */
 bool os_is_libc(const void *address)
 {
-    struct os_module libc;
+    struct os_module libc, other;
     return os_is_linker(address) || !os_module_of(gnu_get_libc_version(), &libc) ||
-           (uintptr_t)address - libc.start < libc.end - libc.start;
+           (uintptr_t)address - libc.start < libc.end - libc.start ||
+           (libc.path[0] == 0 && os_module_of(address, &other) && other.path[0] == 0 && other.bias == libc.bias);
 }
 
 /* Notes are a name's length, a text's length, a type, the name, the text; both filled up to 4 bytes. */
@@ -213,6 +215,45 @@ static const ElfW(Sym) * find_symbol(const struct os_module *module, const char 
 bool os_module_defines(const struct os_module *module, const char *name)
 {
     return find_symbol(module, name) != NULL;
+}
+
+/* How many symbols there are: DT_HASH says so; else behind the last one of the last bucket of DT_GNU_HASH. */
+static uint32_t count_symbols(const struct names *names)
+{
+    if (names->hash != NULL)
+        return names->hash[1];
+    if (names->gnu_hash == NULL)
+        return 0;
+    const uint32_t *table = names->gnu_hash, n_buckets = table[0], n_left_out = table[1];
+    const uint32_t *bucket = table + 4 + (size_t)table[2] * (sizeof(ElfW(Addr)) / sizeof *table);
+    const uint32_t *hash_of = bucket + n_buckets;
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < n_buckets; i++)
+        last = bucket[i] > last ? bucket[i] : last;
+    if (last < n_left_out)
+        return n_left_out;
+    while ((hash_of[last - n_left_out] & 1) == 0)
+        last++;
+    return last + 1;
+}
+
+const char *os_module_name_at(const struct os_module *module, const void *address)
+{
+    struct names names;
+    uintptr_t offset = (uintptr_t)address - module->bias, nearest = 0;
+    const char *name = NULL;
+    if (!find_names(module, &names))
+        return NULL;
+    for (uint32_t i = 0, n = count_symbols(&names); i < n; i++) {
+        const ElfW(Sym) *symbol = &names.symbol[i];
+        bool has = symbol->st_size == 0 ? symbol->st_value == offset : offset - symbol->st_value < symbol->st_size;
+        if (symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && (symbol->st_info & 0xf) != STT_TLS && has &&
+            (name == NULL || symbol->st_value >= nearest)) {
+            nearest = symbol->st_value;
+            name = names.text + symbol->st_name;
+        }
+    }
+    return name;
 }
 
 bool os_module_contains(const struct os_module *module, const void *bytes, size_t len_bytes)

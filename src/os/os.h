@@ -161,6 +161,9 @@ const unsigned char *os_module_build_id(const struct os_module *module, size_t *
 /* Whether it defines the name, in any version, where other modules can see it. The caller knows that it stays loaded. */
 bool os_module_defines(const struct os_module *module, const char *name);
 
+/* The exported function that the address lies in; NULL: none is known. Without a lock. Likewise. */
+const char *os_module_name_at(const struct os_module *module, const void *address);
+
 /* Whether the bytes lie in what it cannot write to. Reads all of that. Likewise. */
 bool os_module_contains(const struct os_module *module, const void *bytes, size_t len_bytes);
 

@@ -136,10 +136,10 @@ int os_set_limit(int32_t process, int resource, const void *limit, void *before)
 
 size_t os_own_address_limit(int32_t process, int resource, const void *limit)
 {
-    const struct rlimit *given = limit;
     int32_t caller = ask_for_process_id();
     bool own = caller == process_id && (process == 0 || process == caller);
-    return !own || resource != RLIMIT_AS || given == NULL || given->rlim_cur == RLIM_INFINITY ? SIZE_MAX : (size_t)given->rlim_cur;
+    /* The system is asked, for *limit may be where the limit before was written to. */
+    return own && resource == RLIMIT_AS && limit != NULL ? os_address_limit_bytes() : SIZE_MAX;
 }
 
 size_t os_address_limit_bytes(void)

@@ -146,13 +146,19 @@ bool huge_pages_fit(void)
 /* Whether a heap is so large that some may have huge pages, if the program leaves it to us. */
 static bool may_be_huge(void)
 {
-    return config.huge_pages == HUGE_PAGES_AUTO && huge_pages_fit() &&
+    return config.huge_pages != HUGE_PAGES_NEVER && huge_pages_fit() &&
            stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES;
+}
+
+/* With `always`, but not where there is a budget: they would hold what does not count against it. */
+static bool are_always_huge(void)
+{
+    return config.huge_pages == HUGE_PAGES_ALWAYS && !budget_is_set();
 }
 
 bool huge_pages_for_spans(const struct superslab *fresh)
 {
-    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+    if (are_always_huge())
         return true;
     return may_be_huge() && !is_probe(fresh) && !budget_is_set() && look_at_spans(fresh, true) == SPANS_DENSE;
 }
@@ -161,7 +167,7 @@ bool huge_pages_for_spans(const struct superslab *fresh)
  * ones: 170 MB instead of 216.) */
 bool huge_pages_for_slabs(const struct superslab *fresh)
 {
-    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+    if (are_always_huge())
         return true;
     if (!may_be_huge() || budget_presses() || !slabs_are_dense(fresh))
         return false;

@@ -175,7 +175,7 @@ void huge_pages_forget_runs(void)
 uint32_t huge_pages_for_run(const struct superslab *grown, size_t len_bytes)
 {
     uint32_t n_whole = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
-    if (config.huge_pages == HUGE_PAGES_ALWAYS)
+    if (config.huge_pages == HUGE_PAGES_ALWAYS && !budget_presses())
         return n_whole;
     if (config.huge_pages != HUGE_PAGES_AUTO || !huge_pages_fit() || len_bytes > HUGE_RUN_MAX_BYTES || budget_presses())
         return 0;

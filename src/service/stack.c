@@ -1,8 +1,8 @@
 /* stack.c - see stack.h.
- * Owns     nothing.     Called by  front/sampled.c, front/profile.c, api/introspect.c     Calls  unwind.h, libc's backtrace and dladdr, report.h
+ * Owns     nothing.     Called by  front/sampled.c, front/profile.c, api/introspect.c     Calls  unwind.h, os.h, report.h; libc's backtrace, and dladdr before 2.35
  * Threads  any.
- * Signals  stack_take and stack_report may be called in a handler of a fault: libc's locks that they take are recursive, and
- *          whoever holds one is running.
+ * Signals  stack_take and stack_report may be called in a handler of a fault: backtrace's locks are recursive, and whoever holds one is
+ *          running. dladdr's may be held by who waits for this thread (tests/scripts/report_in_dlopen.sh), so only old systems use it.
  */
 #include "service/stack.h"
 
@@ -83,11 +83,20 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     errno = saved_errno;
 }
 
-/* A return address lies behind its call, perhaps in another function: the byte before it tells. */
+/* A return address lies behind its call, perhaps in another function: the byte before it tells. Not by dladdr where there is another
+ * way: its lock is held, throughout the constructors, by who opens a library, and who may be waiting for this thread. */
 static void report_frame(unsigned i, const char *address)
 {
-    Dl_info info;
-    if (dladdr(address - 1, &info) == 0 || info.dli_fname == NULL)
+    struct os_module module;
+    Dl_info info = {.dli_fname = NULL};
+    if (os_module_of(address - 1, &module)) {
+        info.dli_fname = module.path[0] == 0 ? program_invocation_name : module.path;
+        info.dli_fbase = (void *)module.start; /* NOLINT: an address of the linker's */
+        info.dli_sname = os_module_name_at(&module, address - 1);
+    } else if (dladdr(address - 1, &info) == 0) {
+        info.dli_fname = NULL;
+    }
+    if (info.dli_fname == NULL)
         report_line("hakmem:     #%u %p", i, address);
     else if (info.dli_sname == NULL)
         report_line("hakmem:     #%u %p (%s+0x%x)", i, address, info.dli_fname,

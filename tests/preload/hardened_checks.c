@@ -4,6 +4,7 @@
 #include "check.h"
 
 #include <malloc.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 static char *volatile block; /* what the compiler must not see through */
@@ -122,6 +123,22 @@ static void touch_freed(size_t size)
     block[size / 10 * 9] = 1;
 }
 
+/* A jump into a block, which is whole: only its pages may not be executed. */
+static void execute(size_t size)
+{
+    make(size);
+    ((void (*)(void))(uintptr_t)(block + 64))();
+}
+
+/* Pages that the program itself has made inaccessible. */
+static void forbid_and_touch(size_t size)
+{
+    make(size);
+    char *page = (char *)(((uintptr_t)block + 4095) & ~(uintptr_t)4095);
+    REQUIRE(mprotect(page, 4096, PROT_READ) == 0);
+    page[100] = 1;
+}
+
 /* ---- What is no mistake ------------------------------------------------------------------------------------------ */
 
 static void clear_freed(size_t size)
@@ -223,6 +240,9 @@ static const struct {
     {"touch what was freed", "1", touch_freed, {400000}, " lies in a block of 400000 bytes at "},
     {"touch what was freed", "1", touch_freed, {5000000}, " lies in a block of 5000000 bytes at "},
     {"touch what was freed", "max", touch_freed, {3000}, " lies in a block of 3000 bytes at "},
+    {"execute a block", "1", execute, {10000}, " lies in a block of 10000 bytes at "},
+    {"execute a block", "max", execute, {300}, " lies in a block of 300 bytes at "},
+    {"forbid and touch", "1", forbid_and_touch, {400000}, " lies in a block of 400000 bytes at "},
     {"free", "zero", clear_freed, {1, 40, 1000, 30000}, NULL},
     {"free", "zero,canary,type", clear_freed, {1, 40, 1000, 30000}, NULL},
     {"free", "1", clear_freed, {1, 40, 1000, 4000}, NULL},

@@ -70,7 +70,8 @@ static int live_under(size_t limit_bytes)
     char *before[FEW], *after[FEW];
     for (size_t i = 0; i < FEW; i++)
         check_fill(before[i] = malloc(1000 * i + 1), 1000 * i + 1, i);
-    if (prlimit(getpid(), RLIMIT_AS, &(struct rlimit){limit_bytes, RLIM_INFINITY}, NULL) != 0)
+    struct rlimit limits = {limit_bytes, RLIM_INFINITY}; /* the one before comes in its place */
+    if (prlimit(getpid(), RLIMIT_AS, &limits, &limits) != 0)
         return 1;
     if (check_proc_status("VmSize:") / 1024 > limit_bytes / CHECK_MIB)
         return 2;

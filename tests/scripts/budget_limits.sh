@@ -72,6 +72,37 @@ between() { # LEAST MOST FILE
     [[ $mib =~ ^[0-9]+$ && $mib -ge $1 && $mib -le $2 ]] || fail "came to '$mib' MiB, not to between $1 and $2"
 }
 
+# Blocks of a length that leaves a third of its slots untouched, until malloc fails. Prints what is in memory above the start, in MiB.
+cat > resident.c << 'EOF'
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static long resident_mib(void)
+{
+    long size, pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL || fscanf(file, "%ld %ld", &size, &pages) != 2) { puts("no /proc"); exit(2); }
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE) >> 20;
+}
+int main(void)
+{
+    long before = resident_mib();
+    for (char *block; (block = malloc(40000)) != NULL;)
+        memset(block, 1, 40000);
+    printf("%ld\n", resident_mib() - before);
+    return 0;
+}
+EOF
+gcc -O1 -o resident resident.c
+
+step "huge pages everywhere hold no more than the budget"
+for huge in auto always; do
+    HAKMEM_THP=$huge HAKMEM_BUDGET=128M on_hakmem ./resident > out || fail "status $?: $(cat out)"
+    between 110 134 out
+done
+
 step "no limit but the budget's"
 HAKMEM_BUDGET=64M on_hakmem ./hog > out || fail "status $?: $(cat out)"
 between 56 64 out

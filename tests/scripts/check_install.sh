@@ -57,6 +57,10 @@ step "C, pkg-config --static, fully static"
 by_pkg_config "$work/c-static" "$cc" --static -static "$consumer/c/main.c"
 "$work/c-static"
 
+step "C, pkg-config --static, fully static: a signal handler that frees"
+by_pkg_config "$work/handler" "$cc" --static -static "$consumer/c/handler.c"
+"$work/handler"
+
 step "C++, pkg-config --static, fully static"
 by_pkg_config "$work/cxx-static" "$cxx" --static -static "$consumer/cxx/main.cc"
 "$work/cxx-static"
