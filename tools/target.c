@@ -572,11 +572,14 @@ void target_close(struct target *target)
 
 /* ---- By name ------------------------------------------------------------------------------------------------------- */
 
-/* Adds a number to a list of them, as text. */
+/* Adds a number to a list of them, as text; "..." where there is no room for another one. */
 static void add_number(char *list, size_t size_bytes, pid_t pid)
 {
-    const size_t length = strlen(list);
-    snprintf(list + length, size_bytes - length, "%s%d", length == 0 ? "" : ", ", (int)pid);
+    const size_t length = strlen(list), most = sizeof ", 2147483647, ..." - 1;
+    if (length + most < size_bytes)
+        snprintf(list + length, size_bytes - length, "%s%d", length == 0 ? "" : ", ", (int)pid);
+    else if (length == 0 || list[length - 1] != '.')
+        snprintf(list + length, size_bytes - length, ", ...");
 }
 
 pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,9 +27,10 @@ void tool_complain(const char *format, ...)
 
 int tool_finish_output(void)
 {
-    if (fflush(stdout) == 0)
+    const bool lost = ferror(stdout) != 0; /* a part of it before: libc has dropped that, and what follows may have gone out */
+    if (fflush(stdout) == 0 && !lost)
         return TOOL_OK;
-    tool_complain("cannot write the output: %s", strerror(errno));
+    tool_complain("cannot write the output: %s", errno != 0 ? strerror(errno) : "a part of it is lost");
     return TOOL_FAILED;
 }
 

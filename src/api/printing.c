@@ -185,7 +185,7 @@ static void await_lock(int file)
 
 void printing_json(const char *path, char *buffer, size_t size_bytes)
 {
-    bool filtered = os_calls_are_filtered();
+    bool filtered = path != NULL && os_file_tells_of_filter();
     int file = path == NULL ? STDERR_FILENO : file_open(path, O_WRONLY | O_CREAT | (filtered ? O_TRUNC : 0), 0644);
     struct text text = {.buffer = buffer, .size_bytes = size_bytes, .file = file, .failed = file < 0};
     if (file >= 0 && path != NULL && !filtered) {

@@ -110,6 +110,9 @@ static inline bool os_stack_has(const struct os_stack *stack, uintptr_t address)
  * Keeps errno. */
 bool os_calls_are_filtered(void);
 
+/* The same, asked of a file and not by a call that a filter may end the process for. Keeps errno. */
+bool os_file_tells_of_filter(void);
+
 /* Remembers whether it is under one now, for the next function. Once, at the process's start, where a thread may be started. Keeps errno. */
 void os_note_filter(void);
 

@@ -72,12 +72,20 @@ static COLD void block(struct signals *before)
         before->pending = thread_status("SigPnd:", 16);
 }
 
+COLD bool os_file_tells_of_filter(void)
+{
+    int saved_errno = errno;
+    bool none = thread_status("Seccomp:", 10) == 0;
+    errno = saved_errno;
+    return !none;
+}
+
 /* Takes the signal if it is pending. False: to try could end the process. */
 static COLD bool take(int number)
 {
     const struct timespec at_once = {0};
     sigset_t one;
-    if (thread_status("Seccomp:", 10) != 0)
+    if (os_file_tells_of_filter())
         return false;
     sigemptyset(&one);
     sigaddset(&one, number);

@@ -64,6 +64,47 @@ static void write_to_waiting(size_t size)
         free(malloc(size));
 }
 
+/* Whether the system can read a byte: it says so, and does not end the process. */
+static bool is_accessible(const char *at)
+{
+    static int ends[2];
+    char unused;
+    REQUIRE(ends[1] != 0 || pipe(ends) == 0);
+    return write(ends[1], at, 1) == 1 && read(ends[0], &unused, 1) == 1;
+}
+
+/* Found when all that waits is let go. */
+static void write_to_waiting_and_trim(size_t size)
+{
+    make(size);
+    free(block);
+    block[size / 2] = 1;
+    malloc_trim(0);
+}
+
+enum { MORE_THAN_GUARDED = 10000 };
+
+/* To one without inaccessible pages, as there are once many blocks have some. It may be handed out again afterwards. */
+static void write_to_waiting_in_reach(size_t size)
+{
+    enum { LEAST_FREED = 16 };
+    do /* the others stay */
+        block = malloc(size);
+    while (!is_accessible(block - 1));
+    free(block);
+    block[size / 2] = 1;
+    for (unsigned i = 0; i < LEAST_FREED; i++)
+        free(malloc(size));
+}
+
+/* Found then. (Or, one time in 64, when it gives way to another.) */
+static void write_to_waiting_and_claim(size_t size)
+{
+    write_to_waiting_in_reach(size);
+    for (unsigned i = 0; i < MORE_THAN_GUARDED; i++)
+        block = malloc(size);
+}
+
 static void write_to_freed_and_end(size_t size)
 {
     make(size);
@@ -185,7 +226,49 @@ static void resize_to_pages(size_t size)
     free(block);
 }
 
+/* The room of a block that moved to grow reads as zero as well, where it waits and the next one of its place is longer. What is there before
+ * are small blocks. */
+static void claim_longer(size_t size)
+{
+    enum { ROUNDS = 20, N = 16000, N_GROWN = 60 };
+    static char *blocks[N];
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < N; i++) {
+            make(1000);
+            blocks[i] = block;
+        }
+        for (unsigned i = 0; i < N; i++)
+            free(blocks[i]);
+        for (unsigned i = 0; i < N_GROWN; i++) {
+            make(size * 3 / 4);
+            blocks[i] = realloc(block, size);
+        }
+        for (unsigned i = 0; i < N_GROWN; i++)
+            free(blocks[i]);
+        for (unsigned i = 0; i < N_GROWN; i++) {
+            blocks[i] = block = calloc(1, size + size / 2);
+            REQUIRE(block != NULL);
+            CHECK_THAT(all_zero(0, size + size / 2), "calloc of %zu bytes: not zero in round %u", size + size / 2, round);
+        }
+        for (unsigned i = 0; i < N_GROWN; i++)
+            free(blocks[i]);
+    }
+}
+
 /* With HAKMEM_ON_ERROR=warn. */
+static void claim_written_to(size_t size)
+{
+    write_to_waiting_in_reach(size);
+    const char *written = block;
+    for (unsigned i = 0; i < MORE_THAN_GUARDED; i++) {
+        block = calloc(1, size);
+        CHECK_THAT(all_zero(0, size), "calloc of %zu bytes: not zero", size);
+        if (block == written)
+            break;
+    }
+}
+
+/* Likewise. */
 static void refuse_freed(size_t size)
 {
     make(size);
@@ -227,6 +310,8 @@ static const struct {
     {"resize what was freed", "1", resize_freed, {100, 5000, 40000, 3000000}, "hakmem: realloc: "},
     {"ask for the size of what was freed", "1", ask_for_freed, {100, 5000, 40000, 3000000}, "hakmem: malloc_usable_size: "},
     {"write to what waits", "zero,quarantine", write_to_waiting, {40, 5000, 40000, 70000}, "a free block was written to"},
+    {"write to what waits, and trim", "zero,quarantine", write_to_waiting_and_trim, {40000, 70000}, "a free block was written to"},
+    {"write to what waits, and claim it", "1", write_to_waiting_and_claim, {40000, 70000}, "a free block was written to"},
     {"write to what was freed, and end", "1", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
     {"write to what was freed, and end", "zero", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
     {"write before the first block of a slab", "1", write_before_slab, {24, 40, 1016, 3000}, "written before the block's beginning"},
@@ -253,6 +338,8 @@ static const struct {
     {"resize to whole pages", "max", resize_to_pages, {50001, 100001, 400001, 3000001}, NULL},
     {"resize to whole pages", "1", resize_to_pages, {50001, 100001, 400001, 3000001}, NULL},
     {"refuse what was freed", "1", refuse_freed, {100, 5000, 40000, 3000000}, NULL},
+    {"claim a longer one", "guard,quarantine", claim_longer, {48001, 56001}, NULL},
+    {"claim what was written to while it waited", "1", claim_written_to, {40000, 70000}, NULL},
     {"hand out", "random", hand_out_at_random, {24, 40, 88}, NULL},
     {"hand out", "1", hand_out_at_random, {24, 40, 88}, NULL},
 };
@@ -274,7 +361,7 @@ static void check_case(const char *self, unsigned i, unsigned k)
         close(ends[1]);
         setrlimit(RLIMIT_CORE, &none);
         setenv("HAKMEM_SECURE", cases[i].secure, 1);
-        setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed ? "warn" : "abort", 1);
+        setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed || cases[i].run == claim_written_to ? "warn" : "abort", 1);
         execl(self, self, numbers[0], numbers[1], (char *)NULL);
         _exit(127);
     }

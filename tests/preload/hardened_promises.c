@@ -1,11 +1,12 @@
 /* hardened_promises.c - what hardened mode says of blocks with pages of their own, and of the children of a fork, one by one. Each in a
  * process with its own HAKMEM_SECURE.
  *   E  max: a block ends before an inaccessible page, also after realloc has made it longer or shorter
- *   G  max: there are as many guards as before, whatever has come and gone
+ *   G  max: there are as many guards as before, whatever has come and gone; 1: when they have been used up there are others soon
  *   S  1: a byte behind the end is found wherever it lies in the first 8
  *   Q  1 and max: a freed block is not handed out before 16 others have been freed
- *   F  1 and max: blocks that wait for their release count as that, and are not live
- *   L  1: a block that cannot be moved to a smaller place is shorter where it lies
+ *   F  1 and max: blocks that wait for their release count as that, and are not live; those that have waited are committed when they live again
+ *   L  1: a block that cannot be moved to a smaller place is shorter where it lies, and what it leaves is cleared
+ *   R  1: a block with room to grow where it lies does not grow beyond the budget
  *   C  1: children of one fork after another get blocks in orders of their own
  */
 #include "check.h"
@@ -60,6 +61,20 @@ static void check_guards(void)
     REQUIRE(block != NULL);
     CHECK_THAT(ends_by_signal(read_byte, block + 65536), "after %d others what lies behind a block can be read", MORE_THAN_ALL);
     free(block);
+}
+
+/* So many at once, and so many in each millisecond from then on. */
+static void check_guards_return(void)
+{
+    enum { MORE_THAN_AT_ONCE = 20000 };
+    for (unsigned i = 0; i < MORE_THAN_AT_ONCE; i++)
+        free(malloc(40000));
+    usleep(300000);
+    for (unsigned i = 0; i < 100; i++) {
+        char *block = malloc(65536);
+        REQUIRE(block != NULL);
+        CHECK_THAT(ends_by_signal(read_byte, block + 65536), "a while after %d others what lies behind a block can be read", MORE_THAN_AT_ONCE);
+    }
 }
 
 static size_t behind;
@@ -128,6 +143,25 @@ static void check_figures(void)
     REQUIRE(stats_get(&after, sizeof after) == 0);
     CHECK_THAT(after.waiting_blocks == 0 && after.waiting_bytes == 0, "%u blocks of %zu bytes wait after a trim",
                (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
+    static void *again[100];
+    for (unsigned round = 0; round < 20; round++) { /* from the second on some of them have waited */
+        for (unsigned i = 0; i < CHECK_COUNT(again); i++)
+            again[i] = malloc(sizes[1]);
+        REQUIRE(stats_get(&after, sizeof after) == 0);
+        CHECK_THAT(after.committed_bytes >= CHECK_COUNT(again) * sizes[1], "of %u blocks of %zu bytes %zu are committed",
+                   (unsigned)CHECK_COUNT(again), sizes[1], (size_t)after.committed_bytes);
+        for (unsigned i = 0; i < CHECK_COUNT(again); i++)
+            free(again[i]);
+    }
+}
+
+/* How many bytes are not zero. */
+static size_t count_set(const char *from, const char *to)
+{
+    size_t n = 0;
+    for (; from < to; from++)
+        n += *from != 0;
+    return n;
 }
 
 /* A block that is to be much smaller, where no small one is to be had, stays, and is as small as it was asked to be: a wrong size would
@@ -135,7 +169,7 @@ static void check_figures(void)
 static void check_shorter_without_memory(void)
 {
     static const size_t sizes[] = {2000, 20000, 700000, 5 * CHECK_MIB};
-    enum { SHORTER = 353 };
+    enum { SHORTER = 353, SLACK_BYTES = 40 }; /* a pattern behind the new end, and at the old one */
     int (*budget_set)(size_t, size_t);
     void (*free_sized)(void *, size_t);
     void *symbol = check_symbol("hak_budget_set");
@@ -159,10 +193,12 @@ static void check_shorter_without_memory(void)
             held = other;
         }
         errno = 1234;
-        char *shorter = realloc(block, SHORTER);
+        char *volatile shorter = realloc(block, SHORTER);
         CHECK_THAT(shorter == block && errno == 1234, "%zu bytes made shorter without memory: %s, errno %d", sizes[i],
                    shorter == NULL ? "refused" : shorter == block ? "stays" : "moved", errno);
         CHECK(malloc_usable_size(shorter) == SHORTER && shorter[0] == 7 && shorter[SHORTER - 1] == 7);
+        size_t n_left = count_set(shorter + SHORTER, shorter + sizes[i]);
+        CHECK_THAT(n_left <= SLACK_BYTES, "%zu bytes made shorter without memory: %zu of what was there are left", sizes[i], n_left);
         free_sized(shorter, SHORTER);
         while (held != NULL) {
             void *next = *(void **)held;
@@ -170,6 +206,33 @@ static void check_shorter_without_memory(void)
             held = next;
         }
     }
+}
+
+/* The room of a block that has grown once is address space alone: it is promised when it is used. */
+static void check_longer_without_memory(void)
+{
+    enum { LONGER = 6 * 1024 * 1024 - 5000 };
+    int (*budget_set)(size_t, size_t);
+    int (*stats_get)(struct hak_stats *, size_t);
+    struct hak_stats stats;
+    void *symbol = check_symbol("hak_budget_set");
+    memcpy(&budget_set, &symbol, sizeof symbol);
+    symbol = check_symbol("hak_stats_get");
+    memcpy(&stats_get, &symbol, sizeof symbol);
+    char *block = realloc(malloc(2 * CHECK_MIB), 4 * CHECK_MIB);
+    REQUIRE(block != NULL);
+    memset(block, 7, 4 * CHECK_MIB);
+    REQUIRE(stats_get(&stats, sizeof stats) == 0 && budget_set(0, stats.committed_bytes + 4 * CHECK_MIB) == 0);
+    for (unsigned i = 0; i < 20; i++) { /* what was promised is settled each time */
+        CHECK_THAT(realloc(block, LONGER) == block, "a block does not grow where it lies, the %u. time", i + 1);
+        CHECK(realloc(block, 4 * CHECK_MIB) == block);
+    }
+    for (unsigned n_refused = 0; n_refused < 2;) /* once for the reserve */
+        n_refused += malloc(60000) == NULL;
+    errno = 0;
+    char *longer = realloc(block, LONGER);
+    CHECK_THAT(longer == NULL && errno == ENOMEM, "a block grows beyond the budget %s, errno %d", longer == block ? "where it lies" : "", errno);
+    CHECK(block[0] == 7 && block[4 * CHECK_MIB - 1] == 7);
 }
 
 enum { N_SEEN = 6 };
@@ -209,9 +272,9 @@ static void check_children(void)
 static const struct {
     const char *secure;
     void (*run)(void);
-} cases[] = {{"max", check_ends}, {"max", check_guards}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting},
+} cases[] = {{"max", check_ends}, {"max", check_guards}, {"1", check_guards_return}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting},
              {"1", check_children}, {"1", check_figures}, {"max", check_figures},
-             {"1", check_shorter_without_memory}};
+             {"1", check_shorter_without_memory}, {"1", check_longer_without_memory}};
 
 int main(int argc, char **argv)
 {

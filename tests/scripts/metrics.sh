@@ -20,6 +20,10 @@ value() { # FILE SERIES
 
 step "the text"
 "$hakmem" metrics "$inspected" > open
+begin=$EPOCHREALTIME
+"$hakmem" metrics --no-classes "$inspected" > timed
+awk -v begin="$begin" -v end="$EPOCHREALTIME" '$1 == "hakmem_read_seconds" { ok = $2 > 0 && $2 <= end - begin } END { exit !ok }' timed ||
+    fail "it was read in $(value timed hakmem_read_seconds) s, which took less than $begin to $EPOCHREALTIME"
 "$hakmem" metrics --classic --label-pid --label-name "$inspected" > classic
 promtool check metrics < classic > lint 2>&1 || fail "promtool: $(cat lint)"
 [[ ! -s lint ]] || fail "promtool: $(cat lint)"
@@ -93,6 +97,27 @@ grep -qi '^allow: GET, HEAD' headers || fail "$(cat headers)"
 [[ $(status_of "${url%metrics}") == 404 ]] || fail "/: $(head -n 1 headers)"
 [[ $(status_of "${url%metrics}proc") == 404 ]] || fail "/proc: $(head -n 1 headers)"
 
+step "the limits that docs/inspect.md names"
+[[ $(status_of -H "X: $(printf '%20000s' x)" "$url") == 4[13]* ]] || fail "headers of 20,000 bytes: $(head -n 1 headers)"
+cat > crowd.py << 'END'
+import socket, sys
+def connect():
+    return socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+def ask(client, seconds):
+    client.settimeout(seconds)
+    try:
+        return client.recv(8)
+    except TimeoutError:
+        return b""
+crowd = [connect() for _ in range(31)] # and the one that says nothing
+last = connect()
+last.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+assert ask(last, 0.5) == b"", "there are more than 32 connections"
+crowd.pop().close()
+assert ask(last, 60) == b"HTTP/1.1", "who waits is not served when one has gone"
+END
+"$python" crowd.py "$port" || fail "the number of connections"
+
 step "its counters rise"
 before=$(value open hakmem_refills_total)
 rises() { [[ $(curl -s --max-time 60 "$url" | awk '$1 == "hakmem_refills_total" { print $2 }') -gt $before ]]; }
@@ -134,8 +159,11 @@ if grep -q "[0-9]" body; then fail "it tells: $(cat body)"; fi
 [[ $(cat server.err) == "hakmem: process $inspected has ended; answering 503 for 600 s" ]] || fail "the line: $(cat server.err)"
 end_server TERM
 start_inspected ends
-start_server --listen 0 --linger 1 "$inspected"
+start_server --listen 0 --linger 3 "$inspected"
 stop_inspected
+wait_for "word of the end" grep -q 'has ended' server.err
+sleep 1
+[[ $(status_of "$url") == 503 ]] || fail "it does not linger for 3 s: $(cat server.err)"
 status=0
 wait "$server" || status=$?
 [[ $status -eq 0 ]] || fail "status $status"
@@ -167,8 +195,12 @@ refuses "--listen takes" "$hakmem" metrics --listen 127.0.0.1 "$inspected"
 refuses "--listen takes" "$hakmem" metrics --listen 127.0.0.1:70000 "$inspected"
 refuses "--listen takes" "$hakmem" metrics --listen example.org:80 "$inspected"
 refuses "--linger takes" "$hakmem" metrics --listen 0 --linger -1 "$inspected"
+refuses "--linger takes" "$hakmem" metrics --listen 0 --linger 86401 "$inspected"
 refuses "--classic is for printing" "$hakmem" metrics --listen 0 --classic "$inspected"
 refuses "unrecognized option" "$hakmem" metrics --wrong
 status=0
 "$hakmem" metrics "$inspected" > /dev/full 2> err || status=$?
 [[ $status -eq 1 && $(cat err) == "hakmem: cannot write the output: "* ]] || fail "status $status: $(cat err)"
+status=0
+timeout 60 "$hakmem" metrics --listen 0 "$inspected" > /dev/full 2> err || status=$?
+[[ $status -eq 1 && $(cat err) == "hakmem: cannot write the output: "* ]] || fail "a server whose address is not told: $status: $(cat err)"

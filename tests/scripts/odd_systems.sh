@@ -150,6 +150,9 @@ int main(int argc, char **argv)
 EOF
 gcc -O1 -o inherited inherited.c
 ./inherited env HAKMEM_BACKGROUND=off LD_PRELOAD="$HAKMEM_LIB" ls / > listing || fail "a filter that the program begins with: status $?"
+seq 100000 > longer.json
+./inherited env HAKMEM_BACKGROUND=off HAKMEM_STATS="$PWD/longer.json" LD_PRELOAD="$HAKMEM_LIB" ls / > listing || fail "statistics, under a filter: status $?"
+[[ $(wc -l < longer.json) -eq 1 && $(stat_of live_bytes longer.json) -gt 0 ]] || fail "under a filter what was in the file of statistics is left in it"
 for when in before after; do
     for whom in own all; do
         on_hakmem ./filtered files $when $whom || fail "files, $when the work, $whom: status $?"

@@ -119,10 +119,10 @@ assert_grep '^\+1000 B: from 29.3 KiB in 30 blocks to 30.3 KiB in 31 blocks$' gr
 assert_grep "^    site_leak  $work/profile-target.c:$(line_of site_leak)\$" growth
 
 step "the report at exit: its parts are its whole"
-# Each of 30 call sites leaks; the report lists 20 of them.
+# Each of 30 call sites leaks, two and two as much; the report lists 20 of them.
 {
     echo '#include <stdlib.h>'
-    for i in $(seq 30); do echo "__attribute__((noinline)) void *leak_$i(void) { void *p = malloc($((i * 1000))); __asm__ volatile(\"# $i\" : \"+r\"(p) : : \"memory\"); return p; }"; done
+    for i in $(seq 30); do echo "__attribute__((noinline)) void *leak_$i(void) { void *p = malloc($(((i + 1) / 2 * 2000))); __asm__ volatile(\"# $i\" : \"+r\"(p) : : \"memory\"); return p; }"; done
     echo 'int main(void) {'
     for i in $(seq 30); do echo "    leak_$i();"; done
     echo '}'

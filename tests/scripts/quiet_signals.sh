@@ -254,8 +254,9 @@ if [[ $status -eq 77 ]]; then
 else
     for where in pipe limit; do
         ends_with 7 HAKMEM_ON_ERROR=warn "$where" filtered
-        ends_with 7 HAKMEM_ON_ERROR=warn HAKMEM_STATS=1 "$where" filtered
-        ends_with 7 HAKMEM_ON_ERROR=warn HAKMEM_PROFILE=report "$where" filtered
+        for variable in HAKMEM_STATS={1,json,"$work/x.json"} HAKMEM_PROFILE={report,"$work/x.gz"}; do
+            ends_with 7 HAKMEM_ON_ERROR=warn "$variable" "$where" filtered
+        done
     done
 fi
 finish

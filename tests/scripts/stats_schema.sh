@@ -172,3 +172,13 @@ for path in /dev/full "$work/none/there.json"; do
     HAKMEM_STATS=$path ./work 0 2> unwritten.err || fail "HAKMEM_STATS=$path: status $?"
     assert_line "hakmem: HAKMEM_STATS: the file cannot be written" unwritten.err
 done
+
+step "a file that another process is writing is awaited, for half a second"
+exec {locked}> locked.json
+flock "$locked"
+began_ns=$(date +%s%N)
+HAKMEM_STATS="$work/locked.json" ./work 0 2> /dev/null || fail "a locked file: status $?"
+waited_ms=$((($(date +%s%N) - began_ns) / 1000000))
+[[ $waited_ms -ge 450 ]] || fail "a locked file is written to after $waited_ms ms"
+exec {locked}>&-
+ask valid "$schema" locked.json

@@ -27,6 +27,34 @@ static void test_no_rates_from_one(void **state)
     end_data(&now);
 }
 
+/* Each rate is of its own counter. */
+static void test_rates_apart(void **state)
+{
+    struct snapshot before = begin_data("x", 1), now = begin_data("x", 1);
+    struct hak_stats *stats = &now.census.stats;
+    struct figures f;
+    (void)state;
+    fill_data(&before, 0);
+    fill_data(&now, 0);
+    now.time_ns = before.time_ns + SECOND_NS;
+    uint64_t *const later[] = {&stats->stage_class_list, &stats->stage_slot, &stats->stage_reopen, &stats->stage_lru, &stats->stage_os,
+                               &stats->refills, &stats->flushes, &stats->slabs_released, &stats->lock_contended,
+                               &stats->purged_bytes};
+    for (unsigned i = 0; i < 10; i++) {
+        uint64_t *earlier = (uint64_t *)(void *)((char *)&before.census.stats + ((char *)later[i] - (char *)stats));
+        *earlier = 100 * i;
+        *later[i] = 101 * i + 1;
+    }
+    figures_make(&f, &before, &now, NULL, 0);
+    for (unsigned i = 0; i < FIGURES_STAGES; i++)
+        assert_true(f.rates.acquired[i] == i + 1);
+    assert_true(f.rates.refills == 6 && f.rates.flushes == 7 && f.rates.slabs_released == 8);
+    assert_true(f.rates.lock_contended == 9 && f.rates.purged_bytes == 10 && f.rates.given_back_bytes == 10);
+    figures_free(&f);
+    end_data(&before);
+    end_data(&now);
+}
+
 static void test_rates(void **state)
 {
     struct snapshot before = begin_data("x", 1), now = begin_data("x", 1);
@@ -251,7 +279,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_rates_from_one),
-        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_rates), cmocka_unit_test(test_rates_apart),
         cmocka_unit_test(test_counters_that_went_back),
         cmocka_unit_test(test_huge_numbers),
         cmocka_unit_test(test_classes),

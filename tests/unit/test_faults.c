@@ -14,6 +14,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "front/harden.h"
+#include "front/sampled.h"
+#include "front/sampler.h"
 #include "front/sleepers.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
@@ -592,6 +595,89 @@ static void growth_is_roomy_where_memory_allows(void **state)
     in_child(grow_by_little, 0, 0, 0);
 }
 
+/* ---- Sampled blocks ------------------------------------------------------------------------------------------------- */
+
+enum { MORE_THAN_PLACES = 600 };
+
+/* The system is asked, and does not end the process. */
+static bool is_accessible(const void *address)
+{
+    int ends[2];
+    EXPECT(pipe(ends) == 0);
+    bool accessible = write(ends[1], address, 1) == 1;
+    close(ends[0]);
+    close(ends[1]);
+    return accessible;
+}
+
+/* Every allocation is picked for a place of its own, from now on. */
+static void sample_each(void)
+{
+    thread_start_process();
+    EXPECT(sampled_start());
+    sampler_start_by_count(1);
+    atomic_store(&harden_state, HARDEN_SAMPLING);
+    uint64_t before = sampled_total();
+    hak_free(hak_malloc(100));
+    EXPECT(sampled_total() == before + 1);
+}
+
+/* A block whose place gets no memory is like any other, and the place can be had again. */
+static void claim_places_without_memory(unsigned long unused, unsigned long unused_too, unsigned unused_as_well)
+{
+    (void)unused;
+    (void)unused_too;
+    (void)unused_as_well;
+    sample_each();
+    for (unsigned i = 0; i < MORE_THAN_PLACES; i++)
+        hold(PLAIN, 100, 16);
+    free_every(1);
+    uint64_t before = sampled_total();
+    os_fail_from(1, ULONG_MAX / 2, OS_CALL_COMMIT);
+    for (unsigned i = 0; i < MORE_THAN_PLACES; i++)
+        hak_free(claim(PLAIN, 100, 16).block);
+    os_fail_from(0, 0, 0);
+    EXPECT(report->n_refused == 0);
+    EXPECT(sampled_total() == before);
+    hak_free(hak_malloc(100));
+    EXPECT(sampled_total() == before + 1);
+}
+
+/* A freed block whose pages do not go back is inaccessible all the same, and what it held is not seen by the place's next one. */
+static void free_places_that_stay(unsigned long unused, unsigned long unused_too, unsigned unused_as_well)
+{
+    (void)unused;
+    (void)unused_too;
+    (void)unused_as_well;
+    sample_each();
+    uint64_t before = sampled_total();
+    for (unsigned i = 0; i < MORE_THAN_PLACES; i++) {
+        size_t size_bytes = i % 2 == 0 ? CLASS_MAX_BYTES : 100;
+        unsigned char *block = hak_calloc(1, size_bytes);
+        EXPECT(block != NULL && is_zero(block, size_bytes));
+        memset(block, 7, size_bytes);
+        os_fail_from(1, ULONG_MAX / 2, OS_CALL_DECOMMIT);
+        hak_free(block);
+        os_fail_from(0, 0, 0);
+        EXPECT(!is_accessible(block));
+    }
+    for (unsigned i = 0; i < MORE_THAN_PLACES; i++) {
+        unsigned char *block = hak_malloc(CLASS_MAX_BYTES); /* calloc clears in any case */
+        EXPECT(block != NULL && is_zero(block, CLASS_MAX_BYTES));
+        hak_free(block);
+    }
+    EXPECT(sampled_total() == before + 2 * MORE_THAN_PLACES);
+}
+
+static void sampled_blocks_have_what_they_had(void **state)
+{
+    (void)state;
+    if (config.secure != 0)
+        skip(); /* nothing is sampled */
+    in_child(claim_places_without_memory, 0, 0, 0);
+    in_child(free_places_that_stay, 0, 0, 0);
+}
+
 /* ---- Larger pages -------------------------------------------------------------------------------------------------- */
 
 static void live_on_larger_pages(unsigned long page_bytes, unsigned long unused, unsigned unused_too)
@@ -660,6 +746,7 @@ int main(void)
         cmocka_unit_test(small_reservations_make_many_arenas),
         cmocka_unit_test(an_impossible_first_request_spoils_nothing),
         cmocka_unit_test(growth_is_roomy_where_memory_allows),
+        cmocka_unit_test(sampled_blocks_have_what_they_had),
         cmocka_unit_test(larger_pages_hold_the_same_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static const char *const lock_names[HAK_LOCK_N_CAUSES] = {[HAK_LOCK_ACQUIRE_SLAB] = "acquire_slab",
                                                           [HAK_LOCK_RELEASE_SLAB] = "release_slab",
@@ -130,6 +131,24 @@ static void bad_arguments_are_refused(void **state)
     errno = 0;
     assert_int_equal(hak_stats_get(NULL, sizeof s), -1);
     assert_int_equal(errno, EINVAL);
+}
+
+/* Where no file can be opened the system says nothing of what is in memory. */
+static void memory_in_use_may_be_unknown(void **state)
+{
+    (void)state;
+    struct rlimit before, none;
+    struct hak_resident resident = {1, 2};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    errno = 0;
+    int status = hak_resident_get(&resident), error = errno;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, -1);
+    assert_int_equal(error, ENOSYS);
+    assert_true(resident.resident_bytes == 1 && resident.huge_bytes == 2);
 }
 
 /* ---- Figures --------------------------------------------------------------------------------------------------------- */
@@ -440,6 +459,7 @@ int main(void)
         cmocka_unit_test(short_structs_are_filled_as_far_as_they_go),
         cmocka_unit_test(callers_of_version_1_get_all_that_they_know),
         cmocka_unit_test(bad_arguments_are_refused),
+        cmocka_unit_test(memory_in_use_may_be_unknown),
         cmocka_unit_test(live_figures_are_exact),
         cmocka_unit_test(spans_and_runs_are_exact),
         cmocka_unit_test(sums_hold),

@@ -20,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* Every 64-bit counter of the struct, in its order, but for what JSON has in objects and lists, or not always. The struct's size
  * proves that none is missing. */
@@ -421,6 +423,25 @@ static void json_has_the_lists(void **state)
 }
 
 /* Not a number where nothing is known. */
+/* The thread of a forked child has another number than the one that forked. */
+static void a_childs_thread_is_its_own(void **state)
+{
+    (void)state;
+    static char text[65536];
+    hak_free(hak_malloc(100));
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "\"thread_id\":%d,", (int)getpid());
+        hak_free(hak_malloc(100));
+        _exit(hak_stats_json(text, sizeof text) >= sizeof text ? 1 : strstr(text, wanted) == NULL ? 2 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 static void rounding_is_told_where_it_is_known(void **state)
 {
     (void)state;
@@ -499,6 +520,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reader_is_strict),   cmocka_unit_test(json_has_every_field),
         cmocka_unit_test(json_has_the_lists), cmocka_unit_test(rounding_is_told_where_it_is_known),
+        cmocka_unit_test(a_childs_thread_is_its_own),
         cmocka_unit_test(json_is_cut),        cmocka_unit_test(little_stack_is_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
