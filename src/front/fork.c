@@ -56,7 +56,10 @@ static void mend_child(bool interrupted)
                 thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
             continue;
         }
-        bool being_emptied = atomic_exchange(&thread->claim, THREAD_UNCLAIMED) == THREAD_EMPTYING;
+        unsigned claim = atomic_exchange(&thread->claim, THREAD_UNCLAIMED);
+        bool being_emptied = claim == THREAD_EMPTYING;
+        if (claim == THREAD_EMPTYING_SPANS)
+            span_cache_forget(thread);
         if (is_own(thread)) {
             thread->thread_id = os_thread_id();
             harden_fork_child(thread, interrupted || being_emptied);

@@ -103,8 +103,9 @@ static inline void **thread_array_space(struct thread *thread)
     return (void **)(void *)((char *)thread + THREAD_RECORD_BYTES);
 }
 
-/* CLAIMED: somebody looks whether the thread sleeps; EMPTYING: it does, and its cache is being emptied. */
-enum thread_claim { THREAD_UNCLAIMED = 0, THREAD_CLAIMED, THREAD_EMPTYING };
+/* CLAIMED: somebody looks whether the thread sleeps; EMPTYING: it does, and its cache is being emptied; EMPTYING_SPANS: what it keeps for
+ * blocks above 32 KiB is, and it may be awake, outside of slow paths. */
+enum thread_claim { THREAD_UNCLAIMED = 0, THREAD_CLAIMED, THREAD_EMPTYING, THREAD_EMPTYING_SPANS };
 
 /* The thread's record; NULL: none yet; one that is always busy: it is being created, or gone. */
 extern __thread struct thread *tls_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));

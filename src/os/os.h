@@ -123,6 +123,9 @@ bool os_calls_are_filtered_since_start(void);
 /* Whether the calling thread may look at what others do, which opens files. Keeps errno. */
 bool os_may_look_at_threads(void);
 
+/* Every other thread of the process passes a full barrier, or is not running. False: the system has no such call. */
+bool os_barrier_of_all(void);
+
 /* Whether an address lies in the dynamic linker. Not known in a program that is linked statically: then none does. */
 extern uintptr_t os_linker_begin __attribute__((visibility("hidden")));
 extern uintptr_t os_linker_bytes __attribute__((visibility("hidden")));

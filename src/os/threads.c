@@ -218,6 +218,17 @@ bool os_may_look_at_threads(void)
     return has_left_files ? !os_calls_are_filtered_since_start() : !os_calls_are_filtered();
 }
 
+#define BARRIER_PRIVATE 8 /* linux/membarrier.h, since Linux 4.14 */
+#define BARRIER_REGISTER 16
+
+bool os_barrier_of_all(void)
+{
+    long result = raw_system_call(SYS_membarrier, BARRIER_PRIVATE, 0, 0, 0, 0, 0);
+    if (result == -EPERM && raw_system_call(SYS_membarrier, BARRIER_REGISTER, 0, 0, 0, 0, 0) == 0)
+        result = raw_system_call(SYS_membarrier, BARRIER_PRIVATE, 0, 0, 0, 0, 0);
+    return result == 0;
+}
+
 bool os_leave_files(void)
 {
     has_left_files = system_call(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE, 0, 0, 0) == 0;

@@ -1,10 +1,13 @@
 /* gives_back.c - what a program has freed goes back though it makes no call any more, in patterns where slabs stay in use: blocks freed
- * that leave each slab more than half used, one of two blocks, a slab's last blocks but one, and the same again after a burst. Each is
- * waited for until it has gone, a minute at most.
+ * that leave each slab more than half used, one of two blocks, a slab's last blocks but one, and the same again after a burst; and by
+ * threads that sleep. Each is waited for until it has gone, a minute at most.
  */
 #include "check.h"
 
 #include <malloc.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #define SLAB_BYTES (64 * CHECK_KIB)
 
@@ -95,9 +98,48 @@ static void comes_again(void)
     release_all();
 }
 
+/* Threads that sleep and have freed blocks above 32 KiB, in a process that has given up root's rights: nobody may look there whether a thread
+ * sleeps, but for those blocks nobody need. */
+#define N_SLEEPERS 30
+
+static pthread_barrier_t all_sleep;
+
+static void *free_and_sleep(void *unused)
+{
+    char *block[6];
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        block[i] = check_malloc(64 * CHECK_KIB);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        free(block[i]);
+    pthread_barrier_wait(&all_sleep);
+    pause();
+    return unused;
+}
+
+static void threads_sleep(void)
+{
+    pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+        REQUIRE(geteuid() != 0 || (setgid(65534) == 0 && setuid(65534) == 0));
+        REQUIRE(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
+        REQUIRE(pthread_barrier_init(&all_sleep, NULL, N_SLEEPERS + 1) == 0);
+        size_t before_bytes = check_resident_bytes();
+        for (unsigned i = 0; i < N_SLEEPERS; i++) {
+            pthread_t thread;
+            REQUIRE(pthread_create(&thread, NULL, free_and_sleep, NULL) == 0);
+        }
+        pthread_barrier_wait(&all_sleep);
+        check_await_resident("threads that sleep", before_bytes + N_SLEEPERS * 64 * CHECK_KIB);
+        _exit(check_status());
+    }
+    check_wait(pid, "threads that sleep");
+}
+
 int main(void)
 {
     check_on_hakmem();
+    threads_sleep();
     more_than_half_stays(4096);
     more_than_half_stays(2048);
     one_of_two_stays();
