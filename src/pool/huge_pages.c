@@ -175,17 +175,22 @@ bool huge_pages_for_slabs(const struct superslab *fresh)
     return spans == SPANS_FEW || ((spans == SPANS_SPARSE || spans == SPANS_DENSE) && !is_probe(fresh));
 }
 
-void superslab_choose_pages(struct superslab *ss, uint32_t n, uint32_t n_huge)
+static bool has(struct huge_part part, uint32_t i)
+{
+    return i >= part.first && i < part.end;
+}
+
+void superslab_choose_pages(struct superslab *ss, uint32_t n, struct huge_part part)
 {
     /* Small pages would keep the system from using a huge one, and cost more than a huge one does: one by one, they are
      * mostly missing. */
-    for (uint32_t i = 0; i < n_huge; i++)
+    for (uint32_t i = part.first; i < part.end; i++)
         if (!superslab_is_clean(ss + i) && !ss[i].huge && os_purge(superslab_memory(ss + i), SUPERSLAB_BYTES))
             superslab_forget_slots(ss + i, true);
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i;
-        bool huge = i < n_huge;
-        while (end < n && superslab_is_clean(ss + end) && ss[end].huge != huge && huge == (end < n_huge))
+        bool huge = has(part, i);
+        while (end < n && superslab_is_clean(ss + end) && ss[end].huge != huge && huge == has(part, end))
             ss[end++].huge = huge;
         if (end > i)
             os_advise_huge(superslab_memory(ss + i), (size_t)(end - i) << SUPERSLAB_SHIFT, huge);

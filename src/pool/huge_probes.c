@@ -38,8 +38,12 @@ struct probes {
     _Atomic unsigned next;                  /* the oldest one's place. Likewise */
 };
 
-static struct probes singles, longer;
+static struct probes singles, longer, heads;
 static _Atomic unsigned trust, trust_left; /* of the longer ones. Written under the pool lock */
+
+/* So many runs after a look at heads nobody looks again. */
+#define HEADS_TRUST 16
+static _Atomic unsigned heads_trust; /* Likewise */
 
 /* The last SuperSlab that a run fills. */
 static const struct superslab *last_whole(const struct superslab *ss, size_t run_bytes)
@@ -47,18 +51,21 @@ static const struct superslab *last_whole(const struct superslab *ss, size_t run
     return &ss[(run_bytes >> SUPERSLAB_SHIFT) - 1];
 }
 
-static bool is_probe(const struct superslab *ss, bool single)
+static bool is_probe_of(const struct probes *probes, const struct superslab *ss)
 {
-    return ss->state == SUPERSLAB_RUN && ss->run_bytes >= SUPERSLAB_BYTES && ss->run_bytes <= HUGE_RUN_MAX_BYTES &&
-           (ss->run_bytes == SUPERSLAB_BYTES) == single && !last_whole(ss, ss->run_bytes)->huge;
+    if (ss->state != SUPERSLAB_RUN || ss->run_bytes < SUPERSLAB_BYTES || ss->run_bytes > HUGE_RUN_MAX_BYTES)
+        return false;
+    if (probes == &heads)
+        return !ss->huge;
+    return (ss->run_bytes == SUPERSLAB_BYTES) == (probes == &singles) && !last_whole(ss, ss->run_bytes)->huge;
 }
 
 /* The place of one that is gone stays NULL. */
-static void copy_of(const struct probes *probes, bool single, struct probes_seen *seen)
+static void copy_of(const struct probes *probes, struct probes_seen *seen)
 {
     for (unsigned i = 0; i < N_PROBES; i++) {
         struct superslab *ss = probes->of[i];
-        bool is = ss != NULL && is_probe(ss, single);
+        bool is = ss != NULL && is_probe_of(probes, ss);
         seen->of[i] = is ? ss : NULL;
         seen->run_bytes[i] = is ? ss->run_bytes : 0;
     }
@@ -66,9 +73,11 @@ static void copy_of(const struct probes *probes, bool single, struct probes_seen
 
 void probes_copy(struct probes_copy *copy)
 {
-    copy_of(&singles, true, &copy->singles);
-    copy_of(&longer, false, &copy->longer);
+    copy_of(&singles, &copy->singles);
+    copy_of(&longer, &copy->longer);
+    copy_of(&heads, &copy->heads);
     copy->longer_are_trusted = trust_left != 0;
+    copy->heads_are_trusted = heads_trust != 0;
 }
 
 static bool single_is_filled(const struct superslab *ss)
@@ -110,6 +119,30 @@ bool probes_tell_dense(const struct probes_copy *copy)
     return any;
 }
 
+/* Of a head nothing is known before it is touched, nor while it may be being filled. But where none of as many as there can be is touched,
+ * the runs are not used from their beginnings. */
+enum probes_heads probes_tell_heads(const struct probes_copy *copy)
+{
+    enum probes_heads heads_are = HEADS_UNKNOWN;
+    unsigned n_untouched = 0;
+    for (unsigned i = 0; i < N_PROBES; i++) {
+        if (copy->heads.of[i] == NULL)
+            continue;
+        size_t used_bytes = os_resident_bytes(superslab_memory(copy->heads.of[i]), SUPERSLAB_BYTES);
+        if (used_bytes != 0 && used_bytes < SUPERSLAB_BYTES / 2)
+            return HEADS_SPARSE;
+        if (used_bytes >= SUPERSLAB_BYTES / 8 * 7)
+            heads_are = HEADS_DENSE;
+        n_untouched += used_bytes == 0;
+    }
+    return n_untouched == N_PROBES ? HEADS_SPARSE : heads_are;
+}
+
+void probes_used_heads(bool looked_at)
+{
+    heads_trust = looked_at ? HEADS_TRUST : heads_trust != 0 ? heads_trust - 1 : 0;
+}
+
 bool probes_want(const struct probes_copy *copy, size_t len_bytes)
 {
     bool any = copy->longer_are_trusted;
@@ -129,16 +162,21 @@ bool probes_lack_one(size_t len_bytes)
     return atomic_load(&probes->of[atomic_load(&probes->next)]) == NULL;
 }
 
-void probes_note(struct superslab *ss)
+static void note(struct probes *probes, struct superslab *ss)
 {
-    struct probes *probes = probes_for(ss->run_bytes);
-    if (last_whole(ss, ss->run_bytes)->huge)
+    if (!is_probe_of(probes, ss))
         return;
     for (unsigned i = 0; i < N_PROBES; i++)
         if (probes->of[i] == ss)
             return;
     probes->of[probes->next] = ss;
     probes->next = (probes->next + 1) % N_PROBES;
+}
+
+void probes_note(struct superslab *ss)
+{
+    note(probes_for(ss->run_bytes), ss);
+    note(&heads, ss);
 }
 
 static void forget(struct probes *probes)
@@ -167,4 +205,5 @@ void probes_forget(void)
 {
     forget(&singles);
     forget(&longer);
+    forget(&heads);
 }

@@ -26,7 +26,9 @@ struct probes_seen {
 struct probes_copy {
     struct probes_seen singles; /* runs of one SuperSlab, with small pages */
     struct probes_seen longer;  /* longer ones, of which the last SuperSlab has small pages */
+    struct probes_seen heads;   /* those of any length of which the first one has */
     bool longer_are_trusted;    /* without a look */
+    bool heads_are_trusted;     /* to be dense, likewise */
 };
 
 /* Lock held. */
@@ -35,6 +37,13 @@ void probes_copy(struct probes_copy *copy);
 /* Whether runs of one SuperSlab count as filled; whether longer ones that are filled count as dense. Not under the lock. */
 bool probes_tell_filled(const struct probes_copy *copy);
 bool probes_tell_dense(const struct probes_copy *copy);
+
+/* How densely the used parts of runs are used, by the first SuperSlabs of some. Likewise. */
+enum probes_heads { HEADS_UNKNOWN, HEADS_SPARSE, HEADS_DENSE };
+enum probes_heads probes_tell_heads(const struct probes_copy *copy);
+
+/* A run has got huge pages because heads are dense: looked_at, or trusted to be. Lock held. */
+void probes_used_heads(bool looked_at);
 
 /* Runs have been counted as filled by what the probes told, so another one is to come: of one SuperSlab; longer ones. Lock held. */
 void probes_used_singles(void);
@@ -46,7 +55,7 @@ bool probes_want(const struct probes_copy *copy, size_t len_bytes);
 /* A guess: then the next run of the length shall be looked at as soon as it is there. */
 bool probes_lack_one(size_t len_bytes);
 
-/* A run is there, or has become longer: it is a probe if its last SuperSlab has small pages. Lock held. */
+/* A run is there, or has become longer: it is a probe if its first or its last SuperSlab has small pages. Lock held. */
 void probes_note(struct superslab *ss);
 
 /* In the child of a fork. */

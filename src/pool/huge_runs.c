@@ -21,6 +21,11 @@
 #define UNFILLED_RUNS 16
 #define UNFILLED_BYTES (64 * MIB)
 
+/* So much where it is not known that what is used of such runs is used densely, as by who fills them from the beginning. The first SuperSlabs of
+ * some tell, which have small pages. (A directory server's threads keep five blocks of 3 and of 18 MiB, of which they use some pages here and
+ * there: 42 MiB with 64, 18.6 so, glibc 16.) */
+#define UNFILLED_SPARSE_BYTES (8 * MIB)
+
 static struct superslab *unfilled[UNFILLED_RUNS]; /* Pool lock. NULL: none */
 
 /* Some of them, as they were at one moment, and their lengths: a run that ends meanwhile is one that was here. */
@@ -109,7 +114,21 @@ static size_t bytes_in_memory(const struct runs *runs)
     return sum_bytes;
 }
 
-enum answer { ANSWER_NO, ANSWER_PROBE, ANSWER_YES };
+/* Small pages for all, or for the first SuperSlab, or the last one that is filled; or for none. */
+enum answer { ANSWER_NO, ANSWER_SMALL_HEAD, ANSWER_SMALL_END, ANSWER_YES };
+
+/* What is used of the runs is more than may be, if it is not dense. */
+static enum answer ask_about_heads(const struct probes_copy *probes, enum answer yes, bool grows)
+{
+    enum probes_heads heads = probes_tell_heads(probes);
+    if (heads == HEADS_UNKNOWN)
+        return grows ? yes : ANSWER_SMALL_HEAD;
+    if (heads == HEADS_SPARSE || !pool_lock(HAK_LOCK_SPAN))
+        return ANSWER_NO;
+    probes_used_heads(true);
+    pool_unlock();
+    return yes;
+}
 
 /* Whether there may be one more, of len_bytes, beside `except`, which is to become it. */
 static enum answer ask_about_unfilled(const struct superslab *except, size_t len_bytes)
@@ -118,20 +137,26 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
     if (!pool_lock(HAK_LOCK_SPAN))
         return ANSWER_NO;
     struct runs runs = copy_unfilled(except);
-    probes_copy(&probes);
-    pool_unlock();
-    bool wants_probe = probes_want(&probes, len_bytes);
     size_t sum_bytes = all_bytes(&runs);
+    probes_copy(&probes);
+    if (probes.heads_are_trusted && sum_bytes >= UNFILLED_SPARSE_BYTES)
+        probes_used_heads(false);
+    pool_unlock();
+    size_t most_bytes = probes.heads_are_trusted ? UNFILLED_BYTES : UNFILLED_SPARSE_BYTES;
+    bool wants_probe = probes_want(&probes, len_bytes);
     enum answer yes =
-        wants_probe && (runs.n >= UNFILLED_RUNS / 2 || sum_bytes >= UNFILLED_BYTES / 2) ? ANSWER_PROBE : ANSWER_YES;
-    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES)) /* whatever of them is in memory: nobody is asked */
+        wants_probe && (runs.n >= UNFILLED_RUNS / 2 || sum_bytes >= UNFILLED_BYTES / 2) ? ANSWER_SMALL_END : ANSWER_YES;
+    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < most_bytes)) /* whatever of them is in memory: nobody is asked */
         return yes;
-    if (!release_may_ask(1))
-        return ANSWER_NO; /* all of them is in memory */
+    if (!release_may_ask(1)) /* all of them is in memory */
+        return runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES ? yes : ANSWER_NO;
     runs = strike_out_filled(&runs, &probes);
-    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && bytes_in_memory(&runs) < UNFILLED_BYTES))
+    size_t in_memory_bytes = bytes_in_memory(&runs);
+    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && in_memory_bytes < most_bytes))
         return yes;
-    return wants_probe && any_is_filled(&runs) ? ANSWER_PROBE : ANSWER_NO;
+    if (runs.n < UNFILLED_RUNS && in_memory_bytes < UNFILLED_BYTES)
+        return ask_about_heads(&probes, yes, except != NULL);
+    return wants_probe && any_is_filled(&runs) ? ANSWER_SMALL_END : ANSWER_NO;
 }
 
 /* A refusal holds for a moment, so that a program that takes large blocks again and again does not ask each time. */
@@ -172,19 +197,22 @@ void huge_pages_forget_runs(void)
     probes_forget();
 }
 
-uint32_t huge_pages_for_run(const struct superslab *grown, size_t len_bytes)
+struct huge_part huge_pages_for_run(const struct superslab *grown, size_t len_bytes)
 {
     uint32_t n_whole = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+    const struct huge_part none = {0}, all = {.end = n_whole};
     if (config.huge_pages == HUGE_PAGES_ALWAYS && !budget_presses())
-        return n_whole;
+        return all;
     if (config.huge_pages != HUGE_PAGES_AUTO || !huge_pages_fit() || len_bytes > HUGE_RUN_MAX_BYTES || budget_presses())
-        return 0;
+        return none;
     switch (may_be_unfilled(grown, len_bytes)) {
     case ANSWER_YES:
-        return n_whole;
-    case ANSWER_PROBE:
-        return n_whole - 1;
+        return all;
+    case ANSWER_SMALL_HEAD:
+        return (struct huge_part){.first = 1, .end = n_whole};
+    case ANSWER_SMALL_END:
+        return (struct huge_part){.end = n_whole - 1};
     default:
-        return 0;
+        return none;
     }
 }

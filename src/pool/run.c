@@ -82,23 +82,23 @@ static void clear_dirty(struct superslab *ss, uint32_t n, size_t len_bytes)
     }
 }
 
-/* How many SuperSlabs of a run of so many bytes are to have huge pages: those that lie wholly within the block, as it will
+/* Which SuperSlabs of a run of so many bytes are to have huge pages: of those that lie wholly within the block, as it will
  * most likely be filled from its beginning. Not in blocks so large that a program may mean to use little of them. */
-static uint32_t huge_superslabs(const struct superslab *grown, size_t len_bytes)
+static struct huge_part huge_superslabs(const struct superslab *grown, size_t len_bytes)
 {
     /* Where every block is a run, nobody is asked for each: a filter of system calls may end the process for the question. */
     size_t least_bytes = (config.secure & SECURE_PAGES) != 0 ? 2 * SUPERSLAB_BYTES : SUPERSLAB_BYTES;
-    return len_bytes < least_bytes ? 0 : huge_pages_for_run(grown, len_bytes);
+    return len_bytes < least_bytes ? (struct huge_part){0} : huge_pages_for_run(grown, len_bytes);
 }
 
 /* Those that are used again with huge pages keep them, which costs nothing: nobody is asked. */
-static uint32_t huge_superslabs_of(const struct superslab *ss, size_t len_bytes)
+static struct huge_part huge_superslabs_of(const struct superslab *ss, size_t len_bytes)
 {
     uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
     for (uint32_t i = 0; i < n; i++)
         if (!atomic_load_explicit(&ss[i].huge, memory_order_relaxed) || superslab_is_clean(&ss[i])) /* relaxed: they are ours */
             return huge_superslabs(NULL, len_bytes);
-    return n;
+    return (struct huge_part){.end = n};
 }
 
 void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
@@ -123,8 +123,7 @@ void *run_claim(size_t len_bytes, size_t alignment, bool *zeroed)
             return NULL;
         stats_add(&stats_counters.stage_os, 1);
     }
-    uint32_t n_huge = huge_superslabs_of(ss, len_bytes);
-    superslab_choose_pages(ss, n, n_huge);
+    superslab_choose_pages(ss, n, huge_superslabs_of(ss, len_bytes));
     if (*zeroed)
         clear_dirty(ss, n, len_bytes);
     else
@@ -177,9 +176,9 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
     pool_unlock();
     if (!taken)
         return false;
-    uint32_t n_huge = huge_superslabs(ss, len_bytes);
+    struct huge_part part = huge_superslabs(ss, len_bytes);
     superslab_count_mapped(n_new - n_old);
-    superslab_choose_pages(ss + n_old, n_new - n_old, n_huge > n_old ? n_huge - n_old : 0);
+    superslab_choose_pages(ss + n_old, n_new - n_old, (struct huge_part){.end = part.end > n_old ? part.end - n_old : 0});
     return true;
 }
 

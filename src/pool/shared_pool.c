@@ -197,7 +197,7 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             stats_add(&stats_counters.stage_os, 1);
         }
         if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
-            superslab_choose_pages(ss, 1, huge_pages_for_slabs(ss) ? 1 : 0);
+            superslab_choose_page(ss, huge_pages_for_slabs(ss));
         return acquire_from_new(ss, class_id);
     }
 }

@@ -83,7 +83,7 @@ bool span_take_more_slots(unsigned n, unsigned align_slots, struct superslab **s
             fresh = superslab_map(1, SUPERSLAB_BYTES);
             if (fresh == NULL)
                 return false;
-            superslab_choose_pages(fresh, 1, huge_pages_for_spans(fresh) ? 1 : 0);
+            superslab_choose_page(fresh, huge_pages_for_spans(fresh));
             pool_lock_again(HAK_LOCK_SPAN, fresh);
             stats_add(&stats_counters.stage_os, 1);
         }
@@ -146,7 +146,7 @@ static bool take_apart_locked(struct superslab **ss, unsigned *slot)
         struct superslab *fresh = superslab_map(1, SUPERSLAB_BYTES);
         if (fresh == NULL)
             return false;
-        superslab_choose_pages(fresh, 1, 0);
+        superslab_choose_page(fresh, false);
         pool_lock_again(HAK_LOCK_SPAN, fresh);
         stats_add(&stats_counters.stage_os, 1);
         pool_add_superslab(fresh);

@@ -112,6 +112,23 @@ static int reuse_block(void)
     return check_status();
 }
 
+/* Few blocks of which some pages are used: the process is small, and stays so. */
+static int hold_few(void)
+{
+    static volatile char *blocks[10];
+    size_t before_bytes = check_resident_bytes();
+    for (unsigned i = 0; i < CHECK_COUNT(blocks); i++) {
+        size_t len_bytes = (i % 2 == 0 ? 18 : 3) * CHECK_MIB;
+        blocks[i] = malloc(len_bytes);
+        REQUIRE(blocks[i] != NULL);
+        for (size_t at = 0; at < len_bytes; at += 5 * CHECK_MIB)
+            blocks[i][at] = 1;
+    }
+    size_t now_bytes = check_resident_bytes();
+    CHECK_THAT(now_bytes < before_bytes + 20 * CHECK_MIB, "%zu MiB are in memory", (now_bytes - before_bytes) / CHECK_MIB);
+    return check_status();
+}
+
 static void allow_everything(void)
 {
     struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -147,9 +164,12 @@ int main(int argc, char **argv)
     check_on_hakmem();
     if (argc > 1) {
         unsigned way = (unsigned)strtoul(argv[1], NULL, 10);
-        return way < CHECK_COUNT(ways) ? hold_blocks(way) : way == CHECK_COUNT(ways) ? fill_blocks() : reuse_block();
+        return way < CHECK_COUNT(ways)        ? hold_blocks(way)
+               : way == CHECK_COUNT(ways)     ? fill_blocks()
+               : way == CHECK_COUNT(ways) + 1 ? reuse_block()
+                                              : hold_few();
     }
-    for (unsigned way = 0; way <= CHECK_COUNT(ways) + 1; way++)
+    for (unsigned way = 0; way <= CHECK_COUNT(ways) + 2; way++)
         try_with(argv[0], "HAKMEM_STATS", "0", false, way);
     for (unsigned way = 0; way < CHECK_COUNT(ways); way++)
         if (ways[way].n == BLOCKS)
