@@ -427,7 +427,7 @@ static int map_main(int argc, char **argv)
             return TOOL_FAILED;
     if (set.name != NULL)
         set.pid = target_find_by_name(set.name, why, sizeof why);
-    if (set.pid < 0 || target_open_to_read(set.pid, &target, why, sizeof why) != 0) {
+    if (set.pid <= 0 || target_open_to_read(set.pid, &target, why, sizeof why) != 0) {
         tool_complain("%s", why);
         return TOOL_USAGE;
     }

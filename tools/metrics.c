@@ -126,6 +126,8 @@ static void look_for_process(struct source *source)
     source->found = pid > 0 && target_open_to_read(pid, &source->target, why, sizeof why) == 0;
     if (source->found)
         source->why[0] = '\0';
+    else if (pid != 0) /* while there is none, it is waited for */
+        complain_once(source, why);
 }
 
 static bool is_fresh(const struct source *source)

@@ -43,9 +43,9 @@ bool process_choose(const char *number, const char *name, pid_t *pid)
         return false;
     }
     *pid = target_find_by_name(name, why, sizeof why);
-    if (*pid < 0)
+    if (*pid <= 0)
         tool_complain("%s", why);
-    return *pid >= 0;
+    return *pid > 0;
 }
 
 /* Reads the beginning of a small file. Returns false, and an empty text, when that fails. */

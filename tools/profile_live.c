@@ -567,7 +567,7 @@ struct heap_profile *profile_take(const struct live_request *request, pid_t *pid
     struct profile_state state;
     struct heap_profile *profile = NULL;
     *pid = request->name != NULL ? target_find_by_name(request->name, why, why_bytes) : request->pid;
-    if (*pid < 0 || target_open(*pid, &live.target, why, why_bytes) != 0)
+    if (*pid <= 0 || target_open(*pid, &live.target, why, why_bytes) != 0)
         return NULL;
     live.state_address = target_address(live.target.anchor.profile);
     if (!target_read(&live.target, live.state_address, &state, sizeof state)) {

@@ -582,6 +582,17 @@ static void add_number(char *list, size_t size_bytes, pid_t pid)
         snprintf(list + length, size_bytes - length, ", ...");
 }
 
+/* Whether nothing but its number is left. Not known of one that may not be looked at. */
+static bool is_gone(pid_t pid)
+{
+    struct target target = {.pid = pid};
+    struct proc_stat stat;
+    if (!read_stat(pid, &stat))
+        return false;
+    target.start_time = stat.start_time;
+    return target_reader(&target) == 0;
+}
+
 pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
 {
     char found[TARGET_WHY_BYTES / 2] = "", comm[64], reason[TARGET_WHY_BYTES];
@@ -595,7 +606,7 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
         if (pid <= 0 || pid == getpid())
             continue;
         read_name(pid, comm, sizeof comm);
-        if (comm[0] == '\0' || strncmp(comm, name, COMM_BYTES) != 0)
+        if (comm[0] == '\0' || strncmp(comm, name, COMM_BYTES) != 0 || is_gone(pid))
             continue;
         n_named++;
         if (target_open_to_read(pid, &target, reason, sizeof reason) != 0)
@@ -617,5 +628,5 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
         refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name, reason);
     else
         refuse(why, why_bytes, "there is no process named %s", name);
-    return -1;
+    return n_named == 0 ? 0 : -1;
 }

@@ -35,8 +35,8 @@ int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes);
 /* The same for who never writes there: then nothing can, by mistake. */
 int target_open_to_read(pid_t pid, struct target *target, char *why, size_t why_bytes);
 
-/* The one process on hakmem whose /proc/PID/comm is this name (of which the system keeps 15 bytes): its number. -1, and a line in
- * `why`: there is none, or there are several, whose numbers it lists. */
+/* The one process on hakmem whose /proc/PID/comm is this name (of which the system keeps 15 bytes): its number. Else a line in
+ * `why`, and 0: there is no process of that name; -1: none that can be read, or several, whose numbers the line lists. */
 pid_t target_find_by_name(const char *name, char *why, size_t why_bytes);
 
 void target_close(struct target *target);

@@ -144,7 +144,7 @@ static void *run(void *unused)
 static void tick_by_caller(uint32_t now_ms)
 {
     uint32_t last = atomic_load(&last_tick_ms);
-    if (now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
+    if (ticking || now_ms - last < tick_ms() || !atomic_compare_exchange_strong(&last_tick_ms, &last, now_ms))
         return;
     ticking = true;
     /* Who switches the thread off may be under a filter of system calls: then nothing is asked of the system. */

@@ -179,8 +179,20 @@ answers() { [[ $(status_of "$url") == 200 ]]; }
 wait_for "the next process" answers
 grep -q "pid=\"$inspected\"" body || fail "$(grep _info body)"
 [[ $first != "$inspected" ]] || fail "the same process"
+
+step "by name it says why it finds none, once"
+stop_inspected
+kill -STOP "$server" # else it may look when there is one
+start_inspected "next-$$"
+start_inspected "next-$$"
+kill -CONT "$server"
+several() { [[ $(status_of "$url") == 503 ]] && grep -q "several processes on hakmem are named next-$$" server.err; }
+wait_for "word of the several" several
+status_of "$url" > /dev/null
+[[ $(grep -c several server.err) == 1 ]] || fail "it says so again: $(cat server.err)"
 end_server TERM
 stop_inspected
+kill -9 "${started_pids[-2]}" 2> /dev/null || true
 inspected=${started_pids[0]}
 
 step "errors: one line and status 2"
