@@ -192,39 +192,48 @@ static void damaged_files_do_no_harm(void **state)
     free(bytes);
 }
 
-/* What the compression hides: bytes of the messages themselves. */
-static void damaged_messages_do_no_harm(void **state)
+/* What the compression hides: the messages themselves, of the dump in pprof's format. */
+#define MESSAGE_BYTES 4096
+
+static size_t message_of_dump(char *message)
 {
-    (void)state;
-    char why[READ_WHY_BYTES], command[200], *bytes;
-    size_t len_bytes;
-    uint64_t random = 7;
+    char why[READ_WHY_BYTES], command[200];
     struct heap_profile *whole = read_text(dump, why);
-    FILE *out = open_memstream(&bytes, &len_bytes);
+    FILE *out = fopen(path, "w");
     assert_true(pprof_encode(whole, out));
     fclose(out);
     heap_profile_free(whole);
-    FILE *file = fopen(path, "w");
-    assert_int_equal(fwrite(bytes, 1, len_bytes, file), len_bytes);
-    fclose(file);
-    free(bytes);
     snprintf(command, sizeof command, "gzip -dc < %s", path);
     FILE *plain = popen(command, "r");
-    char message[4096], copy[4096];
-    size_t n = fread(message, 1, sizeof message, plain);
+    size_t n = fread(message, 1, MESSAGE_BYTES, plain);
     assert_int_equal(pclose(plain), 0);
-    assert_true(n > 100 && n < sizeof message);
+    assert_true(n > 100 && n < MESSAGE_BYTES);
+    return n;
+}
+
+static struct heap_profile *read_message(const char *message, size_t n, char *why)
+{
+    char command[200];
+    snprintf(command, sizeof command, "gzip -1c > %s", path);
+    FILE *packed = popen(command, "w");
+    assert_int_equal(fwrite(message, 1, n, packed), n);
+    assert_int_equal(pclose(packed), 0);
+    return profile_read(path, why, READ_WHY_BYTES);
+}
+
+static void damaged_messages_do_no_harm(void **state)
+{
+    (void)state;
+    char why[READ_WHY_BYTES], message[MESSAGE_BYTES], copy[MESSAGE_BYTES];
+    size_t n = message_of_dump(message);
+    uint64_t random = 7;
     for (unsigned i = 0; i < 300; i++) {
         memcpy(copy, message, n);
         for (unsigned k = 0; k <= i % 3; k++) {
             random = random * 6364136223846793005u + 1442695040888963407u;
             copy[(random >> 33) % n] = (char)(random >> 24);
         }
-        snprintf(command, sizeof command, "gzip -1c > %s", path);
-        FILE *packed = popen(command, "w");
-        assert_int_equal(fwrite(copy, 1, n, packed), n);
-        assert_int_equal(pclose(packed), 0);
-        struct heap_profile *profile = profile_read(path, why, sizeof why);
+        struct heap_profile *profile = read_message(copy, n, why);
         if (profile != NULL) { /* then it can be shown */
             FILE *null = fopen("/dev/null", "w");
             text_write_top(profile, INUSE_SPACE, 0, null);
@@ -235,6 +244,24 @@ static void damaged_messages_do_no_harm(void **state)
         }
         heap_profile_free(profile);
     }
+}
+
+/* Each location's number of a mapping (`Location` of pprof.proto: 08 its number, 10 this, 18 its address) becomes one that no mapping has. */
+static void numbers_of_nothing_are_refused(void **state)
+{
+    (void)state;
+    char why[READ_WHY_BYTES], message[MESSAGE_BYTES], copy[MESSAGE_BYTES];
+    size_t n = message_of_dump(message), n_changed = 0;
+    for (size_t i = 2; i + 2 < n; i++) {
+        if (message[i - 2] != 0x08 || message[i] != 0x10 || message[i + 2] != 0x18)
+            continue;
+        memcpy(copy, message, n);
+        copy[i + 1] = 0x7f;
+        assert_null(read_message(copy, n, why));
+        assert_non_null(strstr(why, "refers to what is not in it"));
+        n_changed++;
+    }
+    assert_true(n_changed >= 2);
 }
 
 static void texts_are_made_fit(void **state)
@@ -337,6 +364,7 @@ int main(void)
         cmocka_unit_test(what_is_no_profile_is_refused),
         cmocka_unit_test(damaged_files_do_no_harm),
         cmocka_unit_test(damaged_messages_do_no_harm),
+        cmocka_unit_test(numbers_of_nothing_are_refused),
         cmocka_unit_test(texts_are_made_fit),
         cmocka_unit_test(equal_stacks_are_one),
         cmocka_unit_test(bounds_follow_theory),
