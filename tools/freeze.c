@@ -27,6 +27,7 @@
 
 enum {
     STOP_MS = 2000,    /* that all threads have to stop */
+    TRACED_MS = 10000, /* if one is traced: each of its steps waits until its tracer has run */
     ROUND_US = 500,    /* from one look whether they do to the next */
     APART_MS = 50,     /* two looks: strace, on a busy machine, may take that long to let a thread go on */
     TURN_SECONDS = 30, /* to wait for another command: longer than check waits for a thread */
@@ -43,6 +44,7 @@ static struct {
     int guard_pipe; /* held open as long as this process lives */
     int turn;       /* the guard has it too: the next command waits until that has sent SIGCONT */
     bool was_stopped;
+    bool is_traced; /* as the last look at its threads found */
     volatile sig_atomic_t is_stopped;
     struct sigaction before[N_ENDING_SIGNALS];
 } frozen = {.process = -1, .guard_pipe = -1, .turn = TURN_UNKNOWN};
@@ -144,6 +146,7 @@ bool freeze_stands(pid_t pid)
 static bool all_stand(pid_t pid)
 {
     const struct stand stand = look_at(pid);
+    frozen.is_traced = stand.traced;
     return stand.all && (!stand.traced || stands_still(pid, &stand));
 }
 
@@ -254,7 +257,7 @@ int freeze_stop(char *why, size_t why_bytes)
             return -1;
         }
     }
-    for (const uint64_t begin = now_ms(); now_ms() - begin < STOP_MS;) {
+    for (const uint64_t begin = now_ms(); now_ms() - begin < (frozen.is_traced ? TRACED_MS : STOP_MS);) {
         if (all_stand(frozen.pid))
             return 0;
         nanosleep(&round, NULL);

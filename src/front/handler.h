@@ -50,14 +50,11 @@ static ALWAYS_INLINE struct thread *handler_enter(const void *context, uintptr_t
     struct thread *thread = tls_thread;
     if (likely(!hit_text_has(os_context_pc(context))) || thread == NULL)
         return NULL; /* without a record every call goes to the pool */
-    for (;;) {
-        if (atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0) /* relaxed: our own */
-            return NULL;
-        if (likely(thread_take(thread)))
-            break;
-        /* Somebody looks whether we sleep (sleepers.c), and will see that we do not: its return address lies in a hit. */
-        os_sleep_ms(1);
-    }
+    if (atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0) /* relaxed: our own */
+        return NULL;
+    /* Claimed or not: who has claimed the record may be stopped, in a handler that waits for this one. He sees that we do not sleep, for our
+     * return address lies in a hit; or he touches nothing but what is kept for blocks above 32 KiB, which a busy thread does without. */
+    atomic_store_explicit(&thread->busy, 1, memory_order_relaxed);
     thread_close_door();
     thread->handler_frame = frame;
     thread->signal_stack = os_context_signal_stack(context);
@@ -71,7 +68,7 @@ static ALWAYS_INLINE void handler_leave(struct thread *thread)
     if (likely(thread == NULL))
         return;
     thread->handler_frame = 0;
-    if (likely(!background_wanted))
+    if (likely(!background_wanted && atomic_load(&thread->claim) == THREAD_UNCLAIMED))
         thread_open_door(thread);
     thread_let_go(thread);
 }

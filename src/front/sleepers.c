@@ -90,7 +90,7 @@ static void empty_free_record(struct thread *thread)
 static bool empty_if_asleep(struct thread *thread)
 {
     /* The first look: most are awake, and need no closed door. */
-    if (thread == tls_thread || !os_may_look_at_threads() || !sleeps_outside_of_us(thread) || !thread_claim_other(thread))
+    if (thread == tls_thread || !os_may_look_at_threads() || !sleeps_outside_of_us(thread) || !thread_claim_other(thread, true))
         return false;
     /* A slow path that was under way when the door was closed has opened it again. */
     bool asleep = sleeps_outside_of_us(thread) &&
@@ -108,10 +108,10 @@ static bool empty_if_asleep(struct thread *thread)
 
 /* What a thread keeps for blocks above 32 KiB is touched behind busy alone. So nobody need sleep: it is enough that nobody is behind busy when
  * the record is claimed, for who sets it from the barrier on sees the claim. (Where /proc is root's, nobody is ever seen asleep: 25 threads of
- * a web server kept 10 MiB.) */
+ * a web server kept 10 MiB.) The door stays as it is: of a thread that ended by a system call of its own the variables are gone. */
 static void empty_spans(struct thread *thread)
 {
-    if (thread == tls_thread || thread->span_cache.held_slabs == 0 || !os_may_look_at_threads() || !thread_claim_other(thread))
+    if (thread == tls_thread || thread->span_cache.held_slabs == 0 || !os_may_look_at_threads() || !thread_claim_other(thread, false))
         return;
     if (os_barrier_of_all() && atomic_load(&thread->busy) == 0) {
         atomic_store(&thread->claim, THREAD_EMPTYING_SPANS);

@@ -237,14 +237,15 @@ void thread_empty_kept(struct thread *thread)
     tls_other = NULL;
 }
 
-bool thread_claim_other(struct thread *thread)
+bool thread_claim_other(struct thread *thread, bool close_door)
 {
     if (tls_other != NULL || !pool_lock(HAK_LOCK_METADATA))
         return false;
     if (atomic_load(&thread->in_use) != 0 && atomic_load(&thread->claim) == THREAD_UNCLAIMED) {
         tls_other = thread;
         atomic_store(&thread->claim, THREAD_CLAIMED);
-        __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
+        if (close_door)
+            __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
     }
     pool_unlock();
     return tls_other != NULL;

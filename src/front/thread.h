@@ -215,9 +215,9 @@ void thread_release(struct thread *thread);
 /* In the child of a fork: there are no such records, until they are released again. */
 void thread_forget_free(void);
 
-/* Claims another thread's record and closes its door: see sleepers.c. False: it is claimed, or nobody's, or the caller has claimed one. Not
- * under the pool lock. */
-bool thread_claim_other(struct thread *thread);
+/* Claims another thread's record, and closes its door, for which the thread must be known to live: see sleepers.c. False: it is claimed, or
+ * nobody's, or the caller has claimed one. Not under the pool lock. */
+bool thread_claim_other(struct thread *thread, bool close_door);
 void thread_end_claim(struct thread *thread);
 
 /* All records; NULL when there are none. Any thread. thread_list is where outside readers begin: see api/anchor.h. */

@@ -223,9 +223,13 @@ bool os_may_look_at_threads(void)
 
 bool os_barrier_of_all(void)
 {
+    static _Atomic bool is_missing;
+    if (atomic_load_explicit(&is_missing, memory_order_relaxed)) /* relaxed: a hint */
+        return false;
     long result = raw_system_call(SYS_membarrier, BARRIER_PRIVATE, 0, 0, 0, 0, 0);
     if (result == -EPERM && raw_system_call(SYS_membarrier, BARRIER_REGISTER, 0, 0, 0, 0, 0) == 0)
         result = raw_system_call(SYS_membarrier, BARRIER_PRIVATE, 0, 0, 0, 0, 0);
+    atomic_store_explicit(&is_missing, result != 0, memory_order_relaxed);
     return result == 0;
 }
 

@@ -159,11 +159,11 @@ if grep -q "[0-9]" body; then fail "it tells: $(cat body)"; fi
 [[ $(cat server.err) == "hakmem: process $inspected has ended; answering 503 for 600 s" ]] || fail "the line: $(cat server.err)"
 end_server TERM
 start_inspected ends
-start_server --listen 0 --linger 3 "$inspected"
+start_server --listen 0 --linger 6 "$inspected"
 stop_inspected
 wait_for "word of the end" grep -q 'has ended' server.err
 sleep 1
-[[ $(status_of "$url") == 503 ]] || fail "it does not linger for 3 s: $(cat server.err)"
+[[ $(status_of "$url") == 503 ]] || fail "it does not linger for 6 s: $(cat server.err)"
 status=0
 wait "$server" || status=$?
 [[ $status -eq 0 ]] || fail "status $status"

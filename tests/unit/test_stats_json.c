@@ -422,7 +422,6 @@ static void json_has_the_lists(void **state)
     hak_free(run);
 }
 
-/* Not a number where nothing is known. */
 /* The thread of a forked child has another number than the one that forked. */
 static void a_childs_thread_is_its_own(void **state)
 {
@@ -442,6 +441,7 @@ static void a_childs_thread_is_its_own(void **state)
     assert_int_equal(status, 0);
 }
 
+/* Not a number where nothing is known. */
 static void rounding_is_told_where_it_is_known(void **state)
 {
     (void)state;
