@@ -42,7 +42,7 @@ static struct probes singles, longer, heads;
 static _Atomic unsigned trust, trust_left; /* of the longer ones. Written under the pool lock */
 
 /* So many runs after a look at heads nobody looks again. */
-#define HEADS_TRUST 16
+#define HEADS_TRUST 64
 static _Atomic unsigned heads_trust; /* Likewise */
 
 /* The last SuperSlab that a run fills. */
