@@ -56,7 +56,9 @@ static void mend_child(bool interrupted)
                 thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
             continue;
         }
-        unsigned claim = atomic_exchange(&thread->claim, THREAD_UNCLAIMED);
+        unsigned claim = atomic_load(&thread->claim);
+        if (claim != THREAD_UNCLAIMED) /* what is not written is not copied */
+            atomic_store(&thread->claim, THREAD_UNCLAIMED);
         bool being_emptied = claim == THREAD_EMPTYING;
         if (claim == THREAD_EMPTYING_SPANS)
             span_cache_forget(thread);
@@ -68,11 +70,13 @@ static void mend_child(bool interrupted)
             continue;
         }
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            if (being_emptied || atomic_load(&thread->busy) != 0) {
+            bool whole = !being_emptied && atomic_load(&thread->busy) == 0;
+            if (!whole) {
                 n_cut_off++;
                 fork_mend(thread, interrupted);
             }
-            thread_empty(thread);
+            if (!whole || pool_lock_is_mine() || !thread_keep_all(thread)) /* with the lock it could not be filed */
+                thread_empty(thread);
         } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
             thread_empty(thread); /* One that keeps nothing may be about to be claimed, and half prepared. */
         }

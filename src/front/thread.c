@@ -192,23 +192,44 @@ void thread_release(struct thread *thread)
     pool_unlock();
 }
 
+/* Whether a record may keep anything for the next thread: not where memory is to go back at once. */
+static bool may_keep(void)
+{
+    return budget_purge_delay_ms() != 0 && !budget_is_set() && harden_mode() != HARDEN_ON;
+}
+
+/* Counted already. */
+static void begin_keeping(struct thread *thread)
+{
+    size_t kept_bytes = 1;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        if (thread->current[c] != NULL)
+            kept_bytes += slab_reach_bytes(thread->current[c]);
+    atomic_store_explicit(&thread->kept_bytes, kept_bytes, memory_order_relaxed); /* relaxed: read as a guess */
+    background_note_cached((int64_t)kept_bytes);
+}
+
 /* The thread's blocks go back, but its slabs stay the record's until a tick finds that no thread has taken it: the next one need not
- * look for slabs. Not where memory is to go back at once. False: nothing is done. */
+ * look for slabs. False: nothing is done. */
 static bool keep_slabs(struct thread *thread)
 {
-    if (budget_purge_delay_ms() == 0 || budget_is_set() || harden_mode() == HARDEN_ON)
+    if (!may_keep())
         return false;
     if (atomic_fetch_add_explicit(&n_kept, 1, memory_order_relaxed) >= KEEPERS_MAX) { /* relaxed: a number, no more */
         atomic_fetch_sub_explicit(&n_kept, 1, memory_order_relaxed);
         return false;
     }
     flush_all(thread);
-    size_t kept_bytes = 1;
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
-        if (thread->current[c] != NULL)
-            kept_bytes += slab_reach_bytes(thread->current[c]);
-    atomic_store_explicit(&thread->kept_bytes, kept_bytes, memory_order_relaxed); /* as above */
-    background_note_cached((int64_t)kept_bytes);
+    begin_keeping(thread);
+    return true;
+}
+
+bool thread_keep_all(struct thread *thread)
+{
+    if (!may_keep())
+        return false;
+    atomic_fetch_add_explicit(&n_kept, 1, memory_order_relaxed); /* as above */
+    begin_keeping(thread);
     return true;
 }
 

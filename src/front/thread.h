@@ -5,7 +5,8 @@
  *                                              +---the thread's exit---> gone
  * Only `open` has the cache in tls_cache (and not in hardened mode: see harden.h); in all other states tls_cache is the closed
  * cache, every call comes to the slow path, and those that find no usable record (creating, busy in a signal handler, gone) go to the shared pool
- * directly. The record of a thread that is gone keeps for a while the slabs that it claimed from, for the next thread that gets it.
+ * directly. The record of a thread that is gone keeps for a while the slabs that it claimed from, for the next thread that gets it;
+ * in the child of a fork its whole cache.
  */
 #ifndef HAKMEM_FRONT_THREAD_H
 #define HAKMEM_FRONT_THREAD_H
@@ -44,11 +45,11 @@ struct thread {
                                        * has none: of the last one */
     size_t capacity_bytes;            /* sum of magazine capacities times block size */
     size_t noted_bytes;               /* of capacity_bytes, what background.h was told of */
-    _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps none */
     struct span_cache span_cache;     /* of blocks above 32 KiB */
     uint64_t refills, flushes;        /* written by the thread, read by anyone */
     uint64_t refills_before;          /* those of threads that had the record before */
     struct thread *next;              /* all records ever made; constant */
+    _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps nothing */
     struct thread *next_free;         /* while free. Pool lock */
     _Atomic uint32_t in_use;          /* 0: free for the next thread. Written under the pool lock */
     _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
@@ -206,10 +207,14 @@ void magazine_purge_arrays(struct thread *thread);
  * gone, or sleeps and has its door closed and its record claimed. */
 void thread_empty(struct thread *thread);
 
-/* The same for a record that no thread has, and that keeps slabs. Not under the pool lock. */
+/* The same for a record that no thread has, and that keeps slabs, or all it had. Not under the pool lock. */
 void thread_empty_kept(struct thread *thread);
 
-/* The record is for the next thread. The caller has it as for thread_empty, and it is empty or keeps its slabs. */
+/* In the child of a fork: the record of a thread that is gone keeps its cache as it is, until a thread takes it or a tick finds that none
+ * has. Whatever is written there would be copied, page by page, and most children only call exec. False: it may keep nothing. */
+bool thread_keep_all(struct thread *thread);
+
+/* The record is for the next thread. The caller has it as for thread_empty, and it is empty or keeps something. */
 void thread_release(struct thread *thread);
 
 /* In the child of a fork: there are no such records, until they are released again. */

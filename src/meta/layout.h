@@ -17,7 +17,7 @@
 
 #include "base/base.h"
 
-#define LAYOUT_VERSION 9
+#define LAYOUT_VERSION 10
 
 /* Of a user address; more is only handed out by Linux to those who ask by a hint. */
 #if defined(__aarch64__)

@@ -1,7 +1,7 @@
 /* fork_cache.pml - what a thread has in its cache, in the child of a fork that comes at any instant.
  * Stands for
  *   src/front/fork.c: fork_mend mend_child on_fork_child
- *   src/front/thread.c: thread_empty thread_release
+ *   src/front/thread.c: thread_empty thread_keep_all thread_empty_kept thread_release
  *   src/front/magazine.h: cache_pop cache_push
  *   src/front/refill.c: refill choose_slab leave_full_slab
  *   src/front/flush.c: flush_oldest
@@ -38,6 +38,7 @@
  *   BROKEN_current_cleared_last the thread forgets its slab only after it has let go of it
  *   BROKEN_lock_not_reset       the child leaves the lock with a thread that is gone
  *   BROKEN_idle_not_forgotten   the child keeps the list of idle slabs
+ *   BROKEN_kept_for_good        nobody takes apart the cache that a thread has left to the child
  */
 #define N_BLOCKS 3
 #define ALL 7
@@ -320,7 +321,7 @@ proctype child()
 {
     byte mask, block, n_lost;
     mtype result;
-    bool owned, was_quiet, was_slow;
+    bool owned, was_quiet, was_slow, kept;
     atomic { /* It is alone: no other order is possible. */
         forked = true;
         was_quiet = (n_calls == 0);
@@ -369,21 +370,35 @@ proctype child()
         /* It is this very thread, which woke up meanwhile, forked, and goes on with its record. */
         :: emptying -> assert(!no_max)
         :: true -> empty_cache(); no_max = false /* The next thread sets it. */
+        :: !busy && !emptying -> kept = true /* thread_keep_all */
         fi;
         busy = false;
         emptying = false;
         check_held();
         /* What is lost is neither with the program nor can it be claimed. */
-        n_lost = (state == EMPTY || state == TAKEN -> 0 : count((ALL & ~(bits | held))));
+        mask = (kept && top != 0 -> slot : 0);
+        n_lost = (state == EMPTY || state == TAKEN -> 0 : count((ALL & ~(bits | held | mask))));
         assert(was_slow || n_lost <= 1);
-        assert(!was_quiet || (n_lost == 0 && (state == EMPTY || state == FULL || listed)));
+        assert(!was_quiet || (n_lost == 0 && (state == EMPTY || state == FULL || listed || (kept && current))));
         do
+        :: kept && top != 0 -> /* The next thread has the record, and hits. */
+            held = held | slot;
+            top = 0;
+            check_held()
+#ifdef BROKEN_kept_for_good
+        :: kept -> kept = false
+#else
+        :: kept -> /* Nobody has taken it, or its thread has ended. */
+            empty_cache();
+            kept = false;
+            check_held()
+#endif
         :: held != 0 ->
             mask = lowest(held);
             held = held & ~mask;
             return_blocks();
             check_held()
-        :: else -> break
+        :: held == 0 && !kept -> break
         od;
         assert(!was_quiet || state == EMPTY || (state == PARTIAL && listed && bits == ALL && used == 0))
     }
