@@ -7,8 +7,8 @@
  * What is in a copy is whatever was there: torn, damaged, or made up. Only counts that bound the copies (image_arena.high, the
  * numbers of arenas and threads) were proven. Nothing else may be used as an index or an address without a look.
  *
- * Cost: 104 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 52 KiB
- * for a GiB of large ones; 5 KiB for each thread, or 33 KiB in hardened mode; 448 bytes for each stack of a heap profile. With
+ * Cost: 200 bytes for each SuperSlab below arena.high and 4096 for each in the pool, so 2.1 MiB for a GiB of small blocks and 100 KiB
+ * for a GiB of large ones; 5 KiB for each thread, or 6 KiB in hardened mode; 448 bytes for each stack of a heap profile. With
  * IMAGE_DETAIL 16 MiB more for a GiB of blocks of up to 112 bytes, and up to 64 KiB for each thread.
  */
 #ifndef HAKMEM_TOOLS_IMAGE_H

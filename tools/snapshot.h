@@ -5,8 +5,8 @@
  * off by what was in flight, an entry that makes no sense is read again, and then counted in n_torn. Whatever was read, every
  * count and state in here is within its bounds: class ids are those of classes, slots of a span lie in their SuperSlab.
  *
- * Cost: the records are read once, 2.1 MiB for each GiB of small blocks and 52 KiB for each GiB of large ones, and 5 KiB for each
- * thread (33 in hardened mode), by one system call for each stretch of SuperSlabs and each thread. The process gets no memory by it.
+ * Cost: the records are read once, 2.1 MiB for each GiB of small blocks and 100 KiB for each GiB of large ones, and 5 KiB for each
+ * thread (6 in hardened mode), by one system call for each stretch of SuperSlabs and each thread. The process gets no memory by it.
  */
 #ifndef HAKMEM_TOOLS_SNAPSHOT_H
 #define HAKMEM_TOOLS_SNAPSHOT_H

@@ -107,8 +107,8 @@ HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
  * Cost       a look at the slab's records; takes no lock. */
 HAK_API size_t hak_usable_size(const void *block) HAK_NOEXCEPT;
 
-/* The least that hak_usable_size of a fresh block of size_bytes would be: asking for so much costs no more. 0 when
- * such a request cannot be served; in hardened mode also for 0 bytes. Async-signal-safe once the process has started; takes no lock. */
+/* The least that hak_usable_size of a fresh block of size_bytes would be, unless HAKMEM_GUARD_SAMPLE picks it: asking for so much
+ * costs no more. 0 when such a request cannot be served; in hardened mode also for 0 bytes. Async-signal-safe once the process has started; takes no lock. */
 HAK_API size_t hak_good_size(size_t size_bytes) HAK_NOEXCEPT;
 
 /* ---- Memory and the system ------------------------------------------------------------------------------------- */
@@ -300,11 +300,13 @@ HAK_API size_t hak_stats_json(char *buffer, size_t size_bytes) HAK_NOEXCEPT;
 
 /* Begins. What an earlier profile noted is dropped; blocks that are live already are not in it.
  * interval_bytes  bytes from one sample to the next in the mean, up to 2^40; 0 for the default, 512 KiB
- * Returns         0, or -1 with errno EBUSY (one is on), EINVAL, ENOMEM, or ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
+ * Returns         0, or -1 with errno EBUSY (one is on, begins or ends, or a dump of another thread takes too long), EINVAL, ENOMEM, or
+ *                 ENOTSUP (HAKMEM_SECURE or HAKMEM_GUARD_SAMPLE is on).
  * Limits          65,535 different stacks of at most 48 frames; memory for them as they come, 29 MiB at most.
  * Cost            while it is on, 15 to 16 instructions more for each small block, for each sample some 3,400, and a page of memory
  *                 for as long as the block lives. Beginning waits for threads that are inside the
- *                 allocator, up to 50 ms. docs/heap-profile.md has it measured. */
+ *                 allocator, up to 50 ms, and for a dump that another thread writes, some two seconds at most.
+ *                 docs/heap-profile.md has it measured. */
 HAK_API int hak_profile_start(size_t interval_bytes) HAK_NOEXCEPT;
 
 /* Ends. What was noted stays, and what of it is live stays true. Nothing happens where no profile is on.
