@@ -88,6 +88,12 @@ static bool tick(bool with_caches)
     return waiting_bytes >= BACKGROUND_MIN_BYTES || shared_pool_idle_bytes() != 0;
 }
 
+/* Of this thread's time only the kernel knows, and a filter of the program's own may end the process for the question. */
+static uint32_t clock_ms(bool is_filtered)
+{
+    return is_filtered ? os_now_ms() : os_thread_ms();
+}
+
 /* So many ticks in a row must find nothing more to do before the thread ends: as many as it takes to see that another thread sleeps, so
  * that none that has gone to sleep with the others' work keeps its cache. (600 MiB of 1 KiB to 1 MiB, freed by a thread that then sleeps,
  * all but every thousandth: 1.46 times what is needed were left after one tick, as 22 KiB of cached blocks kept 20 SuperSlabs.) */
@@ -112,12 +118,14 @@ static void *run(void *unused)
         os_futex_wait_ms(&main_has_left, 0, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         if (atomic_load(&main_has_left) != 0)
             break;
-        uint32_t from_ms = os_thread_ms();
+        bool is_filtered = os_calls_are_filtered_since_start();
+        uint32_t from_ms = clock_ms(is_filtered);
         uint64_t before = given_back();
-        if (has_own_files && !os_calls_are_filtered_since_start())
+        if (has_own_files && !is_filtered)
             look_at_system();
         bool more = tick(has_own_files);
-        took_ms = given_back() == before ? os_thread_ms() - from_ms : 0;
+        bool same_clock = is_filtered == os_calls_are_filtered_since_start();
+        took_ms = same_clock && given_back() == before ? clock_ms(is_filtered) - from_ms : 0;
         n_last = more ? 0 : n_last + 1;
         rest_ms = more ? REST_MIN_MS : rest_ms;
         if (n_last < LAST_TICKS)

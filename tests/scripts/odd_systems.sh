@@ -52,7 +52,7 @@ gcc -O1 -o zeros zeros.c
 HAKMEM_PURGE_DELAY_MS=0 LD_PRELOAD="$HAKMEM_LIB $PWD/lying.so" ./zeros || fail "status $?"
 on_hakmem HAKMEM_PURGE_DELAY_MS=0 ./zeros || fail "without it: status $?"
 
-step "filters that kill: for what HAKMEM_BACKGROUND=off does not call; and, in usual mode, for opening files"
+step "filters that kill: for what HAKMEM_BACKGROUND=off does not call; and, in usual mode, for opening files and for asking for a thread's time"
 cat > filtered.c << 'EOF'
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -78,7 +78,7 @@ static struct sock_filter files[] = {
 #ifdef SYS_open
     KILL_FOR(SYS_open),
 #endif
-    KILL_FOR(SYS_openat), KILL_FOR(SYS_execve), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    KILL_FOR(SYS_openat), KILL_FOR(SYS_execve), KILL_FOR(SYS_clock_gettime), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
 static struct sock_fprog programs[] = {ALL(questions), ALL(files)};
 static int trims;
 static void *work(void *unused)
