@@ -65,16 +65,13 @@ static void fill_slot(const struct slab *slab, struct snapshot_slot *out)
     }
 }
 
-/* Of a SuperSlab outside the pool whose slots still tell: where the last page ends that may be in memory. */
-static uint32_t dirty_end(const struct image_arena *arena, uint32_t i, size_t page_bytes)
+/* Of a SuperSlab outside the pool whose slots still tell: how much of it may be in memory, as the census counts it. */
+static uint32_t dirty_sum(const struct image_arena *arena, uint32_t i, size_t page_bytes)
 {
-    for (unsigned slot = SUPERSLAB_SLABS; slot-- > 0;) {
-        const unsigned dirty = atomic_load_explicit(&image_slab(arena, i, slot)->dirty_pages, memory_order_relaxed);
-        if (dirty != 0)
-            return (uint32_t)min_size(slot * SLAB_BYTES + (32 - (size_t)__builtin_clz(dirty)) * page_bytes,
-                                      SUPERSLAB_BYTES);
-    }
-    return 0;
+    size_t sum_bytes = 0;
+    for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++)
+        sum_bytes += count_bits(atomic_load_explicit(&image_slab(arena, i, slot)->dirty_pages, memory_order_relaxed)) * page_bytes;
+    return (uint32_t)min_size(sum_bytes, SUPERSLAB_BYTES);
 }
 
 static void fill_superslab(const struct image *image, uint32_t number, uint32_t i, struct snapshot_superslab *out)
@@ -90,7 +87,7 @@ static void fill_superslab(const struct image *image, uint32_t number, uint32_t 
             fill_slot(image_slab(arena, i, slot), &out->slot[slot]);
         return;
     }
-    out->dirty_prefix_bytes = ss->dirty_by_slab ? dirty_end(arena, i, image->slab_page_bytes) : ss->dirty_prefix_bytes;
+    out->dirty_prefix_bytes = ss->dirty_by_slab ? dirty_sum(arena, i, image->slab_page_bytes) : ss->dirty_prefix_bytes;
     if (ss->state == SUPERSLAB_RUN) {
         out->run_superslabs = ss->run_superslabs;
         out->run_bytes = ss->run_bytes;

@@ -15,6 +15,10 @@
 #define SPINS 1000
 #define SPINS_MOST 64
 
+/* Who is woken may run a signal handler first, and that may wait for another lock, whose holder sleeps here; or until a collector lets it go on.
+ * So nobody counts on being woken. */
+#define WAIT_MOST_MS 20
+
 /* The futex is the low half of the word: it changes whenever the owner does, and the sleepers' bit is in it. */
 static _Atomic uint32_t *futex_of(struct lock *lock)
 {
@@ -60,7 +64,7 @@ enum lock_result lock_take(struct lock *lock, uintptr_t self)
             !atomic_compare_exchange_strong_explicit(&lock->word, &seen, seen | SLEEPERS, memory_order_relaxed,
                                                      memory_order_relaxed)) /* relaxed: only asks to be woken */
             continue;
-        os_futex_wait(futex_of(lock), (uint32_t)(seen | SLEEPERS));
+        os_futex_wait_ms(futex_of(lock), (uint32_t)(seen | SLEEPERS), WAIT_MOST_MS);
     }
 }
 

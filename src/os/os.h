@@ -190,8 +190,7 @@ size_t os_own_address_limit(int32_t process, int resource, const void *limit);
 /* The limit on address space (RLIMIT_AS) in bytes; SIZE_MAX when there is none. */
 size_t os_address_limit_bytes(void);
 
-/* Sleeps while *word == expected; wakes at most n sleepers. Both may return early. */
-void os_futex_wait(_Atomic uint32_t *word, uint32_t expected);
+/* Sleeps while *word == expected; wakes at most n sleepers. The first may return early. */
 void os_futex_wait_ms(_Atomic uint32_t *word, uint32_t expected, uint32_t most_ms);
 void os_futex_wake(_Atomic uint32_t *word, int n);
 void os_yield(void);

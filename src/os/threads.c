@@ -44,13 +44,6 @@ void os_threads_start(void)
     tls_bytes = round_up(sum_bytes, os_page_bytes());
 }
 
-void os_futex_wait(_Atomic uint32_t *word, uint32_t expected)
-{
-    int saved_errno = errno;
-    system_call(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, expected, 0, 0, 0);
-    errno = saved_errno;
-}
-
 void os_futex_wait_ms(_Atomic uint32_t *word, uint32_t expected, uint32_t most_ms)
 {
     int saved_errno = errno;
