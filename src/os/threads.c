@@ -59,6 +59,17 @@ void os_futex_wake(_Atomic uint32_t *word, int n)
     errno = saved_errno;
 }
 
+/* A wait for a word that is other than expected ends with EAGAIN, and if it is as expected when its time is up. */
+bool os_is_readable(const void *address)
+{
+    const uint32_t unlikely_value = 0x9e3779b9;
+    int saved_errno = errno;
+    struct timespec no_time = {0, 0};
+    bool readable = system_call(SYS_futex, (long)address, FUTEX_WAIT_PRIVATE, unlikely_value, (long)&no_time, 0, 0) == 0 || errno != EFAULT;
+    errno = saved_errno;
+    return readable;
+}
+
 void os_sleep_ms(uint32_t ms)
 {
     struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};

@@ -103,7 +103,7 @@ void release_row(struct superslab *ss, uint32_t n)
     bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
     if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
         committed = !os_decommit(superslab_memory(ss), len_bytes);
-    if (huge || decommitted)
+    if (huge || decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     if (!clean)
         atomic_store_explicit(&any_refused, true, memory_order_relaxed); /* relaxed: a hint */

@@ -542,6 +542,7 @@ struct place {
 struct walk {
     uint64_t pc, sp, bp;
     struct place place; /* of the last frame */
+    uint64_t page;      /* of the stack, the last one that was seen to be there */
 };
 
 /* Those that are never unloaded: ours, libc, the program. They are learned once, and are most of any stack. */
@@ -609,15 +610,32 @@ NO_SANITIZE static uint64_t word_at(uint64_t address)
     return *(const uint64_t *)(uintptr_t)address; /* NOLINT: on our own stack */
 }
 
-/* To the caller. False: there is none that the rule leads to. */
+/* Code that changes stacks behind its tables' back leads beyond the end of the one that it came to, where nothing may lie. */
+static bool is_there(struct walk *walk, uint64_t address)
+{
+    uint64_t page = address / os_page_bytes();
+    if (likely(page == walk->page))
+        return true;
+    if (!os_is_readable((const void *)(uintptr_t)(address & ~(uint64_t)7))) /* NOLINT: a place on a stack */
+        return false;
+    walk->page = page;
+    return true;
+}
+
+/* To the caller; pc is 0 where the stack ends. False: there is none that the rule leads to. */
 static bool step(struct walk *walk, const struct rule *rule)
 {
     uint64_t cfa = (rule->base == BASE_SP ? walk->sp : walk->bp) + (uint64_t)(int64_t)rule->cfa_bytes;
     if (cfa <= walk->sp || cfa % 8 != 0)
         return false; /* stacks grow down */
+    uint64_t bp_at = cfa + (uint64_t)(int64_t)rule->bp_bytes;
+    if ((rule->bp_is_saved && !is_there(walk, bp_at)) || !is_there(walk, cfa - 8)) {
+        walk->pc = 0;
+        return true;
+    }
     walk->pc = word_at(cfa - 8);
     if (rule->bp_is_saved)
-        walk->bp = word_at(cfa + (uint64_t)(int64_t)rule->bp_bytes);
+        walk->bp = word_at(bp_at);
     walk->sp = cfa;
     return true;
 }
@@ -628,6 +646,7 @@ int unwind_take(void **frame, int n)
     int n_taken = 0;
     __asm__ volatile("lea 0(%%rip), %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2"
                      : "=r"(walk.pc), "=r"(walk.sp), "=r"(walk.bp));
+    walk.page = walk.sp / os_page_bytes();
     for (uint64_t address = walk.pc; n_taken < n; address = walk.pc - 1) { /* a call lies before where it returns to */
         struct rule rule = find_rule(&walk, address);
         if (rule.base == BASE_END || (rule.base == BASE_UNKNOWN && os_is_linker((const void *)(uintptr_t)address))) /* NOLINT */
