@@ -27,6 +27,7 @@
  * Size, for tests/scripts/models.sh: "models: optimize"
  * Broken variants
  *   BROKEN_taken_without_lock   the list is looked at, and the record taken out of it, without the lock
+ *   BROKEN_lock_kept            or with it, and it stays taken where the record is not to be had
  *   BROKEN_emptied_in_list      the record is emptied where it is, in the list
  *   BROKEN_keeping_not_ended    who gets the record does not end its keeping
  *   BROKEN_ended_before_use     or ends it before the record is in use
@@ -148,11 +149,11 @@ proctype thread(byte me)
 {
     bool done, seen;
     {
-end:
+again:
     do
     :: take_lock(); /* claim_record */
        if
-       :: STEP(n_listed == 0 -> lock = NOBODY); goto end /* it makes another one */
+       :: STEP(n_listed == 0 -> lock = NOBODY); goto again /* it makes another one */
        :: STEP(n_listed != 0 -> n_listed--; n_at++; check())
        fi;
 #ifdef BROKEN_ended_before_use
@@ -174,7 +175,7 @@ end:
 #ifdef BROKEN_kept_after_release
            thread_release();
            STEP(kept = true; n_counting--; check());
-           goto end
+           goto again
 #else
            STEP(kept = true; n_counting--; check())
 #endif
@@ -184,7 +185,7 @@ end:
     } STOPS_AT_FORK
 }
 
-/* Another record that keeps slabs for a while. */
+/* Another record that keeps slabs for a while. It ends at some time, so that a state in which all others wait is seen as one. */
 proctype keeper(byte me)
 {
     bool done;
@@ -198,6 +199,7 @@ end:
            STEP(other_keeps = true; n_counting--; check());
            STEP(other_keeps = false; assert(n_kept != 0); n_kept--)
        fi
+    :: break
     od
     } STOPS_AT_FORK
 }
@@ -292,7 +294,14 @@ inline take_keeper()
             STEP(is_other = is_other || me == TICK; check())
         :: else
         fi;
+#ifdef BROKEN_lock_kept
+        if
+        :: done -> drop_lock()
+        :: else
+        fi
+#else
         drop_lock()
+#endif
     :: else
     fi
 #endif
