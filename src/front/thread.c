@@ -275,6 +275,7 @@ static void on_thread_exit(void *record)
     (void)record;
     if (thread == NULL || thread == &no_record)
         return;
+    thread->handler_frame = 0; /* of a handler that was left for good: or one in here would take the record for its thread's again */
     atomic_store(&thread->busy, 1);
     thread_close_door();
     for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++) /* It will see that we are awake, or is nearly done. */
