@@ -78,6 +78,10 @@ static void mend_child(bool interrupted)
             if (!whole || pool_lock_is_mine() || !thread_keep_all(thread)) /* with the lock it could not be filed */
                 thread_empty(thread);
         } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
+            if (being_emptied) {
+                n_cut_off++;
+                fork_mend(thread, interrupted);
+            }
             thread_empty(thread); /* One that keeps nothing may be about to be claimed, and half prepared. */
         }
         thread_release(thread);

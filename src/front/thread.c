@@ -80,7 +80,7 @@ static void flush_all(struct thread *thread)
 /* The slabs that the record keeps are a thread's again, or are about to be nobody's. */
 static void end_keeping(struct thread *thread)
 {
-    size_t kept_bytes = atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_relaxed); /* relaxed: read as a guess */
+    size_t kept_bytes = atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_release); /* after in_use: see claim_record */
     if (kept_bytes == 0)
         return;
     background_note_cached(-(int64_t)kept_bytes);
@@ -120,7 +120,6 @@ static struct thread *claim_record(void)
     if (at != NULL) {
         thread = *at;
         *at = thread->next_free;
-        end_keeping(thread);
     } else if ((thread = metapool_claim()) != NULL) {
         sampler_open_magazines(thread);
         thread->next = atomic_load_explicit(&thread_list, memory_order_relaxed); /* relaxed: written under our lock */
@@ -143,6 +142,7 @@ static struct thread *claim_record(void)
         thread->stack_end = os_stack_end(thread_id);
         atomic_store_explicit(&thread->in_use, 1, memory_order_relaxed); /* relaxed: the lock publishes what matters */
         atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed);  /* relaxed: a number, no more */
+        end_keeping(thread); /* it is in use first: a fork must find its slabs, by one or the other */
     }
     pool_unlock();
     return thread;
@@ -243,6 +243,7 @@ static bool take_keeper(struct thread *thread)
         if (*at == thread && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
             *at = thread->next_free;
             tls_other = thread;
+            atomic_store(&thread->claim, THREAD_EMPTYING); /* for a child of the child, where it may keep magazines, too */
             break;
         }
     pool_unlock();
@@ -254,6 +255,7 @@ void thread_empty_kept(struct thread *thread)
     if (!take_keeper(thread))
         return;
     thread_empty(thread);
+    atomic_store(&thread->claim, THREAD_UNCLAIMED);
     thread_release(thread);
     tls_other = NULL;
 }
@@ -296,6 +298,7 @@ static void on_thread_exit(void *record)
     (void)record;
     if (thread == NULL || thread == &no_record)
         return;
+    thread->handler_frame = 0; /* of a handler that was left for good: or one in here would take the record for its thread's again */
     atomic_store(&thread->busy, 1);
     thread_close_door();
     for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++) /* It will see that we are awake, or is nearly done. */

@@ -13,7 +13,8 @@
  *   P1  a block is in one place: with the program, in the magazine, or in the pool; so nobody gets it twice
  *   P2  no free is lost: when no call is in progress, the three places together have every block
  *   P3  a door is closed only of a thread that exists
- *   P4  nobody waits for ever: there is no invalid end state; an exiting thread waits for a tick, never a tick for it
+ *   P4  nobody waits for ever: there is no invalid end state; an exiting thread waits for a tick, never a tick for it. So that
+ *       such a state is seen as one, handlers, ticks and the second thread may stop at any time, outside of calls
  * Abstracted away
  *   One record, two threads that want it one after the other (create waits where the C code makes a second record),
  *   two blocks of one class, a magazine for one. The pool is a set of blocks: slab.pml is about that.
@@ -36,6 +37,7 @@
  *   BROKEN_called_while_claimed  who calls the thread closes its door while a tick looks at that
  *   BROKEN_stack_not_looked_at   a tick does not ask whether a hit path was interrupted
  *   BROKEN_busy_not_looked_at    a tick does not ask whether a slow path was interrupted
+ *   BROKEN_waits_for_busy        a tick that has the record claimed waits until no slow path is under way
  *   BROKEN_claim_read_first      thread_take reads the claim before it sets busy
  *   BROKEN_door_closed_first     thread_enter closes the door before it sets busy
  */
@@ -66,7 +68,8 @@ bool gone;                 /* the first thread has left the record */
 bool in_handler;           /* of the first thread, which stands still meanwhile */
 
 /* One instruction of a thread: it does not run while its handler does. */
-#define STEP(statement) atomic { (is_handler || me != 0 || !in_handler) -> statement }
+#define STEP_IF(condition, statement) atomic { (is_handler || me != 0 || !in_handler) && (condition) -> statement }
+#define STEP(statement) STEP_IF(true, statement)
 
 #define magazine_mask() (top != 0 -> slot : 0)
 
@@ -287,8 +290,8 @@ proctype thread(byte me)
     bool done, is_handler;
     /* Its first slow call: claim_record and create. */
 end_wait:
-    STEP(
-        !in_use && lock == 0 && (me == 0 || gone) -> n_calls++;
+    STEP_IF(!in_use && lock == 0 && (me == 0 || gone),
+        n_calls++;
         alive[me] = true;
         busy = true;
         thread_id = me;
@@ -300,26 +303,32 @@ end_wait:
 end_run:
     do
     :: STEP(n_calls++) -> call_malloc(); leave_call()
-    :: STEP(held != 0 -> n_calls++) -> call_free(); leave_call()
-    :: STEP(me == 0) -> sleep()
-    :: STEP(me == 0 -> n_calls++) -> break /* on_thread_exit */
+    :: STEP_IF(held != 0, n_calls++) -> call_free(); leave_call()
+    :: STEP_IF(me == 0, skip) -> sleep()
+    :: STEP_IF(me == 0, n_calls++) -> break /* on_thread_exit */
+    :: STEP_IF(me != 0, skip) -> goto end_stays
     od;
     STEP(busy = true);
     STEP(door_open[me] = false);
 #ifndef BROKEN_exit_ignores_claim
-    STEP(claimed == UNCLAIMED);
+    STEP_IF(claimed == UNCLAIMED, skip);
 #endif
     STEP(tls[me] = NO_RECORD);
     thread_empty();
     /* release_record */
 #ifdef BROKEN_release_ignores_claim
-    STEP(lock == 0 -> in_use = false; busy = false; gone = true);
+    STEP_IF(lock == 0, in_use = false; busy = false; gone = true);
 #else
-    STEP(lock == 0 && claimed == UNCLAIMED -> in_use = false; busy = false; gone = true);
+    STEP_IF(lock == 0 && claimed == UNCLAIMED, in_use = false; busy = false; gone = true);
 #endif
     leave_call();
     sleep(); /* Other destructors. */
-    STEP(alive[me] = false)
+    STEP(alive[me] = false);
+    goto end_gone;
+end_stays:
+    false;
+end_gone:
+    skip
 }
 
 /* Of the first thread, at any instruction. */
@@ -336,6 +345,7 @@ end:
        :: sleep()
        fi;
        atomic { leave_call(); in_handler = false }
+    :: break
     od
 }
 
@@ -344,6 +354,9 @@ end:
 /* Leaves done = whether the record's thread sleeps, outside of us. */
 inline look()
 {
+#ifdef BROKEN_waits_for_busy
+    !busy;
+#endif
     d_step { seen_id = thread_id; done = asleep[seen_id] };
 #ifndef BROKEN_busy_not_looked_at
     if
@@ -411,6 +424,7 @@ end:
            fi
        :: else -> leave_call()
        fi
+    :: break
     od
 }
 

@@ -17,6 +17,7 @@
  *   BROKEN_no_barrier            the tick reads busy without the barrier
  *   BROKEN_barrier_before_claim  the barrier comes before the claim
  *   BROKEN_busy_not_read         the tick does not read busy
+ *   BROKEN_claim_not_ended       the tick does not end its claim
  *   BROKEN_exit_ignores_claim    the thread's exit does not wait for the end of a claim
  */
 bool busy, buffered; /* buffered: busy is stored, and not seen yet */
@@ -25,7 +26,8 @@ byte cache = 3, held, pool; /* slots */
 byte n_inside;              /* at the cache */
 bool in_handler;
 
-#define STEP(statement) atomic { (is_handler || !in_handler) -> statement }
+#define STEP_IF(condition, statement) atomic { (is_handler || !in_handler) && (condition) -> statement }
+#define STEP(statement) STEP_IF(true, statement)
 
 inline check() { assert((cache | held | pool) == 3 && (cache & held) == 0 && (cache & pool) == 0 && (held & pool) == 0) }
 
@@ -41,9 +43,9 @@ inline call()
             STEP(buffered = false; busy = true; n_inside++; assert(n_inside == 1)); /* the next store, at the latest */
             STEP(seen = cache);
             if
-            :: STEP(seen != 0) -> STEP(cache = 0; held = held | seen)
-            :: STEP(held != 0) -> STEP(cache = seen | held; held = 0)
-            :: STEP(seen == 0 && held == 0)
+            :: STEP_IF(seen != 0, skip) -> STEP(cache = 0; held = held | seen)
+            :: STEP_IF(held != 0, skip) -> STEP(cache = seen | held; held = 0)
+            :: STEP_IF(seen == 0 && held == 0, skip)
             fi;
             STEP(n_inside--; check());
             STEP(busy = false)
@@ -61,12 +63,12 @@ proctype thread()
 end:
     do
     :: call()
-    :: STEP(pool != 0 -> held = held | pool; pool = 0; check()) /* new blocks */
+    :: STEP_IF(pool != 0, held = held | pool; pool = 0; check()) /* new blocks */
     :: STEP(true) -> break
     od;
     STEP(buffered = false; busy = true); /* on_thread_exit: a fence */
 #ifndef BROKEN_exit_ignores_claim
-    STEP(!claimed);
+    STEP_IF(!claimed, skip);
 #endif
     STEP(n_inside++; assert(n_inside == 1));
     STEP(pool = pool | cache; cache = 0);
@@ -82,6 +84,7 @@ end:
     :: atomic { in_use && !in_handler -> in_handler = true };
        call();
        in_handler = false
+    :: break /* or there would be no end state while the thread waits for ever; so in the tick */
     od
 }
 
@@ -130,7 +133,10 @@ end_claim:
            atomic { n_inside--; check() }
        :: else
        fi;
+#ifndef BROKEN_claim_not_ended
        claimed = false
+#endif
+    :: break
     od
 }
 
