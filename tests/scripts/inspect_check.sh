@@ -172,15 +172,15 @@ fi
 
 step "its first thread has ended, and others end meanwhile (K8)"
 cp "$tests/inspect_plain" "$work/heirs"
-start_heirs() {
-    start env LD_PRELOAD="$HAKMEM_LIB" "$work/heirs" heirs
+start_heirs() { # heirs | hasty
+    start env LD_PRELOAD="$HAKMEM_LIB" "$work/heirs" "$1"
     for ((i = 0; i < 500; i++)); do
         if grep -q '^State:.Z' "/proc/$pid/status"; then return; fi
         sleep 0.02
     done
     fail "its first thread does not end"
 }
-start_heirs # without the library's own thread all of its threads end
+start_heirs heirs # without the library's own thread all of its threads end
 check 0 "$pid"
 check 0 --stop "$pid"
 "$hakmem" top --json --every 0.1 --samples 8 "$pid" > "$work/samples" || fail "top: status $?"
@@ -190,7 +190,14 @@ read -r address where value <<< "$("$tests/inspect_damage" "$pid" bits)"
 for ((i = 0; i < 3; i++)); do check 1 "$pid"; done # takes a tenth of a second or more
 check 1 --stop "$pid"
 stop
-background=on start_heirs
+start_heirs hasty # most of those by which it is read end meanwhile
+for ((i = 0; i < 10; i++)); do
+    check 0 "$pid"
+    "$hakmem" top --json "$pid" > "$work/samples" || fail "top: status $?"
+    jq -e '.process_resident_bytes > 1000000' "$work/samples" > /dev/null || fail "its sample: $(< "$work/samples")"
+done
+stop
+background=on start_heirs heirs
 rm "$work/heirs" # its symbols are found by /proc alone
 "$hakmem" profile "$pid" --seconds 1 --interval 1000 --value alloc_space --format folded > "$work/folded" || fail "profile: status $?"
 grep -q 'use_blocks' "$work/folded" || fail "its profile: $(< "$work/folded")"
