@@ -570,10 +570,26 @@ static int find_anchor(struct target *target, char *why, size_t why_bytes)
                   (int)pid, target->name);
 }
 
+/* Whether what /proc says of a number is of the process that has it here. */
+static int check_proc(char *why, size_t why_bytes)
+{
+    char own[32], self[32];
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    const ssize_t length = readlink("/proc/self", self, sizeof self - 1);
+    if (length < 0)
+        return refuse(why, why_bytes, "no process can be looked at: there is no /proc here");
+    self[length] = '\0';
+    return strcmp(own, self) == 0
+               ? 0
+               : refuse(why, why_bytes, "no process can be looked at: /proc is that of another pid namespace");
+}
+
 static int open_target(pid_t pid, bool to_write, struct target *target, char *why, size_t why_bytes)
 {
     struct proc_stat stat;
     *target = (struct target){.pid = pid, .memory = -1, .reads_by_call = true};
+    if (check_proc(why, why_bytes) != 0)
+        return -1;
     if (pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
         return refuse(why, why_bytes, "there is no process %d", (int)pid);
     if (!read_stat(pid, &stat)) /* mounted with hidepid */
@@ -637,6 +653,8 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     char found[TARGET_WHY_BYTES / 2] = "", comm[64], reason[TARGET_WHY_BYTES];
     unsigned n_named = 0, n_found = 0;
     pid_t answer = -1;
+    if (check_proc(why, why_bytes) != 0)
+        return -1;
     DIR *proc = opendir("/proc");
     const struct dirent *entry;
     while (proc != NULL && (entry = readdir(proc)) != NULL) {
