@@ -139,6 +139,32 @@ refused "process $zombie \(.*\) is a zombie" "$zombie"
 stop
 if [[ -r /proc/2/comm && $(< /proc/2/comm) == kthreadd ]]; then refused "is a thread of the kernel" 2; fi
 
+elsewhere() { # PATTERN COMMAND...: what is begun by the command is refused
+    local pattern=$1
+    shift
+    for arguments in "$first" "--name $unique"; do
+        hakmem="$* $HAKMEM_BUILD_DIR/hakmem"
+        # shellcheck disable=SC2086 # several words
+        refused_by_words "$pattern" $arguments
+    done
+    hakmem=$HAKMEM_BUILD_DIR/hakmem
+}
+refused_by_words() { # PATTERN ARGUMENT...
+    local pattern=$1 status=0
+    shift
+    said=$($hakmem check "$@" 2>&1) || status=$?
+    [[ $status -eq 2 && $(wc -l <<< "$said") -eq 1 && $said =~ ^hakmem:\ .*$pattern ]] || fail "$hakmem check $*: status $status: $said"
+    echo "   $said"
+}
+if unshare -m mount --bind "$work" /proc 2> /dev/null; then
+    printf '#!/bin/sh\nmount --bind "%s" /proc && exec "$@"\n' "$work" > "$work/without-proc"
+    chmod +x "$work/without-proc"
+    elsewhere "there is no /proc here" unshare -m "$work/without-proc"
+    elsewhere "/proc is that of another pid namespace" unshare -fp
+else
+    leave_out "no namespaces here: what is said where /proc is none, or another's"
+fi
+
 at=$(grep -obUaF HKanchor "$HAKMEM_LIB" | head -n 1 | cut -d : -f 1)
 [[ -n $at ]] || fail "there is no anchor in the library"
 patched() { # OFFSET BYTES: a copy of the library, with bytes of the anchor changed
@@ -269,6 +295,39 @@ for ((i = 0; i < 6; i++)); do
     said=$("$hakmem" check "$pid" 2>&1) || status=$?
     [[ $status -eq 0 || ($status -eq 2 && $said =~ ((heap changes|lists change) too fast to be judged|in the making)) ]] ||
         fail "a sound heap: status $status: $said"
+    check 0 --stop "$pid"
+done
+echo "   $said"
+stop
+
+step "a heap that grows meanwhile (K6)"
+cat > "$work/growing.c" << 'END'
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(void)
+{
+    static void *volatile block;
+    const struct timespec moment = {.tv_nsec = 50000};
+    puts("ready");
+    fflush(stdout);
+    for (int i = 0; i < 15000; i++) { /* 2 MiB of addresses each time, that nobody touches */
+        for (int j = 0; j < 64; j++)
+            block = malloc(32000);
+        nanosleep(&moment, NULL);
+    }
+    pause();
+}
+END
+"${HAKMEM_CC:-cc}" -O1 -o "$work/growing" "$work/growing.c"
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/growing"
+for ((i = 0; i < 5; i++)); do
+    status=0
+    said=$("$hakmem" check "$pid" 2>&1) || status=$?
+    [[ $status -eq 0 || ($status -eq 2 && $said =~ (heap changes|lists change)" too fast to be judged") ]] ||
+        fail "a sound heap: status $status: $(tail -n 3 <<< "$said")"
     check 0 --stop "$pid"
 done
 echo "   $said"
