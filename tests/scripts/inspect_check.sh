@@ -75,6 +75,44 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
     .violations == [] and .slabs > 100 and .spans > 10 and .runs == 3 and .cached_blocks > 100 and .threads == 1 and
     .bytes_read > 100000' <<< "$said" > /dev/null || fail "the JSON is not as it should be: $said"
 
+step "of several anchors the one whose heap is in use counts (K1)"
+cat > "$work/copies.c" << 'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) /* maps a library as it is in the file; and, with a second argument, loads it once more */
+{
+    static void *volatile block[1000];
+    const int file = open(argv[1], O_RDONLY);
+    if (mmap(NULL, (size_t)lseek(file, 0, SEEK_END), PROT_READ, MAP_PRIVATE, file, 0) == MAP_FAILED)
+        return 1;
+    if (argc > 2 && dlmopen(LM_ID_NEWLM, argv[1], RTLD_NOW) == NULL)
+        return puts(dlerror()), 1;
+    for (int i = 0; i < 1000; i++)
+        block[i] = malloc(1000);
+    puts("ready");
+    fflush(stdout);
+    pause();
+}
+END
+"${HAKMEM_CC:-cc}" -O1 -o "$work/copies" "$work/copies.c" -ldl
+kept=$pid
+start env -u LD_PRELOAD "$work/copies" "$HAKMEM_LIB"
+refused "process $pid \(copies\) is not on hakmem" "$pid"
+stop
+for again in "" again; do
+    start env LD_PRELOAD="$HAKMEM_LIB" "$work/copies" "$HAKMEM_LIB" ${again:+"$again"}
+    check 0 "$pid"
+    [[ $said =~ with\ (1[0-9]{3})\ blocks\ in\ use ]] || fail "it is the wrong heap: $said"
+    stop
+done
+pid=$kept
+
 step "each damage is found where it is (K2)"
 for kind in bits bits-large gaps slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
             current held held-slot committed pool-counts unreadable span-packed span-length span-pages masks-packed \
@@ -108,6 +146,12 @@ check 0 --name $unique
 [[ $said == "process $pid ($unique): clean"* ]] || fail "by name: $said"
 start env LD_PRELOAD="$HAKMEM_LIB" "$work/$unique"
 refused "several processes on hakmem are named $unique: [0-9]+, [0-9]+;" --name $unique
+long=only$$-of-a-long-name # of which the system keeps 15 characters
+cp "$tests/inspect_plain" "$work/$long"
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/$long"
+check 0 --name $long
+check 0 --name "${long:0:15}"
+stop
 refused "no process named nobodyhasthisname" --name nobodyhasthisname
 
 step "a name that a terminal would obey (K9)"
@@ -174,6 +218,10 @@ patched() { # OFFSET BYTES: a copy of the library, with bytes of the anchor chan
 patched 32 '\x63'
 start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
 refused "has hakmem [0-9.]+ with records of layout 99; this command is hakmem [0-9.]+ and knows layout [0-9]+" "$pid"
+stop
+patched 16 '0\x1b[2J\n\x9b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x63' # what a terminal would obey
+start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
+refused "has hakmem 0\?\[2J\?\? with records of layout 99" "$pid"
 stop
 patched 48 '\x81'
 start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
