@@ -68,10 +68,16 @@ static void leave_screen(void)
     endwin();
 }
 
+static bool has_capability(const char *name)
+{
+    const char *text = tigetstr(name);
+    return text != NULL && text != (char *)-1;
+}
+
 static void append_capability(const char *name)
 {
     const char *text = tigetstr(name);
-    if (text == NULL || text == (char *)-1 || leave_length + strlen(text) > sizeof leave_text)
+    if (!has_capability(name) || leave_length + strlen(text) > sizeof leave_text)
         return;
     memcpy(leave_text + leave_length, text, strlen(text));
     leave_length += strlen(text);
@@ -152,13 +158,18 @@ static void follow_size(void)
 /* Returns false after a line on stderr: the terminal cannot do it. */
 static bool enter_screen(void)
 {
+    const char *type = getenv("TERM");
+    int result;
     tcgetattr(STDIN_FILENO, &modes_before);
     columns_asked_for = read_size("COLUMNS");
     lines_asked_for = read_size("LINES");
     follow_size();
+    if (setupterm(NULL, STDOUT_FILENO, &result) == OK && !has_capability("cup")) { /* one of paper, or "dumb" */
+        tool_complain("the terminal '%s' cannot move its cursor; --once prints without it", type == NULL ? "" : type);
+        return false;
+    }
     screen = newterm(NULL, stdout, stdin);
     if (screen == NULL) {
-        const char *type = getenv("TERM");
         tool_complain("the terminal '%s' is not known to ncurses; --once prints without it", type == NULL ? "" : type);
         return false;
     }

@@ -195,6 +195,9 @@ step "a terminal that is unknown"
 start_top "TERM=no-such-terminal"
 await "^hakmem: the terminal 'no-such-terminal' is not known to ncurses"
 assert_ended 2
+start_top "TERM=dumb"
+await "^hakmem: the terminal 'dumb' cannot move its cursor; --once prints without it"
+assert_ended 2
 
 step "ASCII"
 start_top "LC_ALL=C"
