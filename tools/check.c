@@ -73,7 +73,7 @@ static bool any_needs_everything(const struct violations *found)
     return false;
 }
 
-/* Whether a violation is about more than single records, or threads have come that the copy does not have. */
+/* Whether a violation is about more than single records, or threads or SuperSlabs have come that the copy does not have. */
 static bool needs_everything(struct image *image, const struct verdict *verdict)
 {
     uint64_t first = 0;
@@ -81,7 +81,7 @@ static bool needs_everything(struct image *image, const struct verdict *verdict)
     return verdict->overflowed || any_needs_everything(&verdict->records.found) ||
            any_needs_everything(&verdict->lists.found) ||
            !target_read(image->target, target_address(image->target->anchor.threads), &first, sizeof first) ||
-           first != first_known;
+           first != first_known || image_has_grown(image);
 }
 
 static bool refresh_one(struct image *image, const struct violation *what)
@@ -162,8 +162,8 @@ static bool split(struct violations *found, struct violations *lists)
 }
 
 /* Adds a look to an inquiry: what was not found at the looks before counts no longer. What was left out is no finding, and never
- * tells that another one is gone. Takes over `again`. */
-static void add_look(struct inquiry *inquiry, struct violations *again)
+ * tells that another one is gone. A look that does not confirm tells what is gone alone. Takes over `again`. */
+static void add_look(struct inquiry *inquiry, struct violations *again, bool confirms)
 {
     const bool was_whole = inquiry->n_looks != 0 && inquiry->found.n_left_out == 0, is_whole = again->n_left_out == 0;
     if (inquiry->n_looks == 0 || (!was_whole && is_whole)) {
@@ -173,12 +173,12 @@ static void add_look(struct inquiry *inquiry, struct violations *again)
     }
     if (was_whole == is_whole) {
         violations_intersect(&inquiry->found, again);
-        inquiry->n_looks++;
+        inquiry->n_looks += confirms;
     }
     violations_free(again);
 }
 
-static int judge_look(const struct image *image, struct verdict *verdict, char *why, size_t why_bytes)
+static int judge_look(const struct image *image, bool has_grown, struct verdict *verdict, char *why, size_t why_bytes)
 {
     struct violations records, lists = {0};
     if (!judge(image, &records, &verdict->judged) || !split(&records, &lists)) {
@@ -188,11 +188,11 @@ static int judge_look(const struct image *image, struct verdict *verdict, char *
     }
     verdict->n_looks++;
     verdict->overflowed = records.n_left_out != 0;
-    add_look(&verdict->records, &records);
+    add_look(&verdict->records, &records, !has_grown);
     if (image->lists_torn)
         violations_free(&lists);
     else
-        add_look(&verdict->lists, &lists);
+        add_look(&verdict->lists, &lists, !has_grown);
     return 0;
 }
 
@@ -279,7 +279,7 @@ static int look_until_settled(struct target *target, bool stop, struct verdict *
         if (result == 0)
             result = (stop ? read_stopped : read_running)(target, &image, verdict, &inside, why, why_bytes);
         if (result == 0)
-            result = judge_look(&image, verdict, why, why_bytes);
+            result = judge_look(&image, !stop && image_has_grown(&image), verdict, why, why_bytes);
     } while (result == 0 && verdict->n_looks < TRIES * n_looks &&
              !(is_settled(&verdict->records, n_looks) && is_settled(&verdict->lists, n_looks)));
     progress_free(&inside);

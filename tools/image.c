@@ -423,6 +423,21 @@ bool image_refresh_lists(struct image *image)
     return true;
 }
 
+bool image_has_grown(const struct image *image)
+{
+    uint64_t next = 0;
+    uint32_t high;
+    if (image->n_arenas == 0)
+        return !target_read(image->target, target_address(image->target->anchor.arenas), &next, sizeof next) || next != 0;
+    for (size_t i = 0; i < image->n_arenas; i++)
+        if (!target_read(image->target, image->arenas[i].address + offsetof(struct arena, high), &high, sizeof high) ||
+            high != image->arenas[i].high)
+            return true;
+    const struct image_arena *last = &image->arenas[image->n_arenas - 1];
+    return !target_read(image->target, last->address + offsetof(struct arena, next), &next, sizeof next) ||
+           next != target_address(atomic_load(&last->there.next));
+}
+
 bool image_refresh_superslab(struct image *image, struct image_arena *arena, uint32_t i)
 {
     struct target_piece piece[5];

@@ -89,6 +89,9 @@ bool image_refresh_process(struct image *image);
 /* The pool's lists: its heads and counts (image.pool), and image_arena.listed; and whether they are torn. */
 bool image_refresh_lists(struct image *image);
 
+/* Whether SuperSlabs have come that the copy does not have: what leads to them looks wrong in it. */
+bool image_has_grown(const struct image *image);
+
 /* Records that make no sense, though they were read several times, are made harmless: from then on all counts are within their
  * bounds. Adds them to n_torn. */
 void image_repair(struct image *image);

@@ -196,6 +196,18 @@ static enum MHD_Result answer(void *argument, struct MHD_Connection *connection,
     return send_metrics(argument, connection);
 }
 
+/* Decodes a path or an argument in place. One with a 0 in it would be the path before that to who compares texts; so it is none. */
+static size_t unescape(void *unused, struct MHD_Connection *connection, char *text)
+{
+    (void)unused;
+    (void)connection;
+    const size_t len = MHD_http_unescape(text);
+    if (strlen(text) == len)
+        return len;
+    text[0] = '\0';
+    return 0;
+}
+
 /* ---- Life -------------------------------------------------------------------------------------------------------- */
 
 struct metrics_server *metrics_server_start(const struct metrics_address *address, metrics_render render,
@@ -209,7 +221,8 @@ struct metrics_server *metrics_server_start(const struct metrics_address *addres
     write_url(server, listener);
     server->daemon = MHD_start_daemon(
         MHD_USE_EPOLL, 0, NULL, NULL, answer, server, MHD_OPTION_LISTEN_SOCKET, listener, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_TIMEOUT_S,
+        (unsigned)MAX_CONNECTIONS, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)CONNECTION_TIMEOUT_S,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
     if (server->daemon == NULL) {
         snprintf(why, why_bytes, "cannot start the HTTP server");

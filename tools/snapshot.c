@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { RESIDENT_TRIES = 1000 }; /* by another thread each time */
+
 static const char *profile_name(unsigned profile)
 {
     static const char *const names[N_PROFILES] = {
@@ -21,8 +23,8 @@ static const char *profile_name(unsigned profile)
     return profile < N_PROFILES ? names[profile] : "?";
 }
 
-/* By the second number of /proc/PID/statm, in pages; 0 when it is not told. */
-static uint64_t resident_bytes(pid_t pid)
+/* By the second number of /proc/PID/statm, in pages; 0 when it is not told, as by a thread that is about to end. */
+static uint64_t resident_by(pid_t pid)
 {
     char path[64], text[256] = "";
     unsigned long pages = 0;
@@ -34,6 +36,15 @@ static uint64_t resident_bytes(pid_t pid)
     if (length <= 0 || sscanf(text, "%*u %lu", &pages) != 1)
         return 0;
     return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t resident_bytes(struct target *target)
+{
+    uint64_t bytes = 0;
+    pid_t reader;
+    for (unsigned i = 0; i < RESIDENT_TRIES && bytes == 0 && (reader = target_reader(target)) != 0; i++)
+        bytes = resident_by(reader);
+    return bytes;
 }
 
 static void fill_packed_slot(const struct slab *slab, struct snapshot_slot *out)
@@ -147,7 +158,7 @@ int snapshot_read(struct target *target, struct snapshot *out, char *why, size_t
     image_repair(&image);
     fill_names(&image, out);
     out->time_ns = image.time_ns;
-    out->resident_bytes = resident_bytes(target_reader(target));
+    out->resident_bytes = resident_bytes(target);
     out->slab_page_bytes = image.slab_page_bytes;
     out->n_torn = image.n_torn;
     census_take(&image.source, &out->census);

@@ -39,6 +39,8 @@ enum {
     MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
     COMM_BYTES = 15,             /* that the system keeps of a program's name */
     CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
+    MAPS_TRIES = 100,            /* to list what is mapped by a thread, 1 ms apart */
+    LIST_TRIES = 1000,           /* to find a thread of those that are listed */
     PF_KTHREAD = 0x00200000      /* in /proc/PID/stat: a thread of the kernel */
 };
 #define READ_AT_ONCE_BYTES ((size_t)64 << 20)
@@ -118,22 +120,35 @@ static bool has_ended(char state)
     return state == 'Z' || state == 'X';
 }
 
-/* One of its threads that has not ended. 0: there is none. */
-static pid_t find_living_thread(pid_t pid)
+/* One of its threads that has not ended. 0: none is listed; n_listed tells how many besides the first one are. */
+static pid_t find_listed_thread(pid_t pid, unsigned *n_listed)
 {
     char path[64];
     struct proc_stat stat;
     const struct dirent *entry;
     pid_t found = 0;
+    *n_listed = 0;
     snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
     DIR *tasks = opendir(path);
     while (tasks != NULL && found == 0 && (entry = readdir(tasks)) != NULL) {
         const pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        *n_listed += thread > 0 && thread != pid;
         if (thread > 0 && read_stat(thread, &stat) && !has_ended(stat.state))
             found = thread;
     }
     if (tasks != NULL)
         closedir(tasks);
+    return found;
+}
+
+/* The same for a process whose first thread has ended. Those that were listed may end before they are looked at, and have begun
+ * others: so none lives where none is listed. */
+static pid_t find_living_thread(pid_t pid)
+{
+    unsigned n_listed = 1;
+    pid_t found = 0;
+    for (unsigned i = 0; i < LIST_TRIES && found == 0 && n_listed != 0; i++)
+        found = find_listed_thread(pid, &n_listed);
     return found;
 }
 
@@ -278,7 +293,7 @@ bool target_read(struct target *target, uint64_t address, void *to, size_t len_b
         size_t n = target->reads_by_call ? copy_by_call(target, address, at, step_bytes, false) : 0;
         if (n == 0 && target->reads_by_call && call_is_refused(errno))
             target->reads_by_call = false;
-        if (n == 0 && !target->reads_by_call)
+        if (n == 0 && (!target->reads_by_call || errno == ESRCH)) /* the file outlives the thread by which it was opened */
             n = copy_by_file(target, address, at, step_bytes, false);
         if (n == 0)
             return false;
@@ -432,20 +447,23 @@ static bool search_object(struct target *target, uint64_t start)
     return false;
 }
 
-/* Looks through everything that is mapped from a file's beginning. */
-static void search_mappings(struct target *target, FILE *maps)
+/* Looks through everything that is mapped from a file's beginning. False: the list is none, or not all of it. */
+static bool search_mappings(struct target *target, FILE *maps)
 {
     char *line = NULL;
     size_t size_bytes = 0;
+    bool any = false;
     while (getline(&line, &size_bytes, maps) > 0) {
         uint64_t start, offset, inode;
         char readable;
+        any = true;
         if (sscanf(line, "%" SCNx64 "-%*x %c%*3c %" SCNx64 " %*x:%*x %" SCNu64, &start, &readable, &offset, &inode) ==
                 4 &&
             readable == 'r' && offset == 0 && inode != 0 && search_object(target, start))
             break;
     }
     free(line);
+    return any && !ferror(maps);
 }
 
 static int check_sizes(const struct target *target, char *why, size_t why_bytes)
@@ -498,43 +516,80 @@ static int check_layout(struct target *target, char *why, size_t why_bytes)
 
 /* ---- Opening ------------------------------------------------------------------------------------------------------- */
 
-static int open_memory(pid_t pid, bool to_write)
+static int open_memory(struct target *target, bool to_write)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
-    const int memory = to_write ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    return memory >= 0 ? memory : open(path, O_RDONLY | O_CLOEXEC);
+    int memory = -1;
+    for (unsigned i = 0; i < CALL_TRIES && memory < 0; i++) { /* a thread may end meanwhile */
+        snprintf(path, sizeof path, "/proc/%d/mem", (int)target_reader(target));
+        memory = to_write ? open(path, O_RDWR | O_CLOEXEC) : -1;
+        if (memory < 0)
+            memory = open(path, O_RDONLY | O_CLOEXEC);
+        if (memory < 0 && errno != ENOENT && errno != ESRCH)
+            break;
+    }
+    return memory;
 }
 
-/* Finds the anchor in what the process has mapped. */
-static int find_anchor(struct target *target, char *why, size_t why_bytes)
+/* Looks through what the process has mapped. False: the list of that cannot be read, or not all of it. The errno of what was read last,
+ * in vain, is put into *error. */
+static bool search_process(struct target *target, int *error)
 {
     char path[64];
-    const pid_t pid = target->pid;
     snprintf(path, sizeof path, "/proc/%d/maps", (int)target_reader(target));
-    FILE *maps = fopen(path, "re");
-    if (maps == NULL)
-        return errno == EACCES || errno == EPERM
-                   ? refuse_permission(pid, why, why_bytes)
-                   : refuse(why, why_bytes, "process %d: %s cannot be read: %s", (int)pid, path, strerror(errno));
     errno = 0;
-    search_mappings(target, maps);
-    const int error = errno;
-    fclose(maps);
+    FILE *maps = fopen(path, "re");
+    const bool whole = maps != NULL && search_mappings(target, maps);
+    *error = errno;
+    if (maps != NULL)
+        fclose(maps);
+    return whole;
+}
+
+/* Finds the anchor in what the process has mapped. A thread by which that is read may end meanwhile: then by another one. */
+static int find_anchor(struct target *target, char *why, size_t why_bytes)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    const pid_t pid = target->pid;
+    int error;
+    bool whole = search_process(target, &error);
+    for (unsigned i = 1; i < MAPS_TRIES && !whole && !call_is_refused(error) && target_is_alive(target); i++) {
+        nanosleep(&pause, NULL);
+        whole = search_process(target, &error);
+    }
     if (target->anchor_address != 0)
         return 0;
     if (target->bytes_read == 0 && call_is_refused(error)) /* not even one ELF header */
         return refuse_permission(pid, why, why_bytes);
     if (!target_is_alive(target))
         return refuse(why, why_bytes, "process %d has just ended", (int)pid);
+    if (!whole)
+        return refuse(why, why_bytes, "process %d: what it has mapped cannot be read: %s", (int)pid,
+                      error == 0 ? "it has nothing mapped" : strerror(error));
     return refuse(why, why_bytes, "process %d (%s) is not on hakmem: none of its ELF objects has hakmem's note",
                   (int)pid, target->name);
+}
+
+/* Whether what /proc says of a number is of the process that has it here. */
+static int check_proc(char *why, size_t why_bytes)
+{
+    char own[32], self[32];
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    const ssize_t length = readlink("/proc/self", self, sizeof self - 1);
+    if (length < 0)
+        return refuse(why, why_bytes, "no process can be looked at: there is no /proc here");
+    self[length] = '\0';
+    return strcmp(own, self) == 0
+               ? 0
+               : refuse(why, why_bytes, "no process can be looked at: /proc is that of another pid namespace");
 }
 
 static int open_target(pid_t pid, bool to_write, struct target *target, char *why, size_t why_bytes)
 {
     struct proc_stat stat;
     *target = (struct target){.pid = pid, .memory = -1, .reads_by_call = true};
+    if (check_proc(why, why_bytes) != 0)
+        return -1;
     if (pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
         return refuse(why, why_bytes, "there is no process %d", (int)pid);
     if (!read_stat(pid, &stat)) /* mounted with hidepid */
@@ -546,7 +601,7 @@ static int open_target(pid_t pid, bool to_write, struct target *target, char *wh
                       target->name);
     if ((stat.flags & PF_KTHREAD) != 0)
         return refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
-    target->memory = open_memory(target->reader, to_write);
+    target->memory = open_memory(target, to_write);
     if (find_anchor(target, why, why_bytes) == 0 && check_layout(target, why, why_bytes) == 0)
         return 0;
     target_close(target);
@@ -598,6 +653,8 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     char found[TARGET_WHY_BYTES / 2] = "", comm[64], reason[TARGET_WHY_BYTES];
     unsigned n_named = 0, n_found = 0;
     pid_t answer = -1;
+    if (check_proc(why, why_bytes) != 0)
+        return -1;
     DIR *proc = opendir("/proc");
     const struct dirent *entry;
     while (proc != NULL && (entry = readdir(proc)) != NULL) {

@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <term.h>
 #include <termios.h>
 #include <time.h>
@@ -40,6 +41,7 @@ enum {
 static volatile sig_atomic_t signal_that_ends;
 static bool screen_is_on;
 static SCREEN *screen;
+static int columns_asked_for, lines_asked_for; /* by the user's variables; 0: not */
 static struct termios modes_before;
 static char leave_text[128]; /* what makes the terminal as it was: for the handler of faults */
 static size_t leave_length;
@@ -66,10 +68,16 @@ static void leave_screen(void)
     endwin();
 }
 
+static bool has_capability(const char *name)
+{
+    const char *text = tigetstr(name);
+    return text != NULL && text != (char *)-1;
+}
+
 static void append_capability(const char *name)
 {
     const char *text = tigetstr(name);
-    if (text == NULL || text == (char *)-1 || leave_length + strlen(text) > sizeof leave_text)
+    if (!has_capability(name) || leave_length + strlen(text) > sizeof leave_text)
         return;
     memcpy(leave_text + leave_length, text, strlen(text));
     leave_length += strlen(text);
@@ -111,25 +119,57 @@ static void choose_colours(void)
     init_pair(CANVAS_LABEL, COLOR_CYAN, -1);
 }
 
-/* ncurses takes the size from there; with one that no terminal has it finds no memory. Then the terminal itself is asked. */
-static void forget_absurd_size(const char *variable)
+/* What the user's COLUMNS or LINES say; 0, and they are forgotten, if that is a size that no terminal has. */
+static int read_size(const char *variable)
 {
     const char *text = getenv(variable);
     char *end;
-    const long n = text == NULL ? 1 : strtol(text, &end, 10);
-    if (text != NULL && (end == text || *end != '\0' || n < 1 || n > MAX_CELLS))
+    const long n = text == NULL ? 0 : strtol(text, &end, 10);
+    if (text != NULL && (end == text || *end != '\0' || n < 1 || n > MAX_CELLS)) {
         unsetenv(variable);
+        return 0;
+    }
+    return (int)n;
+}
+
+/* A size, as a variable for ncurses. 0: it is not known, and ncurses goes by the terminal's type. */
+static int tell_size(const char *variable, int asked_for, int real)
+{
+    char text[16];
+    const int n = asked_for != 0 ? asked_for : real < MAX_CELLS ? real : MAX_CELLS;
+    snprintf(text, sizeof text, "%d", n);
+    if (n != 0)
+        setenv(variable, text, 1);
+    return n;
+}
+
+/* Has ncurses take the size of the terminal, or that of the user's variables. It is told by the variables, which it prefers to what
+ * the terminal says, at the start as after Ctrl-Z: of 32,767 rows and columns it would make gigabytes, of more it dies. */
+static void follow_size(void)
+{
+    struct winsize size = {0}; /* all 0 where the terminal does not say */
+    ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    const int n_columns = tell_size("COLUMNS", columns_asked_for, size.ws_col);
+    const int n_lines = tell_size("LINES", lines_asked_for, size.ws_row);
+    if (screen_is_on && n_columns != 0 && n_lines != 0 && is_term_resized(n_lines, n_columns))
+        resizeterm(n_lines, n_columns);
 }
 
 /* Returns false after a line on stderr: the terminal cannot do it. */
 static bool enter_screen(void)
 {
+    const char *type = getenv("TERM");
+    int result;
     tcgetattr(STDIN_FILENO, &modes_before);
-    forget_absurd_size("COLUMNS");
-    forget_absurd_size("LINES");
+    columns_asked_for = read_size("COLUMNS");
+    lines_asked_for = read_size("LINES");
+    follow_size();
+    if (setupterm(NULL, STDOUT_FILENO, &result) == OK && !has_capability("cup")) { /* one of paper, or "dumb" */
+        tool_complain("the terminal '%s' cannot move its cursor; --once prints without it", type == NULL ? "" : type);
+        return false;
+    }
     screen = newterm(NULL, stdout, stdin);
     if (screen == NULL) {
-        const char *type = getenv("TERM");
         tool_complain("the terminal '%s' is not known to ncurses; --once prints without it", type == NULL ? "" : type);
         return false;
     }
@@ -318,6 +358,7 @@ int top_run_screen(struct watch *watch, double every_s, bool *ended)
     int64_t due_ns = clock_now_ns() + (int64_t)(every_s * SECOND_NS);
     bool goes_on = true;
     while (goes_on && !*ended && signal_that_ends == 0) {
+        follow_size();
         const size_t n_visible = show(watch, &view);
         goes_on = wait_until(view.paused ? INT64_MAX : due_ns, &while_waiting);
         for (int key; goes_on && (key = getch()) != ERR;)

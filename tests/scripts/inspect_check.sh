@@ -75,6 +75,44 @@ jq -e --argjson pid "$pid" '.pid == $pid and .name == "inspect_plain" and .clean
     .violations == [] and .slabs > 100 and .spans > 10 and .runs == 3 and .cached_blocks > 100 and .threads == 1 and
     .bytes_read > 100000' <<< "$said" > /dev/null || fail "the JSON is not as it should be: $said"
 
+step "of several anchors the one whose heap is in use counts (K1)"
+cat > "$work/copies.c" << 'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) /* maps a library as it is in the file; and, with a second argument, loads it once more */
+{
+    static void *volatile block[1000];
+    const int file = open(argv[1], O_RDONLY);
+    if (mmap(NULL, (size_t)lseek(file, 0, SEEK_END), PROT_READ, MAP_PRIVATE, file, 0) == MAP_FAILED)
+        return 1;
+    if (argc > 2 && dlmopen(LM_ID_NEWLM, argv[1], RTLD_NOW) == NULL)
+        return puts(dlerror()), 1;
+    for (int i = 0; i < 1000; i++)
+        block[i] = malloc(1000);
+    puts("ready");
+    fflush(stdout);
+    pause();
+}
+END
+"${HAKMEM_CC:-cc}" -O1 -o "$work/copies" "$work/copies.c" -ldl
+kept=$pid
+start env -u LD_PRELOAD "$work/copies" "$HAKMEM_LIB"
+refused "process $pid \(copies\) is not on hakmem" "$pid"
+stop
+for again in "" again; do
+    start env LD_PRELOAD="$HAKMEM_LIB" "$work/copies" "$HAKMEM_LIB" ${again:+"$again"}
+    check 0 "$pid"
+    [[ $said =~ with\ (1[0-9]{3})\ blocks\ in\ use ]] || fail "it is the wrong heap: $said"
+    stop
+done
+pid=$kept
+
 step "each damage is found where it is (K2)"
 for kind in bits bits-large gaps slab class-map full clean-page span run taken lists superslab masks magazine cached cached-twice cached-free \
             current held held-slot committed pool-counts unreadable span-packed span-length span-pages masks-packed \
@@ -108,6 +146,12 @@ check 0 --name $unique
 [[ $said == "process $pid ($unique): clean"* ]] || fail "by name: $said"
 start env LD_PRELOAD="$HAKMEM_LIB" "$work/$unique"
 refused "several processes on hakmem are named $unique: [0-9]+, [0-9]+;" --name $unique
+long=only$$-of-a-long-name # of which the system keeps 15 characters
+cp "$tests/inspect_plain" "$work/$long"
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/$long"
+check 0 --name $long
+check 0 --name "${long:0:15}"
+stop
 refused "no process named nobodyhasthisname" --name nobodyhasthisname
 
 step "a name that a terminal would obey (K9)"
@@ -139,6 +183,32 @@ refused "process $zombie \(.*\) is a zombie" "$zombie"
 stop
 if [[ -r /proc/2/comm && $(< /proc/2/comm) == kthreadd ]]; then refused "is a thread of the kernel" 2; fi
 
+elsewhere() { # PATTERN COMMAND...: what is begun by the command is refused
+    local pattern=$1
+    shift
+    for arguments in "$first" "--name $unique"; do
+        hakmem="$* $HAKMEM_BUILD_DIR/hakmem"
+        # shellcheck disable=SC2086 # several words
+        refused_by_words "$pattern" $arguments
+    done
+    hakmem=$HAKMEM_BUILD_DIR/hakmem
+}
+refused_by_words() { # PATTERN ARGUMENT...
+    local pattern=$1 status=0
+    shift
+    said=$($hakmem check "$@" 2>&1) || status=$?
+    [[ $status -eq 2 && $(wc -l <<< "$said") -eq 1 && $said =~ ^hakmem:\ .*$pattern ]] || fail "$hakmem check $*: status $status: $said"
+    echo "   $said"
+}
+if unshare -m mount --bind "$work" /proc 2> /dev/null; then
+    printf '#!/bin/sh\nmount --bind "%s" /proc && exec "$@"\n' "$work" > "$work/without-proc"
+    chmod +x "$work/without-proc"
+    elsewhere "there is no /proc here" unshare -m "$work/without-proc"
+    elsewhere "/proc is that of another pid namespace" unshare -fp
+else
+    leave_out "no namespaces here: what is said where /proc is none, or another's"
+fi
+
 at=$(grep -obUaF HKanchor "$HAKMEM_LIB" | head -n 1 | cut -d : -f 1)
 [[ -n $at ]] || fail "there is no anchor in the library"
 patched() { # OFFSET BYTES: a copy of the library, with bytes of the anchor changed
@@ -148,6 +218,10 @@ patched() { # OFFSET BYTES: a copy of the library, with bytes of the anchor chan
 patched 32 '\x63'
 start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
 refused "has hakmem [0-9.]+ with records of layout 99; this command is hakmem [0-9.]+ and knows layout [0-9]+" "$pid"
+stop
+patched 16 '0\x1b[2J\n\x9b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x63' # what a terminal would obey
+start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
+refused "has hakmem 0\?\[2J\?\? with records of layout 99" "$pid"
 stop
 patched 48 '\x81'
 start env LD_PRELOAD="$work/libpatched.so" "$tests/inspect_plain"
@@ -172,15 +246,15 @@ fi
 
 step "its first thread has ended, and others end meanwhile (K8)"
 cp "$tests/inspect_plain" "$work/heirs"
-start_heirs() {
-    start env LD_PRELOAD="$HAKMEM_LIB" "$work/heirs" heirs
+start_heirs() { # heirs | hasty
+    start env LD_PRELOAD="$HAKMEM_LIB" "$work/heirs" "$1"
     for ((i = 0; i < 500; i++)); do
         if grep -q '^State:.Z' "/proc/$pid/status"; then return; fi
         sleep 0.02
     done
     fail "its first thread does not end"
 }
-start_heirs # without the library's own thread all of its threads end
+start_heirs heirs # without the library's own thread all of its threads end
 check 0 "$pid"
 check 0 --stop "$pid"
 "$hakmem" top --json --every 0.1 --samples 8 "$pid" > "$work/samples" || fail "top: status $?"
@@ -190,7 +264,14 @@ read -r address where value <<< "$("$tests/inspect_damage" "$pid" bits)"
 for ((i = 0; i < 3; i++)); do check 1 "$pid"; done # takes a tenth of a second or more
 check 1 --stop "$pid"
 stop
-background=on start_heirs
+start_heirs hasty # most of those by which it is read end meanwhile
+for ((i = 0; i < 10; i++)); do
+    check 0 "$pid"
+    "$hakmem" top --json "$pid" > "$work/samples" || fail "top: status $?"
+    jq -e '.process_resident_bytes > 1000000' "$work/samples" > /dev/null || fail "its sample: $(< "$work/samples")"
+done
+stop
+background=on start_heirs heirs
 rm "$work/heirs" # its symbols are found by /proc alone
 "$hakmem" profile "$pid" --seconds 1 --interval 1000 --value alloc_space --format folded > "$work/folded" || fail "profile: status $?"
 grep -q 'use_blocks' "$work/folded" || fail "its profile: $(< "$work/folded")"
@@ -262,6 +343,39 @@ for ((i = 0; i < 6; i++)); do
     said=$("$hakmem" check "$pid" 2>&1) || status=$?
     [[ $status -eq 0 || ($status -eq 2 && $said =~ ((heap changes|lists change) too fast to be judged|in the making)) ]] ||
         fail "a sound heap: status $status: $said"
+    check 0 --stop "$pid"
+done
+echo "   $said"
+stop
+
+step "a heap that grows meanwhile (K6)"
+cat > "$work/growing.c" << 'END'
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(void)
+{
+    static void *volatile block;
+    const struct timespec moment = {.tv_nsec = 50000};
+    puts("ready");
+    fflush(stdout);
+    for (int i = 0; i < 15000; i++) { /* 2 MiB of addresses each time, that nobody touches */
+        for (int j = 0; j < 64; j++)
+            block = malloc(32000);
+        nanosleep(&moment, NULL);
+    }
+    pause();
+}
+END
+"${HAKMEM_CC:-cc}" -O1 -o "$work/growing" "$work/growing.c"
+start env LD_PRELOAD="$HAKMEM_LIB" "$work/growing"
+for ((i = 0; i < 5; i++)); do
+    status=0
+    said=$("$hakmem" check "$pid" 2>&1) || status=$?
+    [[ $status -eq 0 || ($status -eq 2 && $said =~ (heap changes|lists change)" too fast to be judged") ]] ||
+        fail "a sound heap: status $status: $(tail -n 3 <<< "$said")"
     check 0 --stop "$pid"
 done
 echo "   $said"

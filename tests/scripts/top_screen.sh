@@ -174,9 +174,29 @@ for size in "COLUMNS=99999999 LINES=99999999" "COLUMNS=99999999" "LINES=0"; do
     assert_ended 0
 done
 
+step "a terminal of 65535 columns, and one that becomes so and is small again"
+terminal=$(on_tmux display-message -p -t view '#{pane_tty}')
+has_begun() { [[ $(on_tmux display-message -p -t view '#{alternate_on}') == 1 ]]; }
+start_top "stty cols 65535 rows 32767;"
+wait_for "the view" has_begun
+stty -F "$terminal" cols 80 rows 24
+await ' [0-9]+-[0-9]+ of [0-9]+$'
+stty -F "$terminal" cols 65535 rows 24
+is_drawn_wide() { ! shows ' [0-9]+-[0-9]+ of [0-9]+$'; }
+wait_for "the wide view" is_drawn_wide
+top=$(top_pid)
+[[ $(awk '/^VmHWM/ { print $2 }' "/proc/$top/status") -lt 1000000 ]] || fail "memory: $(grep ^Vm "/proc/$top/status")"
+keys q
+wait_for "its end" test -s after
+stty -F "$terminal" cols 80 rows 24
+assert_ended 0
+
 step "a terminal that is unknown"
 start_top "TERM=no-such-terminal"
 await "^hakmem: the terminal 'no-such-terminal' is not known to ncurses"
+assert_ended 2
+start_top "TERM=dumb"
+await "^hakmem: the terminal 'dumb' cannot move its cursor; --once prints without it"
 assert_ended 2
 
 step "ASCII"

@@ -119,6 +119,14 @@ static void test_get(void **state)
     assert_string_equal(body_of(reply), "open 1\n# EOF\n");
 }
 
+/* The path may be written in another way, as by RFC 3986. */
+static void test_encoded_path(void **state)
+{
+    (void)state;
+    assert_int_equal(status_of(ask("GET /%6detrics HTTP/1.1\r\n" CLOSE)), 200);
+    assert_int_equal(status_of(ask("GET /metrics?a%00=b%00c HTTP/1.1\r\n" CLOSE)), 200);
+}
+
 static void test_head(void **state)
 {
     (void)state;
@@ -156,6 +164,8 @@ static void test_what_is_refused(void **state)
         {"GET /metrics/ HTTP/1.1\r\n" CLOSE, 404},
         {"GET /metricsx HTTP/1.1\r\n" CLOSE, 404},
         {"GET /../metrics HTTP/1.1\r\n" CLOSE, 404},
+        {"GET /metrics%00 HTTP/1.1\r\n" CLOSE, 404},
+        {"GET /metrics%00x?a=b HTTP/1.1\r\n" CLOSE, 404},
         {"POST /x HTTP/1.1\r\nContent-Length: 0\r\n" CLOSE, 404},
     };
     const unsigned before = n_rendered;
@@ -249,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_get),
+        cmocka_unit_test(test_encoded_path),
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_get_with_body),
         cmocka_unit_test(test_what_is_refused),

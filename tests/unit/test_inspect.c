@@ -22,13 +22,17 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -265,6 +269,76 @@ static void test_reads_and_writes(void **state)
     }
     assert_true(target_is_alive(&target));
     target_close(&target);
+}
+
+/* What a look at the child says by a target that reads in some way. */
+static void assert_clean_by(struct target *target)
+{
+    struct image image;
+    struct violations found;
+    struct judged judged;
+    char why[TARGET_WHY_BYTES] = "";
+    if (image_take(target, IMAGE_DETAIL, &image, why, sizeof why) != 0)
+        fail_msg("%s", why);
+    assert_true(judge(&image, &found, &judged));
+    assert_int_equal(found.n, 0);
+    assert_int_equal(judged.threads, N_THREADS + 1);
+    violations_free(&found);
+    image_free(&image);
+}
+
+/* Containers may refuse process_vm_readv, and kernels to write by /proc/PID/mem: the one does without the other. */
+static void test_does_with_less(void **state)
+{
+    struct target target;
+    uint64_t before, now;
+    char path[64];
+    (void)state;
+    open_child(&target);
+    target.reads_by_call = false;
+    assert_clean_by(&target);
+    snprintf(path, sizeof path, "/proc/%d/mem", (int)child.pid);
+    close(target.memory);
+    target.memory = open(path, O_RDONLY | O_CLOEXEC);
+    const uint64_t address = target_address(target.anchor.profile) + offsetof(struct profile_state, from_ms);
+    assert_true(target_read(&target, address, &before, sizeof before));
+    assert_true(target_write_u64(&target, address, before + 1));
+    assert_true(target_read(&target, address, &now, sizeof now));
+    assert_true(now == before + 1);
+    assert_true(target_write_u64(&target, address, before));
+    close(target.memory);
+    target.memory = -1;
+    target.reads_by_call = true;
+    assert_clean_by(&target);
+    target_close(&target);
+}
+
+static void test_where_the_call_is_refused(void **state)
+{
+    struct sock_filter rules[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_process_vm_readv, 0, 1),
+                                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const struct sock_fprog filter = {sizeof rules / sizeof rules[0], rules};
+    int status;
+    (void)state;
+    const pid_t looker = fork();
+    if (looker == 0) {
+        struct target target;
+        struct image image;
+        char why[TARGET_WHY_BYTES] = "";
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+            _exit(77);
+        if (target_open(child.pid, &target, why, sizeof why) != 0 || target.reads_by_call ||
+            image_take(&target, IMAGE_DETAIL, &image, why, sizeof why) != 0 || image.n_threads != N_THREADS + 1)
+            _exit(1);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(looker, &status, 0), looker);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip(); /* no filters here */
+    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void test_says_why_not(void **state)
@@ -534,6 +608,39 @@ static void test_goes_on(void **state)
     stop_and_end_by(SIGKILL);
 }
 
+/* nohup, for one, has a signal ignored: then it ends nothing. Afterwards the handlers are those of before, and the next command's turn
+ * has come. */
+static void test_leaves_nothing_behind(void **state)
+{
+    char why[TARGET_WHY_BYTES];
+    int status;
+    (void)state;
+    const pid_t stopper = fork();
+    if (stopper == 0) {
+        struct sigaction now;
+        signal(SIGHUP, SIG_IGN);
+        signal(SIGTERM, SIG_DFL);
+        alarm(20); /* the turn of who comes second is waited for longer */
+        signal(SIGALRM, SIG_DFL);
+        if (freeze_begin(child.pid, why, sizeof why) != 0 || freeze_stop(why, sizeof why) != 0)
+            _exit(1);
+        raise(SIGHUP);
+        if (state_of_child() != 'T')
+            _exit(2);
+        freeze_end();
+        if (sigaction(SIGTERM, NULL, &now) != 0 || now.sa_handler != SIG_DFL)
+            _exit(3);
+        if (freeze_begin(child.pid, why, sizeof why) != 0)
+            _exit(4);
+        freeze_end();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(stopper, &status, 0), stopper);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_goes_on();
+}
+
 static void test_stays_stopped(void **state)
 {
     char why[TARGET_WHY_BYTES];
@@ -561,10 +668,13 @@ int main(int argc, char **argv)
                                             cmocka_unit_test(test_shows_packed_spans),
                                             cmocka_unit_test(test_is_clean),
                                             cmocka_unit_test(test_reads_and_writes),
+                                            cmocka_unit_test(test_does_with_less),
+                                            cmocka_unit_test(test_where_the_call_is_refused),
                                             cmocka_unit_test(test_says_why_not),
                                             cmocka_unit_test(test_damage_crashes_nothing),
                                             cmocka_unit_test(test_damaged_headers_crash_nothing),
                                             cmocka_unit_test(test_goes_on),
+                                            cmocka_unit_test(test_leaves_nothing_behind),
                                             cmocka_unit_test(test_stays_stopped)};
     const struct CMUnitTest of_secure[] = {cmocka_unit_test(test_says_what_the_heap_says),
                                            cmocka_unit_test(test_is_clean),
