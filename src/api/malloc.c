@@ -139,11 +139,11 @@ size_t hak_usable_size(const void *block)
     return block == NULL ? 0 : locate_usable_bytes(block, "malloc_usable_size", &span);
 }
 
-/* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than half of it would lie
+/* Whether a block of old_bytes may stay for a request of size_bytes: it fits, and no more than a quarter of it would lie
  * idle. */
 static bool worth_keeping(size_t old_bytes, size_t size_bytes)
 {
-    return size_bytes <= old_bytes && size_bytes >= old_bytes / 2;
+    return size_bytes <= old_bytes && size_bytes >= old_bytes - old_bytes / 4;
 }
 
 /* Whether a block that is made so much shorter in place would leave a row that the next block of its old length does not fit into: who

@@ -12,6 +12,7 @@
 #include "os/lock.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/huge_pages.h"
 #include "pool/shared_pool.h"
 
 #include <pthread.h>
@@ -42,6 +43,7 @@ static void mend_child(bool interrupted)
     os_fork_child();
     bool held = background_hold(true); /* not a second thread within fork() */
     shared_pool_fork_child(interrupted);
+    huge_pages_fork_child();
     uint32_t n_cut_off = background_fork_child() + interrupted;
     pressure_fork_child();
     profile_fork_child();

@@ -2,9 +2,10 @@
  *
  * Classes up to 1024 bytes are "tiny": the ranges C0..C7 end at 8, 16, 32, 64, 128, 256, 512 and 1024 bytes, and each
  * range is subdivided: steps of 16 bytes to 256, then eight classes per doubling to 1024, which wastes at most a
- * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well. The last
+ * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well, multiples of 64 for those who ask for the alignment of a cache line. The last
  * block size is 32 KiB. Programs like to put a small header before a power of two: 1088, 2176 and 4368 are for them
- * (SQLite asks for 1032 and 4368 bytes: with these classes its memory peaks at 0.91 of what it did without).
+ * (SQLite asks for 1032 and 4368 bytes: with these classes its memory peaks at 0.91 of what it did without.) So is 17,664: three such blocks
+ * lie on 13 pages of their slab, so that 16,400 bytes take 17.3 KiB and not 20.8.
  *
  * A class offset is the class id times CLASS_OFFSET_SCALE. The tables of the fast paths hold offsets: scaled by 8,
  * which an x86 address can do for nothing, an offset is the byte distance of the class's magazine in a cache
@@ -22,8 +23,8 @@
         X(320) X(352) X(384) X(416) X(448) X(480) X(512) X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
 #define MEDIUM_CLASSES(X)                                                                                              \
     X(1088)                                                                                                            \
-    X(1280) X(1536) X(1792) X(2048) X(2176) X(2560) X(3072) X(3584) X(4096) X(4368) X(5456) X(6544) X(8192) X(9360)    \
-        X(10912) X(13104) X(16384) X(21840) X(28672) X(32768)
+    X(1280) X(1536) X(1792) X(2048) X(2176) X(2560) X(3072) X(3584) X(4096) X(4368) X(5440) X(6528) X(8192) X(9344)    \
+        X(10880) X(13056) X(16384) X(17664) X(21760) X(28672) X(32768)
 
 enum {
     CLASS_FOREIGN = 0, /* not a block of ours */

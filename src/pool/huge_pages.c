@@ -16,6 +16,15 @@
  * time of 32 MiB. See docs/memory.md.) */
 #define HUGE_HEAP_BYTES (16 * MIB)
 
+/* What a fork's child shares with its parent does not count: a huge page would be most of what the child has to itself. (8 children of a
+ * process of 68 MiB that each hold 300 KB: 2.8 MB of their own each, and 0.8 without.) */
+static size_t shared_bytes;
+
+void huge_pages_fork_child(void)
+{
+    shared_bytes = (size_t)stats_read(&stats_counters.mapped_bytes);
+}
+
 /* How densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out tell. */
 #define SLABS_SUPERSLABS 16
 
@@ -147,7 +156,7 @@ bool huge_pages_fit(void)
 static bool may_be_huge(void)
 {
     return config.huge_pages != HUGE_PAGES_NEVER && huge_pages_fit() &&
-           stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES;
+           stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES + shared_bytes;
 }
 
 /* With `always`, but not where there is a budget: they would hold what does not count against it. */

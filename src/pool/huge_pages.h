@@ -29,6 +29,9 @@ void huge_pages_note_run(struct superslab *ss);
 /* In the child of a fork, whose parent may have been in the midst of it. */
 void huge_pages_forget_runs(void);
 
+/* In the child of a fork: what is mapped already is the parent's, too. */
+void huge_pages_fork_child(void);
+
 /* Lets the system use huge pages for a part of n SuperSlabs in a row that are being brought into use, and for no others. Of those
  * others, the ones that hold old pages stay as they are. State MAPPING. Not under the lock. */
 void superslab_choose_pages(struct superslab *ss, uint32_t n, struct huge_part part);

@@ -1076,7 +1076,7 @@ static void *own_in_turn(void *argument)
     uint32_t random_state = 4242u + (uint32_t)(uintptr_t)argument * 99991u;
     for (unsigned step = 0; step < N_STEPS; step++) {
         random_state = random_state * 1664525u + 1013904223u;
-        static const uint16_t sizes[] = {16, 1024, 4096, 21840};
+        static const uint16_t sizes[] = {16, 1024, 4096, 21760};
         struct slab *slab = shared_pool_acquire_slab(class_of(sizes[random_state >> 30]));
         size_t index = (size_t)(slab - slab->superslab->arena->slabs);
         if (index < MAX_SLABS && atomic_fetch_add(&owners[index], 1) != 0)
