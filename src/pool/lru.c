@@ -180,7 +180,9 @@ static size_t lru_most(int64_t n_more)
     int64_t n_live = live_superslabs() + n_more, n_most = lru.most_live + lru.most_live / ROOM_PART;
     if (!config.background && n_most > 2 * n_live)
         n_most = 2 * n_live; /* Who makes no more calls keeps what waits: as much as is in use is enough. */
-    return max_size(config.lru_superslabs, n_most > n_live ? touched_part((size_t)(n_most - n_live)) : 0);
+    size_t n_room = n_most > n_live ? (size_t)(n_most - n_live) : 0;
+    size_t n_least = config.lru_superslabs < n_room ? config.lru_superslabs : n_room;
+    return max_size(n_least, touched_part(n_room));
 }
 
 /* How many of so many SuperSlabs count. Clean ones are but address space, which time gives back; where it does not, they do. */
