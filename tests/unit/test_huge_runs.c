@@ -341,7 +341,8 @@ static void heads_that_are_dense(void **state)
     assert_int_equal(tell_heads(), HEADS_UNKNOWN);
     for (unsigned i = 0; i < N_PROBES; i++) {
         block[i] = hold_small_pages(4 * MIB);
-        assert_int_equal(tell_heads(), i + 1 < N_PROBES ? HEADS_UNKNOWN : HEADS_SPARSE); /* nobody begins at the beginning */
+        assert_int_equal(tell_heads(),
+                         i + 1 < N_PROBES ? HEADS_UNKNOWN : HEADS_SPARSE); /* nobody begins at the beginning */
     }
     memset(block[0], 1, 3 * MIB / 2);
     assert_int_equal(tell_heads(), HEADS_UNKNOWN); /* it may be being filled */
