@@ -410,6 +410,10 @@ static void the_reserve_is_opened_and_closed(void **state)
     memset(&told, 0, sizeof told);
     told.cache = claim_until_refused(100000, NULL, &n);
     assert_int_equal(atomic_load(&budget.reserve), RESERVE_FOR_ALL);
+    size_t more = 0;
+    struct block *longer = claim_until_refused(5000, NULL, &more); /* for small blocks only */
+    assert_true(more < RESERVE_BYTES / 2 / 5000);
+    check_and_free(longer, 1, &more);
     hak_free(hak_malloc(1));
     assert_int_equal(atomic_load(&budget.reserve), RESERVE_FOR_ALL);
     assert_null(check_and_free(told.cache, 1, &n));
@@ -511,6 +515,10 @@ static void a_lower_line_leaves_what_is_held(void **state)
     assert_int_equal(errno, ENOMEM);
     list = check_and_free(list, 3, &n);
     assert_null(hak_malloc(100000)); /* still above */
+    size_t before = n, committed_bytes = read_stats().committed_bytes;
+    list = claim_until_refused(3000, list, &n); /* but what lies between the others costs nothing */
+    assert_true(n > before + before / 4);
+    assert_true(read_stats().committed_bytes <= committed_bytes);
     list = check_and_free(list, 1, &n);
     assert_null(list);
     void *block = hak_malloc(100000);

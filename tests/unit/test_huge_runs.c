@@ -531,6 +531,9 @@ static void a_budget_that_presses(void **state)
 
 int main(void)
 {
+    hak_free(hak_malloc(1));
+    if (!huge_pages_fit())
+        return 77;
 #define CLEAN(test) cmocka_unit_test_setup_teardown(test, start, let_go_of_all)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trust_in_longer_probes),
