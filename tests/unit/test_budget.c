@@ -328,6 +328,165 @@ static void the_program_is_told_and_can_help(void **state)
     hak_free(large);
 }
 
+static void count_told(enum hak_pressure pressure, void *argument)
+{
+    (void)argument;
+    if (pressure == HAK_PRESSURE_SOFT) {
+        told.n_soft++;
+        return;
+    }
+    told.n_hard++;
+    assert_int_equal(atomic_load(&budget.reserve), RESERVE_FOR_HANDLER);
+    check_and_free(told.cache, 1, &(size_t){0});
+    told.cache = NULL;
+}
+
+/* Small blocks that have been freed, and wait to go back for longer than the test takes. */
+static void leave_idle(size_t sum_bytes)
+{
+    struct block *list = NULL;
+    for (size_t i = 0; i < sum_bytes / 1000; i++) {
+        struct block *block = hak_malloc(1000);
+        assert_non_null(block);
+        block->next = list;
+        list = block;
+    }
+    for (struct block *next; list != NULL; list = next) {
+        next = list->next;
+        hak_free(list);
+    }
+    assert_true(read_stats().committed_bytes >= sum_bytes * 3 / 4);
+}
+
+/* Each time that the soft line is passed; nobody is told where that was enough. */
+static void idle_memory_goes_above_the_soft_line(void **state)
+{
+    (void)state;
+    int64_t delay_ms = config.purge_delay_ms;
+    config.purge_delay_ms = 1000000;
+    memset(&told, 0, sizeof told);
+    hak_budget_on_pressure(count_told, NULL);
+    assert_int_equal(hak_budget_set(SOFT_BYTES, 4 * HARD_BYTES), 0);
+    for (unsigned round = 0; round < 2; round++) {
+        uint64_t reliefs = read_stats().budget_reliefs;
+        leave_idle(20 * MIB);
+        assert_int_equal(read_stats().budget_reliefs, reliefs);
+        void *block = hak_malloc(10 * MIB);
+        assert_int_equal(read_stats().budget_reliefs, reliefs + 1);
+        assert_true(read_stats().committed_bytes < 12 * MIB);
+        hak_free(block);
+        hak_trim(HAK_TRIM_PAGES);
+    }
+    assert_int_equal(told.n_soft, 0);
+    config.purge_delay_ms = delay_ms;
+}
+
+static void lines_that_are_moved_are_met_anew(void **state)
+{
+    (void)state;
+    int64_t delay_ms = config.purge_delay_ms;
+    config.purge_delay_ms = 1000000;
+    memset(&told, 0, sizeof told);
+    hak_budget_set(0, 0);
+    hak_budget_on_pressure(count_told, NULL);
+    leave_idle(20 * MIB);
+    assert_int_equal(hak_budget_set(8 * MIB, HARD_BYTES), 0);
+    assert_true(read_stats().committed_bytes < 4 * MIB); /* without another call */
+    void *block[] = {hak_malloc(12 * MIB), hak_malloc(MIB), NULL};
+    assert_int_equal(told.n_soft, 1);
+    assert_int_equal(hak_budget_set(7 * MIB, HARD_BYTES), 0);
+    block[2] = hak_malloc(MIB);
+    assert_int_equal(told.n_soft, 2);
+    for (unsigned i = 0; i < 3; i++)
+        hak_free(block[i]);
+    config.purge_delay_ms = delay_ms;
+}
+
+/* For the program's function while it runs; for all once a request has failed, until less than the soft line is held. */
+static void the_reserve_is_opened_and_closed(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    memset(&told, 0, sizeof told);
+    told.cache = claim_until_refused(100000, NULL, &n);
+    assert_int_equal(atomic_load(&budget.reserve), RESERVE_FOR_ALL);
+    size_t more = 0;
+    struct block *longer = claim_until_refused(5000, NULL, &more); /* for small blocks only */
+    assert_true(more < RESERVE_BYTES / 2 / 5000);
+    check_and_free(longer, 1, &more);
+    hak_free(hak_malloc(1));
+    assert_int_equal(atomic_load(&budget.reserve), RESERVE_FOR_ALL);
+    assert_null(check_and_free(told.cache, 1, &n));
+    told.cache = NULL;
+    hak_trim(HAK_TRIM_PAGES);
+    hak_free(hak_malloc(MIB));
+    assert_int_equal(atomic_load(&budget.reserve), RESERVE_CLOSED);
+
+    void *held = hak_malloc(30 * MIB);
+    told.cache = hak_malloc(MIB);
+    *told.cache = (struct block){NULL, sizeof *told.cache, 0};
+    hak_budget_on_pressure(count_told, NULL);
+    void *block = hak_malloc(MIB);
+    assert_non_null(block);
+    assert_int_equal(told.n_hard, 1);
+    assert_int_equal(atomic_load(&budget.reserve), RESERVE_CLOSED); /* no request has failed */
+    hak_free(block);
+    hak_free(held);
+}
+
+/* A thread that is cancelled in there would end in the middle of malloc, and nobody would be told any more. */
+static _Atomic int n_survived;
+
+static void test_cancel(enum hak_pressure pressure, void *argument)
+{
+    (void)argument;
+    if (pressure != HAK_PRESSURE_HARD)
+        return;
+    pthread_testcancel();
+    atomic_fetch_add(&n_survived, 1);
+}
+
+static void *cancel_and_ask(void *disables)
+{
+    int cancel_state = -1;
+    if (disables != NULL)
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    pthread_cancel(pthread_self());
+    hak_free(hak_malloc(2 * HARD_BYTES));
+    pthread_testcancel();
+    return disables;
+}
+
+static void the_function_is_not_cancelled(void **state)
+{
+    (void)state;
+    static char disables;
+    hak_budget_on_pressure(test_cancel, NULL);
+    atomic_store(&n_survived, 0);
+    for (int i = 0; i < 2; i++) { /* Afterwards a thread can be cancelled again, if it could before. */
+        pthread_t thread;
+        void *result;
+        assert_int_equal(pthread_create(&thread, NULL, cancel_and_ask, i == 0 ? NULL : &disables), 0);
+        assert_int_equal(pthread_join(thread, &result), 0);
+        assert_ptr_equal(result, i == 0 ? PTHREAD_CANCELED : &disables);
+        assert_int_equal(atomic_load(&n_survived), i + 1);
+    }
+}
+
+/* What is idle goes back, and the request is made once more. */
+static void the_system_s_refusal_is_not_the_last_word(void **state)
+{
+    (void)state;
+    hak_budget_set(0, 0);
+    void *held = hak_malloc(20 * MIB);
+    os_fail_from(1, 1, OS_CALL_COMMIT | OS_CALL_RESERVE);
+    void *block = hak_malloc(10 * MIB);
+    os_fail_from(0, 0, 0);
+    assert_non_null(block);
+    hak_free(block);
+    hak_free(held);
+}
+
 /* The function is told, too, when there is no budget and the system refuses. */
 static void the_system_s_refusal_is_told(void **state)
 {
@@ -356,6 +515,10 @@ static void a_lower_line_leaves_what_is_held(void **state)
     assert_int_equal(errno, ENOMEM);
     list = check_and_free(list, 3, &n);
     assert_null(hak_malloc(100000)); /* still above */
+    size_t before = n, committed_bytes = read_stats().committed_bytes;
+    list = claim_until_refused(3000, list, &n); /* but what lies between the others costs nothing */
+    assert_true(n > before + before / 4);
+    assert_true(read_stats().committed_bytes <= committed_bytes);
     list = check_and_free(list, 1, &n);
     assert_null(list);
     void *block = hak_malloc(100000);
@@ -523,7 +686,9 @@ static int end_what_is_promised(void)
     hak_free(block);
     budget_note_leaving(-3 * (int64_t)MIB);
     budget_settle(2 * MIB);
-    return atomic_load(&budget.promised_bytes) != 0 || atomic_load(&budget.leaving_bytes) != 0 ? 3 : pool_check() != NULL ? 4 : 0;
+    return atomic_load(&budget.promised_bytes) != 0 || atomic_load(&budget.leaving_bytes) != 0 ? 3
+           : pool_check() != NULL                                                              ? 4
+                                                                                               : 0;
 }
 
 static void a_child_of_fork_keeps_its_own_promises(void **state)
@@ -847,6 +1012,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(idle_memory_is_found, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(growth_by_moving_pages_counts_once, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(the_program_is_told_and_can_help, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(idle_memory_goes_above_the_soft_line, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(lines_that_are_moved_are_met_anew, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(the_reserve_is_opened_and_closed, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(the_function_is_not_cancelled, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(the_system_s_refusal_is_not_the_last_word, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(the_system_s_refusal_is_told, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_lower_line_leaves_what_is_held, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(threads_keep_to_the_line, set_lines, clear_lines),

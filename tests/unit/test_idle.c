@@ -14,6 +14,7 @@
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/idle.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -294,6 +295,27 @@ static void a_sparse_superslab_drains_at_the_second_tick(void **state)
         hak_free(blocks[i]);
 }
 
+static bool is_resting(void)
+{
+    return !background_runs() && count_threads() == own_threads + 1;
+}
+
+/* While threads cache much, the background thread stays, and looks less and less often; what becomes idle wakes it. */
+static void the_background_thread_rests(void **state)
+{
+    (void)state;
+    background_note_cached(8 * MIB); /* of threads that never sleep */
+    assert_true(comes_true(is_resting));
+    config.purge_delay_ms = 2000;
+    claim_all(BLOCK_BYTES, N_BLOCKS / 8);
+    free_all(N_BLOCKS / 8);
+    assert_true(background_runs());
+    config.purge_delay_ms = 100;
+    background_note_cached(-8 * (int64_t)MIB);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+}
+
 static void a_child_has_a_thread_of_its_own(void **state)
 {
     (void)state;
@@ -336,6 +358,7 @@ int main(void)
         CLEAN(callers_give_back_where_no_thread_may_be),
         CLEAN(callers_give_back_where_no_thread_can_be),
         CLEAN(a_sparse_superslab_drains_at_the_second_tick),
+        CLEAN(the_background_thread_rests),
         CLEAN(a_child_has_a_thread_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
