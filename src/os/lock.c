@@ -17,7 +17,7 @@
 
 /* Who is woken may run a signal handler first, and that may wait for another lock, whose holder sleeps here; or until a collector lets it go on.
  * So nobody counts on being woken. */
-#define WAIT_MOST_MS 20
+#define WAIT_MOST_MS 200
 
 /* The futex is the low half of the word: it changes whenever the owner does, and the sleepers' bit is in it. */
 static _Atomic uint32_t *futex_of(struct lock *lock)

@@ -23,8 +23,8 @@
 
 /* So much where it is not known that what is used of such runs is used densely, as by who fills them from the beginning. The first SuperSlabs of
  * some tell, which have small pages. (A directory server's threads keep five blocks of 3 and of 18 MiB, of which they use some pages here and
- * there: 42 MiB with 64, 18.6 so, glibc 16.) */
-#define UNFILLED_SPARSE_BYTES (8 * MIB)
+ * there: 42 MiB of anonymous memory with 64, 16.6 so, glibc 16.1.) */
+#define UNFILLED_SPARSE_BYTES (2 * MIB)
 
 static struct superslab *unfilled[UNFILLED_RUNS]; /* Pool lock. NULL: none */
 
@@ -146,13 +146,13 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
     bool wants_probe = probes_want(&probes, len_bytes);
     enum answer yes =
         wants_probe && (runs.n >= UNFILLED_RUNS / 2 || sum_bytes >= UNFILLED_BYTES / 2) ? ANSWER_SMALL_END : ANSWER_YES;
-    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < most_bytes)) /* whatever of them is in memory: nobody is asked */
+    if (runs.n == 0 || (runs.n < UNFILLED_RUNS && sum_bytes < most_bytes)) /* whatever of them is in memory: nobody is asked */
         return yes;
     if (!release_may_ask(1)) /* all of them is in memory */
-        return runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES ? yes : ANSWER_NO;
+        return runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES) ? yes : ANSWER_NO;
     runs = strike_out_filled(&runs, &probes);
     size_t in_memory_bytes = bytes_in_memory(&runs);
-    if (runs.n <= 1 || (runs.n < UNFILLED_RUNS && in_memory_bytes < most_bytes))
+    if (runs.n == 0 || (runs.n < UNFILLED_RUNS && in_memory_bytes < most_bytes))
         return yes;
     if (runs.n < UNFILLED_RUNS && in_memory_bytes < UNFILLED_BYTES)
         return ask_about_heads(&probes, yes, except != NULL);

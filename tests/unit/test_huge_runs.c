@@ -469,12 +469,9 @@ static void a_head_tells(void **state)
 {
     (void)state;
     skip_where_nobody_may_ask();
-    for (unsigned i = 0; i < 2; i++) {
-        unsigned char *block = hold(8 * MIB);
-        assert_int_equal(huge_ends(block), 3);
-        for (size_t at = 0; at < 4 * MIB; at += 2 * MIB)
-            block[at] = 1;
-    }
+    unsigned char *first = hold(4 * MIB);
+    assert_int_equal(huge_ends(first), 3);
+    first[0] = 1;
     unsigned char *head = hold(4 * MIB);
     assert_int_equal(huge_ends(head), 2);
     head[0] = 1; /* and no more, it seems */
