@@ -2,8 +2,8 @@
  *
  * Classes up to 1024 bytes are "tiny": the ranges C0..C7 end at 8, 16, 32, 64, 128, 256, 512 and 1024 bytes, and each
  * range is subdivided: steps of 16 bytes to 256, then eight classes per doubling to 1024, which wastes at most a
- * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well, multiples of 64 for those who ask for the alignment of a cache line. The last
- * block size is 32 KiB. Programs like to put a small header before a power of two: 1088, 2176 and 4368 are for them
+ * ninth of a block above 128 bytes; four per doubling to 4096; above that, sizes that divide a slab well, multiples of 64 for those who
+ * ask for the alignment of a cache line. The last block size is 32 KiB. Programs like to put a small header before a power of two: 1088, 2176 and 4368 are for them
  * (SQLite asks for 1032 and 4368 bytes: with these classes its memory peaks at 0.91 of what it did without.) So is 17,664: three such blocks
  * lie on 13 pages of their slab, so that 16,400 bytes take 17.3 KiB and not 20.8.
  *
