@@ -1,0 +1,106 @@
+/* test_arena.c - rows of SuperSlabs of one arena: each request gets the lowest row that is long enough and lies as it asks, whatever holes there are.
+ * Checked against a look at one SuperSlab after the other; rows shorter and longer than a word of the arena's map, and across its words.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "meta/arena.h"
+#include "os/os.h"
+#include "pool/shared_pool.h"
+#include "look.h"
+
+#define ARENA_SUPERSLABS 2048
+#define N_STEPS 6000
+#define N_ROWS 400 /* at a time */
+
+struct row {
+    struct superslab *first;
+    uint32_t n;
+};
+
+static struct row rows[N_ROWS];
+static unsigned n_rows;
+static bool taken[ARENA_SUPERSLABS];
+static uint64_t random_state = 7;
+
+static uint32_t next_random(uint32_t below)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % below;
+}
+
+/* Short ones mostly. */
+static uint32_t random_length(void)
+{
+    static const uint32_t lengths[] = {1, 1, 1, 2, 2, 3, 4, 5, 7, 16, 33, 63, 64, 65, 100};
+    return lengths[next_random(sizeof lengths / sizeof lengths[0])];
+}
+
+static uint32_t lowest_row(const struct arena *arena, uint32_t n, size_t alignment)
+{
+    for (uint32_t i = 0; i + n <= arena->n_superslabs; i++) {
+        uint32_t len = 0;
+        while (len < n && !taken[i + len])
+            len++;
+        if (len == n && ((uintptr_t)arena->base + ((uintptr_t)i << SUPERSLAB_SHIFT)) % alignment == 0)
+            return i;
+    }
+    return arena->n_superslabs;
+}
+
+static void mark(const struct row *row, bool is_taken)
+{
+    for (uint32_t i = 0; i < row->n; i++) {
+        assert_int_equal(taken[row->first->index + i], !is_taken);
+        taken[row->first->index + i] = is_taken;
+    }
+}
+
+static void put_one(void)
+{
+    unsigned i = next_random(n_rows);
+    mark(&rows[i], false);
+    arena_put(rows[i].first, rows[i].n);
+    rows[i] = rows[--n_rows];
+}
+
+static void the_lowest_row_that_is_long_enough(void **state)
+{
+    (void)state;
+    thread_start_process();
+    arena_set_len_bytes((size_t)ARENA_SUPERSLABS << SUPERSLAB_SHIFT);
+    assert_null(arena_first());
+    assert_true(pool_lock(HAK_LOCK_METADATA));
+    const struct arena *arena = NULL;
+    for (unsigned step = 0; step < N_STEPS; step++) {
+        size_t alignment = (size_t)SUPERSLAB_BYTES << (next_random(8) == 0 ? next_random(5) : 0);
+        uint32_t n = random_length(), expected = arena == NULL ? 0 : lowest_row(arena, n, alignment);
+        if (n_rows == N_ROWS || (arena != NULL && expected == arena->n_superslabs) || (n_rows != 0 && next_random(100) < 45)) {
+            put_one();
+            continue;
+        }
+        struct row row = {arena_take(n, alignment), n};
+        assert_non_null(row.first);
+        if (arena == NULL)
+            arena = row.first->arena;
+        else
+            assert_int_equal(row.first->index, expected);
+        assert_ptr_equal(row.first->arena, arena);
+        assert_in_range(arena->n_superslabs, 1, ARENA_SUPERSLABS);
+        mark(&row, true);
+        rows[n_rows++] = row;
+    }
+    while (n_rows != 0)
+        put_one();
+    pool_unlock();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_lowest_row_that_is_long_enough)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
