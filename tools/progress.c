@@ -1,8 +1,9 @@
 /* progress.c - see progress.h.
  * Owns       a list.     Called by  check.c     Calls  image.h, target.h     Threads  one.
- * A thread is inside while its record says busy (a slow path) or claimed (somebody looks after its cache). It has left when neither
- * is said, or its slow calls are more than they were, or the record has become another thread's. Threads without a record (at the
- * very beginning and end of their lives, and the library's own) are not seen; what they do under the lock, is. */
+ * A thread is inside while its record says busy (a slow path) or claimed (somebody looks after its cache, or what the record of one that
+ * is gone keeps). It has left when neither is said, or its slow calls are more than they were, or the record has become another thread's.
+ * Threads without a record (at the very beginning and end of their lives, and the library's own) are not seen; what they do under the lock,
+ * is. */
 #define _GNU_SOURCE
 #include "progress.h"
 
@@ -34,9 +35,9 @@ static struct sample sample_of(const struct part *part)
     struct sample sample = {.count = number_at(part, offsetof(struct thread, refills), 8) +
                                      number_at(part, offsetof(struct thread, flushes), 8),
                             .thread_id = (int32_t)number_at(part, offsetof(struct thread, thread_id), 4)};
-    sample.inside = number_at(part, offsetof(struct thread, in_use), 4) != 0 &&
-                    (number_at(part, offsetof(struct thread, busy), 4) != 0 ||
-                     number_at(part, offsetof(struct thread, claim), 4) != THREAD_UNCLAIMED);
+    sample.inside = number_at(part, offsetof(struct thread, claim), 4) != THREAD_UNCLAIMED || /* also of one that no thread has */
+                    (number_at(part, offsetof(struct thread, in_use), 4) != 0 &&
+                     number_at(part, offsetof(struct thread, busy), 4) != 0);
     return sample;
 }
 
