@@ -18,11 +18,23 @@
 
 /* What a fork's child shares with its parent does not count: a huge page would be most of what the child has to itself. (8 children of a
  * process of 68 MiB that each hold 300 KB: 2.8 MB of their own each, and 0.8 without.) */
-static size_t shared_bytes;
+static _Atomic size_t shared_bytes;
 
 void huge_pages_fork_child(void)
 {
-    shared_bytes = (size_t)stats_read(&stats_counters.mapped_bytes);
+    atomic_store_explicit(&shared_bytes, (size_t)stats_read(&stats_counters.mapped_bytes), memory_order_relaxed); /* relaxed: a hint */
+}
+
+/* What this process alone has mapped. What it gives back is what it shared, as far as it can be. */
+static size_t own_bytes(void)
+{
+    size_t all_bytes = (size_t)stats_read(&stats_counters.mapped_bytes);
+    size_t shared = atomic_load_explicit(&shared_bytes, memory_order_relaxed); /* relaxed, both: a hint */
+    if (all_bytes < shared) {
+        shared = all_bytes;
+        atomic_store_explicit(&shared_bytes, shared, memory_order_relaxed);
+    }
+    return all_bytes - shared;
 }
 
 /* How densely the next SuperSlab will be used: of the slabs in so many before it, the pages handed out tell. */
@@ -155,8 +167,7 @@ bool huge_pages_fit(void)
 /* Whether a heap is so large that some may have huge pages, if the program leaves it to us. */
 static bool may_be_huge(void)
 {
-    return config.huge_pages != HUGE_PAGES_NEVER && huge_pages_fit() &&
-           stats_read(&stats_counters.mapped_bytes) > HUGE_HEAP_BYTES + shared_bytes;
+    return config.huge_pages != HUGE_PAGES_NEVER && huge_pages_fit() && own_bytes() > HUGE_HEAP_BYTES;
 }
 
 /* With `always`, but not where there is a budget: they would hold what does not count against it. */
