@@ -132,13 +132,16 @@ static uint64_t trace_of(const struct thread *thread, bool *holds_anything)
     return trace;
 }
 
-size_t sleepers_tick(void)
+/* The living ones too, or only records that no thread has. */
+static size_t tick(bool of_living)
 {
     size_t waiting_bytes = 0;
     if (UNDER_THREAD_SANITIZER) /* The order that the system's answer gives is not one that it sees. */
         return 0;
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         bool holds_anything;
+        if (!of_living && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) /* relaxed: a guess */
+            continue;
         uint64_t trace = trace_of(thread, &holds_anything);
         if (trace != thread->seen)
             thread->quiet_ticks = 0;
@@ -162,6 +165,16 @@ size_t sleepers_tick(void)
             waiting_bytes += thread->capacity_bytes;
     }
     return waiting_bytes;
+}
+
+size_t sleepers_tick(void)
+{
+    return tick(true);
+}
+
+size_t sleepers_tick_gone(void)
+{
+    return tick(false);
 }
 
 void sleepers_empty_all(void)

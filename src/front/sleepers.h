@@ -1,4 +1,4 @@
-/* sleepers.h - the caches of threads that sleep go back to the slabs.
+/* sleepers.h - the caches of threads that sleep, or are gone, go back to the slabs.
  */
 #ifndef HAKMEM_FRONT_SLEEPERS_H
 #define HAKMEM_FRONT_SLEEPERS_H
@@ -8,6 +8,9 @@
 /* Empties the caches of threads that have not used them for the purge delay and sleep. Returns how many bytes are in caches
  * that later calls may empty. Called every half delay; not under the pool lock. */
 size_t sleepers_tick(void);
+
+/* The same, but only of threads that are gone, for which the system need not be asked. */
+size_t sleepers_tick_gone(void);
 
 /* Empties the caches of all other threads that sleep, at once. Not under the pool lock. */
 void sleepers_empty_all(void);

@@ -226,7 +226,7 @@ static bool keep_slabs(struct thread *thread)
 
 bool thread_keep_all(struct thread *thread)
 {
-    if (!may_keep())
+    if (!may_keep() || config.purge_delay_ms < 0) /* there are no ticks: who has no threads could never use it */
         return false;
     atomic_fetch_add_explicit(&n_kept, 1, memory_order_relaxed); /* as above */
     begin_keeping(thread);
@@ -407,7 +407,7 @@ void thread_start_process(void)
     arena_set_len_bytes(config.arena_bytes);
     harden_start();
     budget_start("");
-    background_set_caches_tick(sleepers_tick);
+    background_set_caches_tick(sleepers_tick, sleepers_tick_gone);
     background_set_inside(is_inside);
     exit_key_made = make_exit_key();
     fork_start();

@@ -35,7 +35,7 @@
 enum { NONE, RUNNING, RESTING };
 static _Atomic uint32_t running; /* a futex while RESTING */
 static _Atomic size_t cached_bytes; /* in caches of threads */
-static size_t (*caches_tick)(void);
+static size_t (*caches_tick)(void), (*caches_tick_gone)(void);
 static bool (*is_inside)(void);
 static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
@@ -81,9 +81,9 @@ static void look_at_system(void)
 }
 
 /* Returns whether there will be more to do. */
-static bool tick(bool with_caches)
+static bool tick(bool may_look_at_threads)
 {
-    size_t waiting_bytes = with_caches ? caches_tick() : 0;
+    size_t waiting_bytes = may_look_at_threads ? caches_tick() : caches_tick_gone();
     shared_pool_tick();
     return waiting_bytes >= BACKGROUND_MIN_BYTES || shared_pool_idle_bytes() != 0;
 }
@@ -259,9 +259,10 @@ void background_note_cached(int64_t change_bytes)
         background_wake();
 }
 
-void background_set_caches_tick(size_t (*function)(void))
+void background_set_caches_tick(size_t (*function)(void), size_t (*function_gone)(void))
 {
     caches_tick = function;
+    caches_tick_gone = function_gone;
 }
 
 bool background_fork_child(void)

@@ -42,9 +42,9 @@ bool background_is_ticking(void);
 /* What threads keep in their caches, in bytes, has changed by so much. Wakes the thread when it is a lot. */
 void background_note_cached(int64_t change_bytes);
 
-/* Names what empties the caches of threads that no longer use them; called at each tick. It returns how many bytes later
- * calls may find. */
-void background_set_caches_tick(size_t (*tick)(void));
+/* Names what empties the caches of threads that no longer use them, and what those of threads that are gone alone: one of them is called at
+ * each tick, the second where the system is not to be asked whether a thread sleeps. They return how many bytes later calls may find. */
+void background_set_caches_tick(size_t (*tick)(void), size_t (*tick_gone)(void));
 
 /* The child of a fork has no such thread. Returns whether its parent had. */
 bool background_fork_child(void);
