@@ -256,8 +256,7 @@ static bool take_option(int option, struct diff_settings *set)
 {
     switch (option) {
     case 'o':
-        set->output.path = optarg;
-        return true;
+        return profile_take_path(optarg, &set->output);
     case 'f':
         set->output.format = profile_format_by_name(optarg);
         return is_of_diff(set->output.format) || refuse("format", optarg, "one of text, folded, pprof");

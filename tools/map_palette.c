@@ -1,7 +1,7 @@
 /* map_palette.c - the colours of a heap's map.
  * Owns       the tables below; the page has them too, printed into it by map_page.c.
  * Called by  map_terminal.c, map_drawing.c, map_page.c.     Calls  sizeclass.h.     Threads  one.
- * Why a ramp for 52 classes instead of 52 colours: nobody tells 52 colours apart, but everybody sees which of two is the
+ * Why a ramp for the classes instead of a colour for each: nobody tells 55 colours apart, but everybody sees which of two is the
  * darker. The ramp goes by the logarithm of the block size; which class it is exactly, the text says. */
 #include "map_palette.h"
 

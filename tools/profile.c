@@ -64,8 +64,7 @@ static bool take_option(int option, struct profile_settings *set)
 {
     switch (option) {
     case 'o':
-        set->output.path = optarg;
-        return true;
+        return profile_take_path(optarg, &set->output);
     case 'f':
         set->output.format = profile_format_by_name(optarg);
         return set->output.format != N_FORMATS || refuse("format", optarg, "one of " PROFILE_FORMAT_NAMES);

@@ -49,6 +49,16 @@ bool profile_parse_top(const char *text, unsigned *top)
     return *end == 0 && n <= PROFILE_MAX_TOP;
 }
 
+bool profile_take_path(const char *path, struct profile_output *output)
+{
+    if (output->path != NULL) {
+        tool_complain("--output: '%s' is a second file, after '%s'; only one is written", path, output->path);
+        return false;
+    }
+    output->path = path;
+    return true;
+}
+
 /* ---- Formats ----------------------------------------------------------------------------------------------------- */
 
 static bool write_stream(struct heap_profile *profile, const struct profile_output *output, FILE *out)

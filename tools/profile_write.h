@@ -29,6 +29,9 @@ struct profile_output {
 
 bool profile_is_stdout(const char *path);
 
+/* An option -o: where it is to be written. False after a line on stderr: it was told already. */
+bool profile_take_path(const char *path, struct profile_output *output);
+
 /* Writes it. A file is there as a whole, or as it was before. Returns TOOL_OK, or TOOL_FAILED after a line on stderr. */
 int profile_write(struct heap_profile *profile, const struct profile_output *output);
 

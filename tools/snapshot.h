@@ -40,7 +40,7 @@ struct snapshot_superslab {
     uint8_t tier;                               /* enum superslab_tier, if POOLED */
     uint32_t run_superslabs;                    /* RUN: how many in a row */
     uint64_t run_bytes;                         /* RUN: usable bytes */
-    uint32_t dirty_prefix_bytes;                /* not POOLED: so much from its beginning may be in memory */
+    uint32_t dirty_prefix_bytes;                /* not POOLED: so much may be in memory; of a run, from its beginning */
     struct snapshot_slot slot[SUPERSLAB_SLABS]; /* POOLED */
 };
 

@@ -18,8 +18,8 @@
  *       unless somebody else had it in hand
  * Abstracted away
  *   One record with one slab; another one that may keep slabs in its stead. Two threads that begin and end, without end; a tick and a trim.
- *   What is in magazines is for sleepers.pml; here the record's arrays are in use, or not. So is the claim of a record that has a thread;
- *   nobody claims one that has none.
+ *   What is in magazines is for sleepers.pml and fork_cache.pml; here the record's arrays are in use, or not. So are claims: that of a
+ *   record that has a thread, and the mark by which a tick or a trim tells the child of a fork that it empties one that has none.
  *   Two kinds of fork: by a thread that has nothing to do with all this, and by a signal handler that interrupts the tick at any of its
  *   instructions; then the tick goes on in the child. The child mends itself in one step, for it has no other thread.
  *   What a child of the handler may lose: a record that the tick has filed while it still is its tls_other, and, if the tick has the lock,
@@ -38,6 +38,7 @@
  *   BROKEN_purged_without_lock  or with one, but without the lock
  *   BROKEN_slab_forgotten_late  the slab is the pool's before the record has forgotten it
  *   BROKEN_child_takes_other    a child takes what its own thread is at for a record that is free
+ *   BROKEN_child_keeps_locked   a child leaves the cache in a record that it cannot file, because its own thread has the lock
  *   BROKEN_child_keeps_list     a child files the record in the list that it found
  */
 #define TICK 2 /* behind the threads */
@@ -234,7 +235,11 @@ inline mend()
     :: else ->
         slab_may_be_lost = in_hand;
         if
+#ifdef BROKEN_child_keeps_locked
+        :: working -> kept = true; n_kept++
+#else
         :: working && lock == NOBODY -> kept = true; n_kept++ /* thread_keep_all */
+#endif
         :: else -> working = false
         fi;
         if
@@ -248,7 +253,7 @@ inline mend()
         slots_used = slots_used && (working || !in_use);
         if
         :: lock == NOBODY -> in_use = false; n_at = 0; n_listed++
-        :: else -> record_may_be_lost = (n_listed == 0) /* ours: thread_release does nothing */
+        :: else -> record_may_be_lost = (n_listed == 0); assert(!kept && !current) /* ours: thread_release does nothing */
         fi
     fi
 }

@@ -4,7 +4,8 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/_profile.sh"
-"$HAKMEM_CC" -O2 -g -o profile-target profile-target.c -pthread
+target=profile-$$ # a name that no other process has
+"$HAKMEM_CC" -O2 -g -o $target profile-target.c -pthread
 
 # Begins to sample the target in the background, and waits until it does. The rest of its arguments are the command's.
 begin() { # ARGUMENT...
@@ -35,7 +36,7 @@ assert_blocks() { # N SITE FILE
 }
 
 step "a process that nobody has prepared"
-start_target ./profile-target
+start_target ./$target
 tell busy
 tell leak 30 # before: is not in the profile
 begin --seconds 1000 --interval 1 -o live.pb.gz
@@ -69,9 +70,9 @@ step "it can begin again; the standard interval; by name"
 begin --seconds 1000
 kill -ALRM "$sampler"
 await_sampler
-grep -q "^heap profile of profile-target, process $pid, .* one for 512.0 KiB in the mean\$" sampler.out || { cat sampler.out; fail "the head"; }
-"$hakmem" profile --name profile-target --seconds 0.1 --interval 4K > by-name
-grep -q "^heap profile of profile-target, process $pid, .* one for 4.0 KiB in the mean\$" by-name || { cat by-name; fail "the head"; }
+grep -q "^heap profile of $target, process $pid, .* one for 512.0 KiB in the mean\$" sampler.out || { cat sampler.out; fail "the head"; }
+"$hakmem" profile --name $target --seconds 0.1 --interval 4K > by-name
+grep -q "^heap profile of $target, process $pid, .* one for 4.0 KiB in the mean\$" by-name || { cat by-name; fail "the head"; }
 
 step "several commands in the same instant: one has the session, the others are refused, and it is ended"
 for round in $(seq 6); do
@@ -101,7 +102,7 @@ refuses "is sampled already (EBUSY); --seconds 0 reads what it has so far" profi
 
 step "a process that ends"
 stop_target
-start_target ./profile-target
+start_target ./$target
 tell busy
 begin --seconds 1000 --interval 1 -o ended.pb.gz
 tell leak 40
@@ -120,7 +121,7 @@ assert_blocks 40 site_leak ended.pb.gz
 stop_target
 
 step "a process that executes another program"
-start_target ./profile-target
+start_target ./$target
 tell busy
 begin --seconds 1000 --interval 1 -o executed.pb.gz
 tell leak 40
@@ -133,7 +134,7 @@ assert_blocks 40 site_leak executed.pb.gz
 kill -KILL "$pid"
 exec 8>&- 9<&-
 wait "$pid" || true
-start_target ./profile-target
+start_target ./$target
 tell busy
 begin --seconds 1000
 kill -STOP "$sampler" # so that it cannot have looked before
@@ -164,35 +165,35 @@ refuses "is not on hakmem" profile $$
 refuses "there is no process" profile 99999999
 refuses "there is no process" profile 0
 refuses "no process named" profile --name nobody-has-this
-start_target ./profile-target
+start_target ./$target
 tell busy
 refuses "has no profile: it was not started with HAKMEM_PROFILE" profile "$pid" --seconds 0
 tell limit 8 # MiB more address space; the records take 29
 refuses "has no memory for a profile (ENOMEM)" profile "$pid"
 stop_target
-start_target ./profile-target
+start_target ./$target
 tell busy
 tell limit 0
 refuses "could not start the thread that begins a profile (EPERM)" profile "$pid"
 stop_target
 for variable in HAKMEM_SECURE=1 HAKMEM_GUARD_SAMPLE=1000; do
-    start_target $variable ./profile-target
+    start_target $variable ./$target
     tell busy
     refuses "runs with ${variable%=*}, which goes with no profile (ENOTSUP)" profile "$pid"
     stop_target
 done
-start_target HAKMEM_BACKGROUND=off ./profile-target
+start_target HAKMEM_BACKGROUND=off ./$target
 tell busy
 refuses "HAKMEM_BACKGROUND=off" profile "$pid"
 refuses "(EPERM)" profile "$pid"
 stop_target
-start_target HAKMEM_PROFILE=/dev/null HAKMEM_PROFILE_INTERVAL=1 ./profile-target
+start_target HAKMEM_PROFILE=/dev/null HAKMEM_PROFILE_INTERVAL=1 ./$target
 tell leak 11
 refuses "(EBUSY)" profile "$pid" --seconds 1
 "$hakmem" profile "$pid" --seconds 0 -o from-start.pb.gz
 assert_blocks 11 site_leak from-start.pb.gz
 stop_target
-start_target ./profile-target
+start_target ./$target
 tell steady
 sleep 0.3 # until its thread has all it needs
 refuses "made no call within 10 s that could begin a profile: it is idle, or" profile "$pid" --seconds 1
@@ -206,7 +207,7 @@ refuses "has no profile" profile "$pid" --seconds 0
 stop_target
 
 step "threads that only hit are reached by --stop"
-start_target ./profile-target
+start_target ./$target
 tell steady
 sleep 0.3
 begin --seconds 1000 --interval 1 --stop -o steady.pb.gz
@@ -231,6 +232,8 @@ refuses "--format: 'pdf' is not" profile live.pb.gz --format pdf
 refuses "--value: 'x' is not" profile live.pb.gz --value x
 refuses "--top: 'x' is not" profile live.pb.gz --top x
 refuses "no format has this ending" profile live.pb.gz -o x.pdf
+refuses "--output: 'b.txt' is a second file, after 'a.txt'" profile live.pb.gz -o a.txt -o b.txt
+[[ ! -e a.txt && ! -e b.txt ]] || fail "one of two files is written"
 refuses "are about a process" profile live.pb.gz --seconds 3
 refuses "cannot read nowhere" profile nowhere
 refuses "is no heap profile" profile profile-target.c

@@ -143,6 +143,7 @@ refuses "cannot read nowhere" diff heap.dump nowhere
 refuses "is no heap profile" diff profile-target.c heap.dump
 refuses "--format: 'svg' is not" diff heap.dump heap.dump --format svg
 refuses "no format of differences has this ending" diff heap.dump heap.dump -o x.svg
+refuses "--output: 'b.txt' is a second file, after 'a.txt'" diff heap.dump heap.dump -o a.txt -o b.txt
 head -c 300 heap.pb.gz > cut.pb.gz
 refuses "cut.pb.gz is cut or damaged" profile cut.pb.gz
 "$hakmem" help diff | grep -q "^usage: hakmem diff " || fail "help diff"
