@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "front/sleepers.h"
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
@@ -18,6 +19,7 @@
 #include "pool/idle.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "look.h"
 
@@ -136,6 +138,7 @@ static void a_waiting_slab_serves_its_class(void **state)
     set_delay(-1, true);
     claim_all(BLOCK_BYTES, N_BLOCKS);
     free_all(N_BLOCKS);
+    assert_false(background_runs()); /* there is nothing for it to do, ever */
     struct hak_stats before = read_stats();
     assert_int_equal(before.live_blocks, 0);
     assert_true(before.committed_bytes >= 64 * MIB);
@@ -186,6 +189,27 @@ static void the_background_thread_gives_back_and_ends(void **state)
     assert_null(pool_check());
     claim_all(BLOCK_BYTES, N_BLOCKS); /* and once more */
     free_all(N_BLOCKS);
+    assert_true(comes_true(little_is_committed));
+    assert_true(comes_true(is_alone));
+}
+
+/* Nor where little is idle, nor while its caller may hold the lock that it takes to start one. */
+static void little_brings_no_thread(void **state)
+{
+    (void)state;
+    claim_all(BLOCK_BYTES, MIB / BLOCK_BYTES);
+    free_all(MIB / BLOCK_BYTES);
+    background_wake();
+    assert_true(shared_pool_idle_bytes() != 0);
+    assert_false(background_runs());
+    assert_false(background_hold(true));
+    claim_all(BLOCK_BYTES, N_BLOCKS);
+    free_all(N_BLOCKS);
+    background_wake();
+    assert_false(background_runs());
+    assert_true(background_hold(false));
+    background_wake();
+    assert_true(background_runs());
     assert_true(comes_true(little_is_committed));
     assert_true(comes_true(is_alone));
 }
@@ -270,9 +294,51 @@ static void callers_give_back_where_no_thread_may_be(void **state)
 static void callers_give_back_where_no_thread_can_be(void **state)
 {
     (void)state;
+    uint32_t from_ms = os_now_ms();
     os_fail_from(1, ~0ul, OS_CALL_THREAD);
     assert_callers_give_back();
+    assert_in_range(os_fail_from(0, 0, 0), 1, 1 + (os_now_ms() - from_ms) / 1000);
+    os_sleep_ms(1100); /* A refusal is remembered for a second. */
+}
+
+static unsigned n_looks;
+
+static size_t count_look(void)
+{
+    n_looks++;
+    return 0;
+}
+
+/* Once each half of the delay, however many calls come. Threads are looked at only where the thread may be: who has switched it off may be
+ * under a filter of system calls. */
+static void callers_tick_now_and_then(void **state)
+{
+    (void)state;
+    set_delay(100, true);
+    os_sleep_ms(100); /* the next one is due */
+    background_set_caches_tick(count_look);
+    os_fail_from(1, ~0ul, OS_CALL_THREAD);
+    claim_all(BLOCK_BYTES, N_BLOCKS / 8);
+    free_all(N_BLOCKS / 8);
+    background_wake();
+    os_sleep_ms(60);
+    n_looks = 0;
+    config.purge_delay_ms = 120000;
+    for (unsigned i = 0; i < 100; i++)
+        background_wake();
+    assert_int_equal(n_looks, 0);
+    config.purge_delay_ms = 100;
+    for (unsigned i = 0; i < 2 && n_looks == 0; i++)
+        background_wake(); /* where a second has passed meanwhile, the first call asks for a thread again */
+    assert_int_equal(n_looks, 1);
+    config.background = false;
+    os_sleep_ms(60);
+    background_wake();
+    assert_int_equal(n_looks, 1);
     assert_true(os_fail_from(0, 0, 0) > 0);
+    background_set_caches_tick(sleepers_tick);
+    config.background = true;
+    hak_trim(HAK_TRIM_PAGES);
     os_sleep_ms(1100); /* A refusal is remembered for a second. */
 }
 
@@ -339,6 +405,33 @@ static void a_child_has_a_thread_of_its_own(void **state)
     assert_true(comes_true(is_alone));
 }
 
+/* Whose first thread has left, or whose parent was short of memory: the child's first thread is there, and it has not asked. */
+static void a_child_begins_anew(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        background_end();
+        claim_all(BLOCK_BYTES, N_BLOCKS);
+        free_all(N_BLOCKS);
+        if (background_runs())
+            _exit(1);
+        atomic_store(&budget.system_short, 1);
+        pid = fork();
+        if (pid == 0) {
+            bool is_short = atomic_load(&budget.system_short) != 0;
+            background_wake();
+            _exit(is_short ? 2 : !background_runs() ? 3 : !comes_true(little_is_committed) ? 4 : 0);
+        }
+        int status;
+        _exit(waitpid(pid, &status, 0) != pid || !WIFEXITED(status) ? 5 : WEXITSTATUS(status));
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 #if UNDER_THREAD_SANITIZER
@@ -352,14 +445,17 @@ int main(void)
         CLEAN(a_waiting_slab_serves_its_class),
         CLEAN(another_class_takes_its_slot_before_new_memory),
         CLEAN(the_background_thread_gives_back_and_ends),
+        CLEAN(little_brings_no_thread),
         CLEAN(large_blocks_go_back_too),
         CLEAN(spans_alone_go_back),
         CLEAN(what_lies_behind_blocks_goes_back),
         CLEAN(callers_give_back_where_no_thread_may_be),
         CLEAN(callers_give_back_where_no_thread_can_be),
+        CLEAN(callers_tick_now_and_then),
         CLEAN(a_sparse_superslab_drains_at_the_second_tick),
         CLEAN(the_background_thread_rests),
         CLEAN(a_child_has_a_thread_of_its_own),
+        CLEAN(a_child_begins_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

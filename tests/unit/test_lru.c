@@ -8,6 +8,7 @@
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
+#include "service/budget.h"
 #include "service/config.h"
 #include "service/stats.h"
 #include "look.h"
@@ -108,8 +109,10 @@ static void parts_of_a_row_expire(void **state)
     lru_expire(now_ms - 20, 500); /* of a tick that began before it was freed */
     assert_int_equal(lru_count(), 4);
     ss[1].cached_since_ms = ss[2].cached_since_ms = now_ms - 1000;
+    uint64_t evicted = read_stats().superslabs_evicted_total;
     lru_expire(now_ms, 500);
     assert_int_equal(lru_count(), 2);
+    assert_int_equal(read_stats().superslabs_evicted_total, evicted + 2);
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(ss[i].state, i == 1 || i == 2 ? SUPERSLAB_ABSENT : SUPERSLAB_CACHED);
     lru_expire(now_ms + 500, 500);
@@ -135,8 +138,15 @@ static void pinned_entries_stay(void **state)
     assert_true(shared_pool_pin(ss));
     hak_free(span); /* empty, but somebody refers to it */
     assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    void *run[10];
     for (unsigned i = 0; i < 10; i++)
-        hak_free(hak_malloc(5 * MIB)); /* three SuperSlabs: each pushes older ones out */
+        run[i] = hak_malloc(2 * MIB);
+    for (unsigned i = 0; i < 10; i += 2)
+        hak_free(run[i]); /* each pushes the oldest one out, where there are four */
+    assert_int_equal(lru_count(), 4);
+    assert_int_equal(ss->state, SUPERSLAB_CACHED);
+    for (unsigned i = 1; i < 10; i += 2)
+        hak_free(run[i]);
     assert_int_equal(ss->state, SUPERSLAB_CACHED);
     lru_drain();
     assert_int_equal(ss->state, SUPERSLAB_CACHED);
@@ -317,6 +327,7 @@ static void ask(void)
     lru_settle(0);
     pool_unlock();
     release_evicted();
+    assert_int_equal(atomic_load(&budget.leaving_bytes), 0); /* Who is about to be refused would wait for it. */
 }
 
 /* Of a block that is used in part the cache holds that part's memory, however long the rest is; and the next block begins there. */
@@ -361,6 +372,25 @@ static void a_run_begins_where_memory_is_warm(void **state)
     assert_ptr_equal(longer, cold);
     hak_free(next);
     hak_free(longer);
+}
+
+/* Of two rows that are long enough the one in memory serves, though the other one came later. */
+static void the_warm_row_serves(void **state)
+{
+    (void)state;
+    char *warm = hak_malloc(6 * MIB), *between = hak_malloc(2 * MIB), *cold = hak_malloc(6 * MIB), *end = hak_malloc(2 * MIB);
+    memset(warm, 1, 6 * MIB);
+    hak_free(warm);
+    ask();
+    hak_free(cold);
+    ask();
+    assert_int_equal(lru_count(), 6);
+    assert_int_equal(superslab_of(warm)->run_superslabs, 3);
+    char *next = hak_malloc(6 * MIB);
+    assert_ptr_equal(next, warm);
+    hak_free(next);
+    hak_free(between);
+    hak_free(end);
 }
 
 /* Of three blocks beside each other one waits, warm, and the others have gone: a block of twice the length begins where it should. */
@@ -627,6 +657,7 @@ int main(void)
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(a_run_begins_where_memory_is_warm, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(the_warm_row_serves, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(what_is_free_beside_a_row_completes_it, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_last_run_serves_as_it_is, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(fresh_memory_takes_its_place, drain_by_time, drain_at_once),

@@ -31,10 +31,13 @@
 #define PAGE slab_page_bytes()
 #define MARKED SLAB_CTL(SLAB_SPAN_HEAD, 0, 1)
 
+static void *heap; /* what a freed run leaves behind waits for the next one where as much is in use */
+
 static int start_clean(void **state)
 {
     (void)state;
     start_without_ticks();
+    heap = hak_malloc(32 * MIB);
     config.huge_pages = HUGE_PAGES_NEVER; /* no packed spans: they have no tails */
     return 0;
 }
@@ -43,6 +46,7 @@ static int end_clean(void **state)
 {
     (void)state;
     os_fail_from(0, 0, 0);
+    hak_free(heap);
     hak_trim(HAK_TRIM_PAGES);
     struct hak_stats s = read_stats();
     return pool_check() == NULL && s.spans == 0 && s.runs == 0 ? 0 : -1;
@@ -260,7 +264,7 @@ static void a_handler_may_free_it(void **state)
         hak_free(hak_malloc(3 * MIB));
         hak_trim(HAK_TRIM_CACHE);
         assert_int_equal(read_stats().spans, 0);
-        assert_int_equal(read_stats().runs, 0);
+        assert_int_equal(read_stats().runs, 1); /* the heap */
     }
 }
 
@@ -298,7 +302,7 @@ static void a_child_may_free_it(void **state)
             if (slab_ctl_read(head_of(block)) != SLAB_CTL(SLAB_SPAN_HEAD, 0, 0))
                 _exit(1);
             hak_free(block);
-            _exit(read_stats().spans + read_stats().runs != 0 ? 2 : pool_check() != NULL ? 3 : 0);
+            _exit(read_stats().spans + read_stats().runs != 1 ? 2 : pool_check() != NULL ? 3 : 0);
         }
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
