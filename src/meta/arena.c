@@ -353,6 +353,9 @@ static bool is_unused(const struct arena *arena)
     bool unused = arena != registry_first.arena && arena->n_superslabs != 0;
     for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
         unused = arena->taken[i] == 0;
+    /* What the system has refused to take back of it goes on counting, and is tried again (release_refused). */
+    for (uint32_t i = 0; unused && i < atomic_load_explicit(&arena->high, memory_order_relaxed); i++) /* relaxed: written under our lock */
+        unused = arena->superslabs[i].dirty_prefix_bytes == 0;
     return unused;
 }
 

@@ -50,7 +50,8 @@ static struct header *header_of(const void *block)
     struct header *header =
         (struct header *)(uintptr_t)block - 1; /* in the same mapping, or the address is its first */
     if (registry_arena(block) != &emergency_arena || registry_arena(header) != &emergency_arena ||
-        ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0)
+        ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0 ||
+        !os_is_readable(&header->magic)) /* behind the block the mapping is only reserved */
         return NULL;
     return header->magic == MAGIC ? header : NULL;
 }

@@ -322,12 +322,22 @@ static void retire_old_slabs(uint32_t now_ms)
     }
 }
 
+/* What a tick has looked at waits no longer as what came since the last one. Two ticks may have looked at the same. */
+static void count_off_sparser(size_t looked_at_bytes)
+{
+    size_t seen = atomic_load_explicit(&pool.sparser_bytes, memory_order_relaxed); /* relaxed, both: a number */
+    while (!atomic_compare_exchange_weak_explicit(&pool.sparser_bytes, &seen, seen - min_size(seen, looked_at_bytes),
+                                                  memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
+
 void shared_pool_tick(void)
 {
     uint32_t now_ms = os_now_ms();
     size_t waiting_bytes = 0;
     retire_old_slabs(now_ms);
-    atomic_store_explicit(&pool.sparser_bytes, 0, memory_order_relaxed); /* relaxed: they are looked at from here on */
+    /* Counted off at the end, or a child that is forked meanwhile finds nothing that waits. */
+    size_t sparser_bytes = atomic_load_explicit(&pool.sparser_bytes, memory_order_relaxed); /* relaxed: as above */
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load_explicit(&arena->high, memory_order_acquire); i++) {
             struct superslab *ss = &arena->superslabs[i];
@@ -341,6 +351,7 @@ void shared_pool_tick(void)
             tick_slots(ss);
         }
     atomic_store_explicit(&pool.waiting_bytes, waiting_bytes, memory_order_relaxed); /* relaxed: a number */
+    count_off_sparser(sparser_bytes);
     gap_tick();
     lru_expire(now_ms, budget_purge_delay_ms());
 }

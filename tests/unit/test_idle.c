@@ -316,7 +316,7 @@ static void callers_tick_now_and_then(void **state)
     (void)state;
     set_delay(100, true);
     os_sleep_ms(100); /* the next one is due */
-    background_set_caches_tick(count_look);
+    background_set_caches_tick(count_look, sleepers_tick_gone);
     os_fail_from(1, ~0ul, OS_CALL_THREAD);
     claim_all(BLOCK_BYTES, N_BLOCKS / 8);
     free_all(N_BLOCKS / 8);
@@ -336,7 +336,7 @@ static void callers_tick_now_and_then(void **state)
     background_wake();
     assert_int_equal(n_looks, 1);
     assert_true(os_fail_from(0, 0, 0) > 0);
-    background_set_caches_tick(sleepers_tick);
+    background_set_caches_tick(sleepers_tick, sleepers_tick_gone);
     config.background = true;
     hak_trim(HAK_TRIM_PAGES);
     os_sleep_ms(1100); /* A refusal is remembered for a second. */
