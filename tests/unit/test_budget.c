@@ -762,6 +762,113 @@ static void a_child_of_fork_is_told(void **state)
     assert_int_equal(status, 0);
 }
 
+/* A thread that is inside the function may wait for what the one that asks holds: so that one waits for it, but not for ever. */
+static _Atomic bool was_refused;
+static bool came_first;
+
+static void wait_for_the_other(enum hak_pressure pressure, void *argument)
+{
+    (void)argument;
+    if (pressure != HAK_PRESSURE_HARD)
+        return;
+    pthread_barrier_wait(&both_are_there);
+    for (unsigned i = 0; i < 2000 && !atomic_load(&was_refused); i++)
+        usleep(10000);
+    came_first = atomic_load(&was_refused);
+}
+
+static void nobody_waits_for_ever_for_the_function(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    was_refused = false;
+    assert_int_equal(pthread_barrier_init(&both_are_there, NULL, 2), 0);
+    hak_budget_on_pressure(wait_for_the_other, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, ask_for_too_much, NULL), 0);
+    pthread_barrier_wait(&both_are_there);
+    assert_null(hak_malloc(2 * HARD_BYTES));
+    atomic_store(&was_refused, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(came_first);
+}
+
+/* Above the soft line each thread gives up its cache when it next comes to a slow path; whose thread does not sleep, nobody else does. */
+static _Atomic bool is_filled, is_above;
+
+static void *pass_the_soft_line(void *unused)
+{
+    while (!atomic_load(&is_filled))
+        usleep(1000);
+    void *block = hak_malloc(SOFT_BYTES + MIB);
+    atomic_store(&is_above, true);
+    while (atomic_load(&is_above))
+        usleep(1000);
+    hak_free(block);
+    return block != NULL ? unused : &is_above;
+}
+
+static void running_threads_give_up_their_caches(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    void *failed, *blocks[100], *block;
+    is_filled = is_above = false;
+    assert_int_equal(pthread_create(&thread, NULL, pass_the_soft_line, NULL), 0);
+    for (unsigned i = 0; i < 100; i++)
+        blocks[i] = hak_malloc(100);
+    for (unsigned i = 0; i < 100; i++)
+        hak_free(blocks[i]);
+    atomic_store(&is_filled, true);
+    while (!atomic_load(&is_above)) { /* without a call that sleeps */
+    }
+    uint64_t reliefs = read_stats().budget_reliefs;
+    assert_true(tls_thread->capacity_bytes != 0);
+    assert_non_null(block = hak_malloc(100000));
+    assert_int_equal(read_stats().budget_reliefs, reliefs);
+    assert_int_equal(tls_thread->capacity_bytes, 0);
+    hak_free(block);
+    atomic_store(&is_above, false);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+}
+
+/* A thread that gives back what is idle is not there in a child. */
+static void *give_much_back(void *unused)
+{
+    void *block = hak_malloc(SOFT_BYTES);
+    hak_free(block);
+    return unused;
+}
+
+static void a_child_waits_for_no_relief(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    int status;
+    int64_t delay_ms = config.purge_delay_ms;
+    config.purge_delay_ms = 1000000;
+    hak_budget_set(0, 0);
+    leave_idle(256 * MIB);
+    uint64_t before = read_stats().committed_bytes;
+    atomic_store(&budget.soft_bytes, SOFT_BYTES); /* without what hak_budget_set does at once */
+    atomic_store(&budget.hard_bytes, GIB);
+    assert_int_equal(pthread_create(&thread, NULL, give_much_back, NULL), 0);
+    while (read_stats().committed_bytes >= before) { /* it has begun */
+    }
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        hak_budget_set(MIB, 4 * MIB);
+        void *block = hak_malloc(8 * MIB);
+        _exit(block != NULL ? 1 : pool_check() != NULL ? 2 : 0);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    config.purge_delay_ms = delay_ms;
+}
+
 /* ---- The system's files ------------------------------------------------------------------------------------------ */
 
 static char root[64];
@@ -1025,6 +1132,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_its_own_promises, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_child_of_fork_is_told, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_ever_for_the_function, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(running_threads_give_up_their_caches, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_child_waits_for_no_relief, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(limits_of_version_2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(limits_of_version_1, make_root, remove_root),
         cmocka_unit_test_setup_teardown(groups_with_long_names, make_root, remove_root),

@@ -24,6 +24,7 @@
 #include "look.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -361,6 +362,47 @@ static void a_sparse_superslab_drains_at_the_second_tick(void **state)
         hak_free(blocks[i]);
 }
 
+/* Free pages of slabs in use go when nothing has changed there for two ticks; what the system refuses then is not asked for again. */
+static void free_pages_go_when_their_slab_is_quiet(void **state)
+{
+    (void)state;
+    enum { N = 64 * 64 };
+    set_delay(-1, false);
+    claim_all(1024, N);
+    for (size_t i = 0; i < N; i++)
+        if (i % 16 < 8)
+            hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    struct hak_stats before = read_stats();
+    shared_pool_tick();
+    shared_pool_tick();
+    for (size_t i = 0; i < N; i++)
+        if (i % 16 == 8)
+            hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    shared_pool_tick();
+    shared_pool_tick();
+    assert_int_equal(read_stats().committed_bytes, before.committed_bytes);
+    shared_pool_tick();
+    struct hak_stats after = read_stats();
+    assert_true(after.committed_bytes <= before.committed_bytes - N * 256);
+    assert_int_equal(after.purged_bytes - before.purged_bytes, before.committed_bytes - after.committed_bytes);
+    for (size_t i = 0; i < N; i++)
+        if (i % 16 > 8 && i % 16 < 12)
+            hak_free(blocks[i]);
+    hak_trim(HAK_TRIM_CACHE);
+    os_fail_from(1, ULONG_MAX, OS_CALL_PURGE);
+    for (unsigned i = 0; i < 3; i++)
+        shared_pool_tick();
+    assert_true(os_fail_from(1, ULONG_MAX, OS_CALL_PURGE) > 0);
+    for (unsigned i = 0; i < 5; i++)
+        shared_pool_tick();
+    assert_int_equal(os_fail_from(0, 0, 0), 0);
+    for (size_t i = 0; i < N; i++)
+        if (i % 16 >= 12)
+            hak_free(blocks[i]);
+}
+
 static bool is_resting(void)
 {
     return !background_runs() && count_threads() == own_threads + 1;
@@ -453,6 +495,7 @@ int main(void)
         CLEAN(callers_give_back_where_no_thread_can_be),
         CLEAN(callers_tick_now_and_then),
         CLEAN(a_sparse_superslab_drains_at_the_second_tick),
+        CLEAN(free_pages_go_when_their_slab_is_quiet),
         CLEAN(the_background_thread_rests),
         CLEAN(a_child_has_a_thread_of_its_own),
         CLEAN(a_child_begins_anew),

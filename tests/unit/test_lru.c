@@ -378,7 +378,8 @@ static void a_run_begins_where_memory_is_warm(void **state)
 static void the_warm_row_serves(void **state)
 {
     (void)state;
-    char *warm = hak_malloc(6 * MIB), *between = hak_malloc(2 * MIB), *cold = hak_malloc(6 * MIB), *end = hak_malloc(2 * MIB);
+    char *warm = hak_malloc(6 * MIB), *between = hak_malloc(2 * MIB);
+    char *cold = hak_malloc(6 * MIB), *end = hak_malloc(2 * MIB);
     memset(warm, 1, 6 * MIB);
     hak_free(warm);
     ask();
