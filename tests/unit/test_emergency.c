@@ -98,6 +98,7 @@ static void has_every_size_and_alignment(void **state)
             assert_int_equal(emergency_usable_bytes(block), hak_usable_size(block));
             assert_int_equal(emergency_usable_bytes(block + 64), 0); /* not its beginning */
             assert_false(emergency_return(block + 64));
+            assert_int_equal(emergency_usable_bytes(block + (size_bytes + 2 * os_page_bytes()) / 64 * 64), 0); /* behind it */
             assert_filled(block, size_bytes, 0xa5);
             if (alignment % 3 == 1)
                 hak_free(block);
