@@ -36,9 +36,15 @@ static _Atomic uint64_t n_freed;
 struct sampled_figures sampled_figures;
 static unsigned char pattern;
 
+/* Of the longest block: whole pages, of which one may be longer than that. */
+static size_t room_bytes(void)
+{
+    return round_up(CLASS_MAX_BYTES, os_page_bytes());
+}
+
 static size_t place_bytes(void)
 {
-    return CLASS_MAX_BYTES + os_page_bytes();
+    return room_bytes() + os_page_bytes();
 }
 
 static char *place_at(unsigned i)
@@ -113,7 +119,7 @@ void *sampled_claim(size_t size_bytes, size_t alignment)
         return NULL;
     bool at_end = (os_random() & 1) != 0;
     size_t pages_bytes = round_up(size_bytes, page_bytes);
-    char *pages = place_at(i) + (at_end ? CLASS_MAX_BYTES - pages_bytes : 0);
+    char *pages = place_at(i) + (at_end ? room_bytes() - pages_bytes : 0);
     struct record *record = &records[i];
     bool is_dirty = record->is_dirty;
     if (pages_bytes != 0 && !os_commit(pages, pages_bytes)) {
@@ -172,7 +178,7 @@ void sampled_return(void *block, const char *call)
     if (!is_padded((char *)block + record->size_bytes, record->pages + record->pages_bytes))
         report(call, "written behind the block's end", block, record);
     char *pages = record->is_dirty ? place_at(i) : record->pages;
-    size_t pages_bytes = record->is_dirty ? CLASS_MAX_BYTES : record->pages_bytes;
+    size_t pages_bytes = record->is_dirty ? room_bytes() : record->pages_bytes;
     record->is_dirty = pages_bytes != 0 && !os_decommit(pages, pages_bytes);
     if (record->is_dirty)
         os_forbid(pages, pages_bytes); /* Refused as well: then the block stays accessible. */

@@ -56,6 +56,11 @@ unsigned os_vector_bytes(void)
 
 typedef int (*clock_function)(clockid_t clock, struct timespec *now);
 
+static int ask_for_time(clockid_t clock, struct timespec *now)
+{
+    return (int)raw_system_call(SYS_clock_gettime, clock, (long)now, 0, 0, 0, 0);
+}
+
 /* The kernel's function, not libc's, where it can be found. Libraries that pretend another time (libfaketime) define libc's name, and
  * what they do there is no business of free's: theirs asked the dynamic linker, which had just called free. And a clock that
  * stands would keep memory for ever. */
@@ -65,7 +70,7 @@ static clock_function find_clock(void)
     const void *function = NULL;
     for (unsigned i = 0; i < 2 && function == NULL; i++)
         function = os_vdso_function(names[i]);
-    return function == NULL ? clock_gettime : (clock_function)(uintptr_t)function;
+    return function == NULL ? ask_for_time : (clock_function)(uintptr_t)function;
 }
 
 /* Clocks that there always are. */

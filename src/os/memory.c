@@ -168,9 +168,35 @@ bool os_may_map(size_t len_bytes)
     return probe != NULL;
 }
 
+/* An emulator may take the source for unmapped (qemu-user 7.2 does): system calls refuse it from then on, and a purge does nothing there. Tried
+ * once, at the first move. */
+static bool move_keeps_source(void)
+{
+    enum { NOT_TRIED, KEEPS, LOSES };
+    static _Atomic uint8_t result;
+    uint8_t known = atomic_load_explicit(&result, memory_order_relaxed); /* relaxed: the same, whoever finds it */
+    if (likely(known != NOT_TRIED))
+        return known == KEEPS;
+    int saved_errno = errno;
+    size_t page_bytes = os_page_bytes();
+    char *pages = map(NULL, 2 * page_bytes, PROT_READ | PROT_WRITE);
+    if (pages == NULL)
+        return false;
+    *(volatile char *)pages = 1;
+    bool keeps = mremap(pages, page_bytes, page_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, pages + page_bytes) != MAP_FAILED;
+    if (keeps) {
+        *(volatile char *)pages = 1;
+        keeps = madvise(pages, page_bytes, MADV_DONTNEED) != 0 || *(volatile char *)pages == 0; /* refused: after mlockall() */
+    }
+    munmap(pages, 2 * page_bytes);
+    errno = saved_errno;
+    atomic_store_explicit(&result, keeps ? KEEPS : LOSES, memory_order_relaxed);
+    return keeps;
+}
+
 bool os_move_pages(void *from, void *to, size_t len_bytes)
 {
-    if (FAULT(OS_CALL_MOVE, len_bytes))
+    if (FAULT(OS_CALL_MOVE, len_bytes) || !move_keeps_source())
         return false;
     /* MREMAP_DONTUNMAP keeps the source mapped: without it another thread's mmap could land in the hole. */
     int saved_errno = errno;

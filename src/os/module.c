@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <errno.h>
 #include <gnu/libc-version.h>
 #include <link.h>
 #include <string.h>
@@ -275,7 +276,9 @@ bool os_module_contains(const struct os_module *module, const void *bytes, size_
 static bool find_vdso(struct os_module *module)
 {
     struct headers headers;
+    int saved_errno = errno;
     *module = (struct os_module){.start = (uintptr_t)getauxval(AT_SYSINFO_EHDR), .path = ""};
+    errno = saved_errno; /* getauxval says ENOENT where the system gives none (qemu-user) */
     if (module->start == 0 || !find_headers(module, &headers))
         return false;
     for (size_t i = 0; i < headers.n; i++)
