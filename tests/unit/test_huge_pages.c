@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -174,6 +175,71 @@ static void a_large_heap(void **state)
             assert_int_equal(blocks[i][k], i % 251);
     for (size_t i = 0; i < N; i += 100)
         hak_free(blocks[i]);
+}
+
+static void *list_of_kibs;
+
+static bool last_is_huge(size_t n_kib)
+{
+    for (size_t i = 0; i < n_kib; i++) {
+        void **block = hak_malloc(1024);
+        memset(block, 1, 1024);
+        *block = list_of_kibs;
+        list_of_kibs = (void *)block;
+    }
+    return superslab_of(list_of_kibs)->huge != 0;
+}
+
+/* What a fork's child shares with its parent does not make it large. */
+static void a_child_of_fork_is_small(void **state)
+{
+    (void)state;
+    int status;
+    assert_true(last_is_huge(48 * KIB));
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(last_is_huge(10 * KIB) ? 1 : last_is_huge(38 * KIB) ? 0 : 2);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    while (list_of_kibs != NULL) {
+        void **next = *(void **)list_of_kibs;
+        hak_free(list_of_kibs);
+        list_of_kibs = (void *)next;
+    }
+    assert_int_equal(status, 0);
+}
+
+/* Whether the system may use huge pages there, by madvise. False, too, where it does not tell. */
+static bool is_advised(const void *address)
+{
+    char line[512];
+    unsigned long from, to;
+    bool there = false, advised = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            there = (uintptr_t)address >= from && (uintptr_t)address < to;
+        else if (there && strncmp(line, "VmFlags:", 8) == 0)
+            advised = strstr(line, " hg") != NULL;
+    fclose(file);
+    return advised;
+}
+
+/* What a program has asked for ends when its block goes back. */
+static void advice_of_the_program_s(void **state)
+{
+    (void)state;
+    config.huge_pages = HUGE_PAGES_NEVER;
+    char *block = hak_malloc(6 * MIB);
+    assert_false(is_advised(block));
+    if (madvise(block, 6 * MIB, MADV_HUGEPAGE) != 0 || !is_advised(block))
+        skip(); /* none here */
+    memset(block, 1, 6 * MIB);
+    hak_free(block);
+    hak_trim(HAK_TRIM_PAGES);
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(is_advised(block + 2 * MIB * i));
 }
 
 /* 50 MiB of blocks of len_bytes of which so much is touched, and behind each so many small ones: how many of their SuperSlabs have huge
@@ -400,6 +466,8 @@ int main(void)
         cmocka_unit_test_setup(a_block_that_grows_and_shrinks, start),
         cmocka_unit_test_setup(moved_pages_keep_their_advice, start),
         cmocka_unit_test_setup(a_large_heap, start),
+        cmocka_unit_test_setup(a_child_of_fork_is_small, start),
+        cmocka_unit_test_setup(advice_of_the_program_s, start),
         cmocka_unit_test_setup(spans_that_are_touched, start),
         cmocka_unit_test_setup(spans_that_leave_gaps, start),
         cmocka_unit_test_setup(spans_that_leave_gaps_in_a_larger_heap, start),

@@ -506,6 +506,26 @@ static void fresh_memory_takes_its_place(void **state)
     }
 }
 
+/* Also that of the few that the cache may always keep. */
+static void fresh_memory_takes_the_place_of_few(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    char *run[N];
+    ticks_pass();
+    for (unsigned i = 0; i < N; i++)
+        memset(run[i] = hak_malloc(2 * MIB), 1, 2 * MIB);
+    for (unsigned i = 0; i < 8; i += 2) /* no two of them form a row */
+        hak_free(run[i]);
+    assert_int_equal(lru_count(), 4);
+    char *longer = hak_malloc(6 * MIB);
+    assert_in_range(lru_count(), 1, 3);
+    hak_free(longer);
+    for (unsigned i = 0; i < N; i++)
+        if (i % 2 != 0 || i >= 8)
+            hak_free(run[i]);
+}
+
 /* A slab would take one SuperSlab of what the next turn of the loop needs. */
 static void slabs_leave_a_warm_run_alone(void **state)
 {
@@ -662,6 +682,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_free_beside_a_row_completes_it, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_last_run_serves_as_it_is, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(fresh_memory_takes_its_place, drain_by_time, drain_at_once),
+        cmocka_unit_test_setup_teardown(fresh_memory_takes_the_place_of_few, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(slabs_leave_a_warm_run_alone, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(what_was_in_use_is_kept, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(without_the_thread_little_waits, drain_by_time, drain_at_once),
