@@ -1,5 +1,5 @@
 /* memory.c - address space and memory, asked of Linux.
- * Owns     nothing but whether a purge clears what it gives back.
+ * Owns     nothing but whether a purge clears what it gives back, and whether a move keeps its source.
  * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap.
  * Threads  any, no lock.
  * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect

@@ -234,7 +234,8 @@ bool os_is_waiting_call(long number);
  * where its stack pointer is. False, too, where the system does not tell. A few microseconds. Keeps errno. */
 bool os_thread_waits(int32_t thread_id, uintptr_t *stack_pointer);
 
-/* Whether a word of 4 bytes at a multiple of 4 can be read, without a fault. A system call that every filter allows. Keeps errno. */
+/* Whether a word of 4 bytes at a multiple of 4 can be read, without a fault. A system call that every filter allows which lets threads
+ * wait for each other. Keeps errno. */
 bool os_is_readable(const void *address);
 
 /* Copies len_bytes from an address that may not be mapped; false when it is not. Within one page. Keeps errno. */

@@ -1,5 +1,6 @@
 /* huge_pages.c - see huge_pages.h.
- * Owns     `huge` of SuperSlabs.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c, packed_pages.c (before parts go back)
+ * Owns     `huge` of SuperSlabs, what a child shares with its parent.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c,
+ *          packed_pages.c (before parts go back), fork.c
  * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
