@@ -333,10 +333,10 @@ static bool all_are_called(void)
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 || /* relaxed: written under our lock */
             atomic_load(&thread->sampler_epoch) == epoch || !os_thread_lives(thread->thread_id))
             continue; /* the last: it ended by a system call of its own, and its variables are gone */
+        keep_door_closed(thread, epoch); /* before the look: who enters behind it leaves with the door closed */
         bool inside = atomic_load(&thread->busy) != 0;
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
             continue;
-        keep_door_closed(thread, epoch);
         /* Not while somebody looks whether it sleeps: for him an open door says that it went on (sleepers.c). He claims under our lock. */
         if (atomic_load(&thread->claim) == THREAD_UNCLAIMED)
             __atomic_store_n(thread->tls_slot, (struct cache *)(uintptr_t)&closed_cache, __ATOMIC_SEQ_CST);
