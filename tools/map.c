@@ -223,11 +223,11 @@ static unsigned terminal_width(void)
 
 static enum map_terminal_colors terminal_colors(enum when color)
 {
-    const char *term = getenv("TERM"), *depth = getenv("COLORTERM"), *no = getenv("NO_COLOR");
+    const char *term = getenv("TERM"), *depth = getenv("COLORTERM");
     const bool deep = depth != NULL && (strcmp(depth, "truecolor") == 0 || strcmp(depth, "24bit") == 0);
     if (color == NEVER)
         return MAP_ASCII;
-    if (color == AUTO && (!isatty(STDOUT_FILENO) || (no != NULL && no[0] != '\0') || term == NULL))
+    if (color == AUTO && (!isatty(STDOUT_FILENO) || !tool_may_use_colors() || term == NULL))
         return MAP_ASCII;
     if (color == AUTO && !deep && strstr(term, "256color") == NULL)
         return MAP_ASCII;

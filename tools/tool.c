@@ -1,4 +1,4 @@
-/* tool.c - what the subcommands share: lines on stderr, the end of stdout, memory that is there.
+/* tool.c - what the subcommands share: lines on stderr, colours, the end of stdout, memory that is there.
  * Owns       nothing.     Called by  the subcommands.     Calls  units.h     Threads  any.
  * Why apart from hakmem.c: tests link everything but the table and main. */
 #define _GNU_SOURCE
@@ -23,6 +23,12 @@ void tool_complain(const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     fprintf(stderr, "hakmem: %s\n", units_name(clean, sizeof clean, text));
+}
+
+bool tool_may_use_colors(void)
+{
+    const char *no = getenv("NO_COLOR");
+    return no == NULL || no[0] == '\0';
 }
 
 int tool_finish_output(void)

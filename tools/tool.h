@@ -37,6 +37,9 @@ void tool_complain(const char *format, ...) __attribute__((format(printf, 1, 2))
 /* Flushes stdout. Returns TOOL_OK, or TOOL_FAILED after a line on stderr when what was printed did not arrive. */
 int tool_finish_output(void);
 
+/* False: the user's NO_COLOR asks for no colours where no option asks for any (https://no-color.org). */
+bool tool_may_use_colors(void);
+
 /* As reallocarray; ends the command with a line on stderr and status TOOL_FAILED when there is no memory. */
 void *tool_reallocate(void *block, size_t count, size_t size_bytes);
 

@@ -107,9 +107,12 @@ static void install_handlers(sigset_t *while_waiting)
     sigprocmask(SIG_BLOCK, &blocked, while_waiting);
 }
 
+static bool has_colours;
+
 static void choose_colours(void)
 {
-    if (!has_colors())
+    has_colours = has_colors() && tool_may_use_colors();
+    if (!has_colours)
         return;
     start_color();
     use_default_colors();
@@ -195,7 +198,7 @@ static attr_t attributes_of(enum canvas_style style)
                                                      [CANVAS_FREE] = A_DIM,        [CANVAS_WARNING] = A_BOLD};
     const bool coloured =
         style == CANVAS_LIVE || style == CANVAS_CACHED || style == CANVAS_WARNING || style == CANVAS_LABEL;
-    return attributes[style] | (coloured && has_colors() ? (attr_t)COLOR_PAIR((int)style) : 0);
+    return attributes[style] | (coloured && has_colours ? (attr_t)COLOR_PAIR((int)style) : 0);
 }
 
 /* Cells of one style go out together. */

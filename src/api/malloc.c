@@ -267,10 +267,11 @@ HIT_TEXT void *hak_realloc(void *block, size_t size_bytes)
 
 size_t hak_good_size(size_t size_bytes)
 {
-    if (harden_is_on())
-        return size_bytes >> ADDRESS_BITS != 0 ? 0 : size_bytes; /* not a byte more is usable */
-    if (size_bytes <= CLASS_MAX_BYTES)
+    bool hardened = harden_is_on();
+    if (size_bytes <= CLASS_MAX_BYTES && !hardened)
         return class_table[class_of(size_bytes)].bytes;
-    size_t good_bytes = round_up(size_bytes, os_page_bytes());
-    return size_bytes >> ADDRESS_BITS != 0 || good_bytes >> ADDRESS_BITS != 0 ? 0 : good_bytes;
+    size_t page_bytes = round_up(size_bytes, os_page_bytes());
+    if (size_bytes >> ADDRESS_BITS != 0 || page_bytes >> ADDRESS_BITS != 0)
+        return 0;
+    return hardened ? size_bytes : page_bytes; /* then not a byte more is usable */
 }

@@ -589,6 +589,7 @@ static void test_usable_size(void)
         last_good = good;
     }
     CHECK(p_malloc_good_size(SIZE_MAX) == 0 && p_malloc_good_size((size_t)PTRDIFF_MAX + 1) == 0);
+    CHECK(p_malloc_good_size(((size_t)1 << 47) - 1) == 0); /* whose last page would end where addresses do */
     for (size_t n = 1; n <= 4 * CHECK_MIB; n = n + n / 3 + 1) {
         unsigned char *block = malloc(n);
         REQUIRE(block != NULL);

@@ -199,6 +199,19 @@ start_top "TERM=dumb"
 await "^hakmem: the terminal 'dumb' cannot move its cursor; --once prints without it"
 assert_ended 2
 
+step "colours, and none with NO_COLOR"
+has_colours() { on_tmux capture-pane -p -e -t view | grep -qE $'\e\\[([0-9;]*;)?3[1-6]m'; }
+start_top
+await '^    64 .*█'
+has_colours || fail "no colours: $(on_tmux capture-pane -p -e -t view | head -n 3)"
+keys q
+assert_ended 0
+start_top NO_COLOR=1
+await '^    64 .*█'
+! has_colours || fail "colours: $(on_tmux capture-pane -p -e -t view | head -n 3)"
+keys q
+assert_ended 0
+
 step "ASCII"
 start_top "LC_ALL=C"
 await '^    64 .*20\.0k .* ##'

@@ -131,6 +131,7 @@ static void good_size_fits_and_is_monotone(void **state)
         before_bytes = good_bytes;
     }
     assert_int_equal(hak_good_size(SIZE_MAX), 0);
+    assert_int_equal(hak_good_size(((size_t)1 << 47) - 1), 0); /* whose last page would end where addresses do */
 }
 
 static void assert_block(const void *block, size_t size_bytes)
