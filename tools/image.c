@@ -10,7 +10,6 @@
 #include "clock.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,15 +25,6 @@
 _Static_assert(offsetof(struct thread, span_places) < SUMS_THREAD_BYTES &&
                    offsetof(struct thread, packed_places) < SUMS_THREAD_BYTES,
                "what a thread holds is summed up");
-
-__attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(why, why_bytes, format, arguments);
-    va_end(arguments);
-    return -1;
-}
 
 /* Zeros that cost memory only where they are written. NULL: no address space. A length of 0 gives a page. */
 static void *map_zeros(size_t len_bytes)
@@ -628,11 +618,11 @@ int image_take(struct target *target, enum image_extent extent, struct image *ou
         const int error = errno;
         image_free(out);
         if (!target_is_alive(target))
-            return refuse(why, why_bytes, "process %d has ended", (int)target->pid);
+            return target_refuse(why, why_bytes, "process %d has ended", (int)target->pid);
         if (error == EFAULT || error == ESRCH || error == EPERM || error == EACCES)
-            return refuse(why, why_bytes, "process %d: its memory cannot be read (any longer): %s", (int)target->pid,
+            return target_refuse(why, why_bytes, "process %d: its memory cannot be read (any longer): %s", (int)target->pid,
                           strerror(error));
-        return refuse(why, why_bytes,
+        return target_refuse(why, why_bytes,
                       "process %d: no memory for a copy of its heap's records, or they are more than half of "
                       "this machine's",
                       (int)target->pid);

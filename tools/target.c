@@ -74,7 +74,7 @@ static const struct {
 _Static_assert(sizeof known_sizes / sizeof known_sizes[0] == sizeof(struct anchor_sizes) / sizeof(uint32_t),
                "every size is compared");
 
-__attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...)
+int target_refuse(char *why, size_t why_bytes, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -208,20 +208,20 @@ static int refuse_permission(pid_t pid, char *why, size_t why_bytes)
     char scope[16] = "";
     uid_t user;
     if (read_user(pid, &user) && user != geteuid())
-        return refuse(why, why_bytes, "no permission to read process %d: it runs as user %u, this command as user %u",
+        return target_refuse(why, why_bytes, "no permission to read process %d: it runs as user %u, this command as user %u",
                       (int)pid, (unsigned)user, (unsigned)geteuid());
     const int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
     const ssize_t length = fd < 0 ? 0 : read(fd, scope, sizeof scope - 1);
     if (fd >= 0)
         close(fd);
     if (length > 0 && scope[0] >= '1' && scope[0] <= '3')
-        return refuse(why, why_bytes,
+        return target_refuse(why, why_bytes,
                       "no permission to read process %d: /proc/sys/kernel/yama/ptrace_scope is %c, which lets %s do so",
                       (int)pid, scope[0],
                       scope[0] == '1'   ? "only root and its parents"
                       : scope[0] == '2' ? "only root"
                                         : "nobody");
-    return refuse(why, why_bytes,
+    return target_refuse(why, why_bytes,
                   "no permission to read process %d: it has forbidden that (it is set-user-ID, or not dumpable), or a "
                   "rule of this "
                   "system does",
@@ -473,7 +473,7 @@ static int check_sizes(const struct target *target, char *why, size_t why_bytes)
         uint32_t bytes;
         memcpy(&bytes, (const char *)&anchor->sizes + known_sizes[i].offset, sizeof bytes);
         if (bytes != known_sizes[i].bytes)
-            return refuse(why, why_bytes,
+            return target_refuse(why, why_bytes,
                           "process %d has hakmem %.*s, whose struct %s has %" PRIu32
                           " bytes; this command is hakmem %s and knows one of %zu: use the command of the same build",
                           (int)target->pid, ANCHOR_VERSION_BYTES, anchor->version, known_sizes[i].name, bytes,
@@ -492,7 +492,7 @@ static int check_layout(struct target *target, char *why, size_t why_bytes)
             anchor->version[i] = '?';
     anchor->version[ANCHOR_VERSION_BYTES - 1] = '\0';
     if (anchor->layout_version != LAYOUT_VERSION)
-        return refuse(why, why_bytes,
+        return target_refuse(why, why_bytes,
                       "process %d has hakmem %s with records of layout %" PRIu32
                       "; this command is hakmem %s and knows layout %d: use the command of the same build",
                       (int)target->pid, anchor->version, anchor->layout_version, own_version, LAYOUT_VERSION);
@@ -500,13 +500,13 @@ static int check_layout(struct target *target, char *why, size_t why_bytes)
     if (anchor->sizes.anchor == sizeof *anchor &&
         !target_read(target, target->anchor_address + head_bytes, (char *)anchor + head_bytes,
                      sizeof *anchor - head_bytes))
-        return refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
     if (check_sizes(target, why, why_bytes) != 0)
         return -1;
     if (!target_read(target, target_address(anchor->classes), classes, sizeof classes))
-        return refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
     if (memcmp(classes, class_table, sizeof classes) != 0)
-        return refuse(
+        return target_refuse(
             why, why_bytes,
             "process %d has hakmem %s with other block sizes than this command, hakmem %s, knows: use the command of "
             "the same build",
@@ -562,11 +562,11 @@ static int find_anchor(struct target *target, char *why, size_t why_bytes)
     if (target->bytes_read == 0 && call_is_refused(error)) /* not even one ELF header */
         return refuse_permission(pid, why, why_bytes);
     if (!target_is_alive(target))
-        return refuse(why, why_bytes, "process %d has just ended", (int)pid);
+        return target_refuse(why, why_bytes, "process %d has just ended", (int)pid);
     if (!whole)
-        return refuse(why, why_bytes, "process %d: what it has mapped cannot be read: %s", (int)pid,
+        return target_refuse(why, why_bytes, "process %d: what it has mapped cannot be read: %s", (int)pid,
                       error == 0 ? "it has nothing mapped" : strerror(error));
-    return refuse(why, why_bytes, "process %d (%s) is not on hakmem: none of its ELF objects has hakmem's note",
+    return target_refuse(why, why_bytes, "process %d (%s) is not on hakmem: none of its ELF objects has hakmem's note",
                   (int)pid, target->name);
 }
 
@@ -577,11 +577,11 @@ static int check_proc(char *why, size_t why_bytes)
     snprintf(own, sizeof own, "%d", (int)getpid());
     const ssize_t length = readlink("/proc/self", self, sizeof self - 1);
     if (length < 0)
-        return refuse(why, why_bytes, "no process can be looked at: there is no /proc here");
+        return target_refuse(why, why_bytes, "no process can be looked at: there is no /proc here");
     self[length] = '\0';
     return strcmp(own, self) == 0
                ? 0
-               : refuse(why, why_bytes, "no process can be looked at: /proc is that of another pid namespace");
+               : target_refuse(why, why_bytes, "no process can be looked at: /proc is that of another pid namespace");
 }
 
 static int open_target(pid_t pid, bool to_write, struct target *target, char *why, size_t why_bytes)
@@ -591,16 +591,16 @@ static int open_target(pid_t pid, bool to_write, struct target *target, char *wh
     if (check_proc(why, why_bytes) != 0)
         return -1;
     if (pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
-        return refuse(why, why_bytes, "there is no process %d", (int)pid);
+        return target_refuse(why, why_bytes, "there is no process %d", (int)pid);
     if (!read_stat(pid, &stat)) /* mounted with hidepid */
         return refuse_permission(pid, why, why_bytes);
     read_name(pid, target->name, sizeof target->name);
     target->start_time = stat.start_time;
     if (target_reader(target) == 0)
-        return refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone", (int)pid,
+        return target_refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone", (int)pid,
                       target->name);
     if ((stat.flags & PF_KTHREAD) != 0)
-        return refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
+        return target_refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
     target->memory = open_memory(target, to_write);
     if (find_anchor(target, why, why_bytes) == 0 && check_layout(target, why, why_bytes) == 0)
         return 0;
@@ -678,12 +678,12 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     if (n_found == 1)
         return answer;
     if (n_found > 1)
-        refuse(why, why_bytes, "several processes on hakmem are named %s: %s; choose one by its number", name, found);
+        target_refuse(why, why_bytes, "several processes on hakmem are named %s: %s; choose one by its number", name, found);
     else if (n_named == 1)
-        refuse(why, why_bytes, "%s", reason);
+        target_refuse(why, why_bytes, "%s", reason);
     else if (n_named > 1)
-        refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name, reason);
+        target_refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name, reason);
     else
-        refuse(why, why_bytes, "there is no process named %s", name);
+        target_refuse(why, why_bytes, "there is no process named %s", name);
     return n_named == 0 ? 0 : -1;
 }

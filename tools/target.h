@@ -28,6 +28,9 @@ struct target {
     uint64_t bytes_read;     /* so far */
 };
 
+/* Writes one line without a newline into `why`: for who called, that something cannot be done. Returns -1. */
+int target_refuse(char *why, size_t why_bytes, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Opens a process. 0; or -1, and one line without a newline in `why`: no such process, a zombie or a thread of the kernel, no
  * permission, not on hakmem, another layout than this command knows. */
 int target_open(pid_t pid, struct target *target, char *why, size_t why_bytes);

@@ -4,7 +4,6 @@
 #include "check.h"
 
 #include <errno.h>
-#include <hakmem/hakmem.h>
 
 #define BUDGET_BYTES (64 * CHECK_MIB)
 #define N_BLOCKS 300

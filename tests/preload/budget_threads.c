@@ -4,7 +4,6 @@
  */
 #include "check.h"
 
-#include <hakmem/hakmem.h>
 #include <pthread.h>
 
 #define ROUNDS 5000

@@ -8,7 +8,6 @@
 #include <malloc.h>
 #include <pthread.h>
 
-#include "hakmem/hakmem.h"
 
 #define LARGE_BLOCKS 64
 

@@ -1,6 +1,6 @@
 /* check.h - what the preload tests share: checks that say their line, the proof that hakmem serves the process,
  * contents that can be told apart, and children whose end is looked at.
- * Called by  every program of tests/preload.     Calls  libc only; nothing here is linked with hakmem.
+ * Called by  every program of tests/preload.     Calls  libc, and hakmem by names that it looks up: nothing here is linked with it.
  * Threads    any: the count of failures is atomic.
  */
 #ifndef HAKMEM_TESTS_PRELOAD_CHECK_H
@@ -9,6 +9,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "hakmem/hakmem.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -102,6 +104,17 @@ CHECK_UNUSED static void *check_symbol(const char *name)
         _exit(1);
     }
     return symbol;
+}
+
+/* The statistics of now; ends the test where there are none. */
+CHECK_UNUSED static struct hak_stats check_stats(void)
+{
+    struct hak_stats stats;
+    int (*get)(struct hak_stats *, size_t);
+    void *symbol = check_symbol("hak_stats_get");
+    memcpy(&get, &symbol, sizeof symbol);
+    REQUIRE(get(&stats, sizeof stats) == 0);
+    return stats;
 }
 
 /* Whether two functions come from the same library. */

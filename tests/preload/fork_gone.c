@@ -2,7 +2,6 @@
  * threads sleep: its own calls see to it.
  */
 #include "check.h"
-#include "hakmem/hakmem.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -16,7 +15,6 @@
 #define ROUNDS 1000          /* of 10 ms */
 
 static pthread_barrier_t all_cache, all_end;
-static int (*stats_get)(struct hak_stats *, size_t);
 
 static void *cache(void *unused)
 {
@@ -28,13 +26,6 @@ static void *cache(void *unused)
     pthread_barrier_wait(&all_cache);
     pthread_barrier_wait(&all_end);
     return unused;
-}
-
-static uint64_t n_cached(void)
-{
-    struct hak_stats stats;
-    REQUIRE(stats_get(&stats, sizeof stats) == 0);
-    return stats.cached_blocks;
 }
 
 /* Calls that empty slabs, for these do ticks' work. */
@@ -50,19 +41,20 @@ static void empty_slabs(void)
 
 static void child(void)
 {
-    CHECK_THAT(n_cached() >= N_THREADS * LEAST_CACHED, "the child has %llu cached blocks", (unsigned long long)n_cached());
-    for (unsigned i = 0; i < ROUNDS && n_cached() > MOST_CACHED_OWN; i++) {
+    CHECK_THAT(check_stats().cached_blocks >= N_THREADS * LEAST_CACHED, "the child has %llu cached blocks",
+               (unsigned long long)check_stats().cached_blocks);
+    for (unsigned i = 0; i < ROUNDS && check_stats().cached_blocks > MOST_CACHED_OWN; i++) {
         empty_slabs();
         usleep(10000);
     }
-    CHECK_THAT(n_cached() <= MOST_CACHED_OWN, "the child still has %llu cached blocks", (unsigned long long)n_cached());
+    CHECK_THAT(check_stats().cached_blocks <= MOST_CACHED_OWN, "the child still has %llu cached blocks",
+               (unsigned long long)check_stats().cached_blocks);
 }
 
 int main(void)
 {
     pthread_t thread[N_THREADS];
     check_on_hakmem();
-    stats_get = (int (*)(struct hak_stats *, size_t))(uintptr_t)check_symbol("hak_stats_get");
     REQUIRE(pthread_barrier_init(&all_cache, NULL, N_THREADS + 1) == 0 && pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
     for (unsigned i = 0; i < N_THREADS; i++)
         REQUIRE(pthread_create(&thread[i], NULL, cache, NULL) == 0);

@@ -2,7 +2,6 @@
  * who only calls exec pays for no page of it. A trim takes it apart, and threads of the child's own use it, beside the blocks that are held.
  */
 #include "check.h"
-#include "hakmem/hakmem.h"
 
 #include <malloc.h>
 #include <pthread.h>
@@ -22,7 +21,6 @@ struct held {
 
 static struct held held[N_THREADS], of_child[N_CHILD_THREADS];
 static pthread_barrier_t all_hold, all_end;
-static int (*stats_get)(struct hak_stats *, size_t);
 
 static size_t size_of(unsigned i)
 {
@@ -61,13 +59,6 @@ static void *fill_only(void *record)
     return NULL;
 }
 
-static uint64_t n_cached(void)
-{
-    struct hak_stats stats;
-    REQUIRE(stats_get(&stats, sizeof stats) == 0);
-    return stats.cached_blocks;
-}
-
 /* The pages that a child had to copy, or to find, before it does anything. */
 static long faults_of_child(void)
 {
@@ -83,9 +74,11 @@ static long faults_of_child(void)
 
 static void trim_in_child(void)
 {
-    CHECK_THAT(n_cached() >= N_THREADS * LEAST_CACHED, "the child has %llu cached blocks", (unsigned long long)n_cached());
+    CHECK_THAT(check_stats().cached_blocks >= N_THREADS * LEAST_CACHED, "the child has %llu cached blocks",
+               (unsigned long long)check_stats().cached_blocks);
     malloc_trim(0);
-    CHECK_THAT(n_cached() <= MOST_CACHED_OWN, "after a trim the child has %llu cached blocks", (unsigned long long)n_cached());
+    CHECK_THAT(check_stats().cached_blocks <= MOST_CACHED_OWN, "after a trim the child has %llu cached blocks",
+               (unsigned long long)check_stats().cached_blocks);
 }
 
 static void use_in_child(void)
@@ -124,7 +117,6 @@ int main(void)
 {
     pthread_t thread[N_THREADS];
     check_on_hakmem();
-    stats_get = (int (*)(struct hak_stats *, size_t))(uintptr_t)check_symbol("hak_stats_get");
     REQUIRE(pthread_barrier_init(&all_hold, NULL, N_THREADS + 1) == 0 && pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
     free(check_malloc(100));
     long faults_before = faults_of_child();

@@ -11,7 +11,6 @@
  */
 #include "check.h"
 
-#include "hakmem/hakmem.h"
 
 #include <malloc.h>
 
@@ -122,32 +121,29 @@ static void check_waiting(void)
 static void check_figures(void)
 {
     static const size_t sizes[] = {40000, 100000, 3000000};
-    int (*stats_get)(struct hak_stats *, size_t);
-    void *symbol = check_symbol("hak_stats_get"), *block[16]; /* one more, and the first of them may go */
-    struct hak_stats before, after;
-    memcpy(&stats_get, &symbol, sizeof symbol);
-    REQUIRE(stats_get(&before, sizeof before) == 0);
+    void *block[16]; /* one more, and the first of them may go */
+    const struct hak_stats before = check_stats();
     for (unsigned i = 0; i < CHECK_COUNT(block); i++)
         block[i] = malloc(sizes[i % CHECK_COUNT(sizes)]);
     for (unsigned i = 0; i < CHECK_COUNT(block); i++)
         free(block[i]);
-    REQUIRE(stats_get(&after, sizeof after) == 0);
+    struct hak_stats after = check_stats();
     CHECK_THAT(after.waiting_blocks == CHECK_COUNT(block) && after.waiting_bytes > CHECK_COUNT(block) * sizes[0],
                "%u blocks wait, of %zu bytes", (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
     CHECK_THAT(after.live_blocks == before.live_blocks && after.live_bytes == before.live_bytes, "%zu bytes were live, and %zu are",
                (size_t)before.live_bytes, (size_t)after.live_bytes);
     size_t (*trim)(int);
-    symbol = check_symbol("hak_trim");
+    void *symbol = check_symbol("hak_trim");
     memcpy(&trim, &symbol, sizeof symbol);
     trim(HAK_TRIM_CACHE);
-    REQUIRE(stats_get(&after, sizeof after) == 0);
+    after = check_stats();
     CHECK_THAT(after.waiting_blocks == 0 && after.waiting_bytes == 0, "%u blocks of %zu bytes wait after a trim",
                (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
     static void *again[100];
     for (unsigned round = 0; round < 20; round++) { /* from the second on some of them have waited */
         for (unsigned i = 0; i < CHECK_COUNT(again); i++)
             again[i] = malloc(sizes[1]);
-        REQUIRE(stats_get(&after, sizeof after) == 0);
+        after = check_stats();
         CHECK_THAT(after.committed_bytes >= CHECK_COUNT(again) * sizes[1], "of %u blocks of %zu bytes %zu are committed",
                    (unsigned)CHECK_COUNT(again), sizes[1], (size_t)after.committed_bytes);
         for (unsigned i = 0; i < CHECK_COUNT(again); i++)
@@ -213,16 +209,12 @@ static void check_longer_without_memory(void)
 {
     enum { LONGER = 6 * 1024 * 1024 - 5000 };
     int (*budget_set)(size_t, size_t);
-    int (*stats_get)(struct hak_stats *, size_t);
-    struct hak_stats stats;
     void *symbol = check_symbol("hak_budget_set");
     memcpy(&budget_set, &symbol, sizeof symbol);
-    symbol = check_symbol("hak_stats_get");
-    memcpy(&stats_get, &symbol, sizeof symbol);
     char *block = realloc(malloc(2 * CHECK_MIB), 4 * CHECK_MIB);
     REQUIRE(block != NULL);
     memset(block, 7, 4 * CHECK_MIB);
-    REQUIRE(stats_get(&stats, sizeof stats) == 0 && budget_set(0, stats.committed_bytes + 4 * CHECK_MIB) == 0);
+    REQUIRE(budget_set(0, check_stats().committed_bytes + 4 * CHECK_MIB) == 0);
     for (unsigned i = 0; i < 20; i++) { /* what was promised is settled each time */
         CHECK_THAT(realloc(block, LONGER) == block, "a block does not grow where it lies, the %u. time", i + 1);
         CHECK(realloc(block, 4 * CHECK_MIB) == block);

@@ -4,7 +4,6 @@
  */
 #include "check.h"
 
-#include "hakmem/hakmem.h"
 
 #include <malloc.h>
 #include <pthread.h>

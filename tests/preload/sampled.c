@@ -5,7 +5,6 @@
  */
 #include "check.h"
 
-#include "hakmem/hakmem.h"
 
 #include <malloc.h>
 #include <pthread.h>
@@ -13,13 +12,9 @@
 
 #define TEXT_MAX_BYTES 16384
 
-static int (*stats_get)(struct hak_stats *, size_t);
-
 static uint64_t sampled_total(void)
 {
-    struct hak_stats stats;
-    REQUIRE(stats_get(&stats, sizeof stats) == 0);
-    return stats.sampled_total;
+    return check_stats().sampled_total;
 }
 
 /* ---- Mistakes, every block being picked -------------------------------------------------------------------------- */
@@ -201,8 +196,7 @@ static void use_rightly(void)
         CHECK(holds(many[i], i % 300, (int)(i % 251)));
         free(many[i]);
     }
-    struct hak_stats stats;
-    REQUIRE(stats_get(&stats, sizeof stats) == 0);
+    const struct hak_stats stats = check_stats();
     CHECK_THAT(stats.live_blocks < 100 && stats.live_bytes < CHECK_MIB, "%u blocks of %u bytes are live",
                (unsigned)stats.live_blocks, (unsigned)stats.live_bytes);
 }
@@ -338,7 +332,6 @@ static void check_case(unsigned i)
 int main(int argc, char **argv)
 {
     check_on_hakmem();
-    *(void **)&stats_get = check_symbol("hak_stats_get");
     if (argc == 2) {
         cases[atoi(argv[1]) % (int)CHECK_COUNT(cases)].run();
         return check_status();

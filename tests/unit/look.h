@@ -15,6 +15,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What the statistics call the causes for which the pool lock is taken. */
+static const char *const lock_names[HAK_LOCK_N_CAUSES] __attribute__((unused)) = {
+    [HAK_LOCK_ACQUIRE_SLAB] = "acquire_slab",
+    [HAK_LOCK_RELEASE_SLAB] = "release_slab",
+    [HAK_LOCK_SPAN] = "span",
+    [HAK_LOCK_TIER] = "tier",
+    [HAK_LOCK_METADATA] = "metadata",
+    [HAK_LOCK_TRIM] = "trim",
+    [HAK_LOCK_FORK] = "fork",
+};
+
 /* The statistics of now. Also for children and threads, where cmocka's assertions do not reach. */
 static inline struct hak_stats read_stats(void)
 {

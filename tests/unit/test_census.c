@@ -19,6 +19,7 @@
 #include "service/config.h"
 #include "service/stats.h"
 #include "look.h"
+#include "process.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -27,15 +28,9 @@
 #include <unistd.h>
 
 #if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
 #if __has_feature(thread_sanitizer)
 #define SEES_RACES 1
 #endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
 #endif
 
 #define MAX_THREADS 6

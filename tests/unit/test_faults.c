@@ -24,6 +24,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "process.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -35,14 +36,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 #ifdef SANITIZED
 enum { K_STEP = 37 }; /* forks are dear there */
 #elif defined(HAKMEM_DEBUG_BUILD)

@@ -19,6 +19,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "look.h"
+#include "process.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -27,14 +28,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 #ifdef SANITIZED
 enum { RSS_IS_OURS = false };
 #else
@@ -53,20 +46,6 @@ enum { N_ROUNDS = 20 };
 #define MAX_BYTES 1039
 
 static unsigned char **blocks; /* mapped, so that the books are no part of any heap */
-
-static size_t rss_bytes(void)
-{
-    char text[128];
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    ssize_t len = read(fd, text, sizeof text - 1);
-    close(fd);
-    assert_true(len > 0);
-    text[len] = 0;
-    const char *second = strchr(text, ' ');
-    assert_non_null(second);
-    return (size_t)strtoull(second, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
-}
 
 static size_t size_of_block(size_t i, unsigned round)
 {

@@ -20,6 +20,7 @@
 #include "meta/registry.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
+#include "process.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -29,12 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW_BUILD 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAKMEM_DEBUG_BUILD
+#if defined(SANITIZED) || HAKMEM_DEBUG_BUILD
 #define SLOW_BUILD 1
 #endif
 

@@ -18,6 +18,7 @@
 #include "pool/large.h"
 #include "pool/shared_pool.h"
 #include "look.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,14 +28,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 #ifdef SANITIZED
 enum { RSS_IS_OURS = false, TRAFFIC_STEPS = 1500 };
 #else
@@ -48,20 +41,6 @@ static const size_t sizes_bytes[] = {
     1000000,      MIB - 4096, MIB - 1,      MIB,      MIB + 1,         MIB + 4096,    2 * MIB - 1, 2 * MIB, 2 * MIB + 1,
     3 * MIB + 5,  31 * 65536, 7654321,      16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 31 * 65536 + 1};
 #define N_SIZES (sizeof sizes_bytes / sizeof sizes_bytes[0])
-
-static size_t rss_bytes(void)
-{
-    char text[128];
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    ssize_t len = read(fd, text, sizeof text - 1);
-    close(fd);
-    assert_true(len > 0);
-    text[len] = 0;
-    const char *second = strchr(text, ' ');
-    assert_non_null(second);
-    return (size_t)strtoull(second, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
-}
 
 /* ---- Contents ------------------------------------------------------------------------------------------------------ */
 

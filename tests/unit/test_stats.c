@@ -22,14 +22,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static const char *const lock_names[HAK_LOCK_N_CAUSES] = {[HAK_LOCK_ACQUIRE_SLAB] = "acquire_slab",
-                                                          [HAK_LOCK_RELEASE_SLAB] = "release_slab",
-                                                          [HAK_LOCK_SPAN] = "span",
-                                                          [HAK_LOCK_TIER] = "tier",
-                                                          [HAK_LOCK_METADATA] = "metadata",
-                                                          [HAK_LOCK_TRIM] = "trim",
-                                                          [HAK_LOCK_FORK] = "fork"};
-
 static void version_is_the_headers(void **state)
 {
     (void)state;

@@ -14,6 +14,7 @@
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "look.h"
+#include "process.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -65,14 +66,6 @@ static const struct field {
 } fields[] = {
 #define FIELD(name) {#name, offsetof(struct hak_stats, name)},
     COUNTERS_BEFORE_LOCKS(FIELD) COUNTERS_AFTER_LOCKS(FIELD) ROUNDING(FIELD)};
-
-static const char *const lock_names[HAK_LOCK_N_CAUSES] = {[HAK_LOCK_ACQUIRE_SLAB] = "acquire_slab",
-                                                          [HAK_LOCK_RELEASE_SLAB] = "release_slab",
-                                                          [HAK_LOCK_SPAN] = "span",
-                                                          [HAK_LOCK_TIER] = "tier",
-                                                          [HAK_LOCK_METADATA] = "metadata",
-                                                          [HAK_LOCK_TRIM] = "trim",
-                                                          [HAK_LOCK_FORK] = "fork"};
 
 static uint64_t counter_of(const struct hak_stats *s, size_t offset)
 {
@@ -496,13 +489,8 @@ static void *print_it(void *len)
 static void little_stack_is_enough(void **state)
 {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef SANITIZED
     skip(); /* frames are larger there */
-#endif
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    skip();
-#endif
 #endif
     pthread_attr_t attributes;
     pthread_t thread;

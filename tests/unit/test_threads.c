@@ -15,6 +15,7 @@
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "look.h"
+#include "process.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -24,14 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1 /* the sanitizer's own memory for threads is part of VmRSS */
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 
 #define N_SHORT_THREADS 10000u
 #define N_ROWS 4

@@ -16,6 +16,7 @@
 #include "pool/shared_pool.h"
 #include "service/config.h"
 #include "look.h"
+#include "process.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -25,14 +26,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 #ifdef SANITIZED
 enum { RSS_IS_OURS = false };
 #else
@@ -53,26 +46,6 @@ struct entry {
 static struct entry *entries;
 static size_t n_entries;
 static size_t rss_at_start_bytes;
-
-/* Resident memory, exact to the page: the sum over the page tables, which VmRSS may lag behind. Uses no heap. */
-static size_t rss_bytes(void)
-{
-    static char text[4096];
-    int fd = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
-    const char *name = "Rss:";
-    if (fd < 0) {
-        fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-        name = "VmRSS:";
-    }
-    assert_true(fd >= 0);
-    ssize_t len = read(fd, text, sizeof text - 1);
-    close(fd);
-    assert_true(len > 0);
-    text[len] = 0;
-    const char *at = strstr(text, name);
-    assert_non_null(at);
-    return (size_t)strtoull(at + strlen(name), NULL, 10) * KIB;
-}
 
 static void assert_rss_at_most(size_t limit_bytes, const char *when)
 {
