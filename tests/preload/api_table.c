@@ -745,6 +745,10 @@ static void test_mallinfo(void)
     struct mallinfo old = mallinfo();
     CHECK_THAT((size_t)old.uordblks == during.uordblks && (size_t)old.hblks == during.hblks,
                "mallinfo says %d, mallinfo2 %zu", old.uordblks, during.uordblks);
+    CHECK_THAT((size_t)old.arena == during.arena && (size_t)old.ordblks == during.ordblks && (size_t)old.hblkhd == during.hblkhd &&
+                   (size_t)old.usmblks == during.usmblks && (size_t)old.fsmblks == during.fsmblks &&
+                   (size_t)old.fordblks == during.fordblks && (size_t)old.keepcost == during.keepcost,
+               "mallinfo and mallinfo2 differ: ordblks %d, %zu", old.ordblks, during.ordblks);
     for (unsigned i = 0; i < N_SMALL; i++)
         free(small[i]);
     for (unsigned i = 0; i < N_LARGE; i++)
@@ -753,6 +757,10 @@ static void test_mallinfo(void)
     CHECK_THAT(after.uordblks == before.uordblks && after.hblks == before.hblks && after.hblkhd == before.hblkhd,
                "after all was freed: uordblks %zu, hblks %zu, hblkhd %zu; before %zu, %zu, %zu", after.uordblks,
                after.hblks, after.hblkhd, before.uordblks, before.hblks, before.hblkhd);
+    malloc_trim(0);
+    after = mallinfo2();
+    CHECK_THAT(after.arena < during.arena && after.usmblks >= during.usmblks, "usmblks is %zu, was %zu; arena is %zu", after.usmblks,
+               during.usmblks, after.arena);
 }
 
 /* Every block that is freed is one that is free, wherever it waits. (None of the slabs becomes empty.) */

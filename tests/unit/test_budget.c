@@ -116,11 +116,55 @@ static void lines_are_looked_at(void **state)
     struct hak_stats s = read_stats();
     assert_int_equal(s.budget_soft_bytes, 7 * MIB);
     assert_int_equal(s.budget_hard_bytes, 8 * MIB);
+    assert_int_equal(hak_budget_set(6 * MIB, 6 * MIB), 0); /* the two may be one */
+    hak_budget_get(&soft, &hard);
+    assert_true(soft == 6 * MIB && hard == 6 * MIB);
+    assert_int_equal(hak_budget_set(0, MIB), 0); /* the least there is */
+    hak_budget_get(&soft, &hard);
+    assert_true(soft == MIB - MIB / 8 && hard == MIB);
     assert_int_equal(hak_budget_set(0, 0), 0);
     hak_budget_get(&soft, &hard);
     assert_int_equal(soft, 0);
     assert_int_equal(hard, 0);
     assert_int_equal(read_stats().budget_hard_bytes, 0);
+}
+
+/* What may be committed: to the byte, with the reserve of small budgets and of large ones, and with what is on its way back. */
+static void room_is_counted_to_the_byte(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t hard_bytes, reserve_bytes;
+    } cases[] = {{3 * MIB, 64 * KIB}, {16 * MIB, 256 * KIB}, {256 * MIB, 4 * MIB}, {1024 * MIB, 4 * MIB}};
+    void *held = hak_malloc(500 * KIB); /* else there is nothing that could be on its way */
+    assert_non_null(held);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t reserve_bytes = cases[i].reserve_bytes, all_bytes = cases[i].hard_bytes - reserve_bytes;
+        assert_true(budget_set(0, cases[i].hard_bytes));
+        assert_true(budget_used_bytes() < all_bytes);
+        size_t room_bytes = all_bytes - budget_used_bytes();
+        assert_true(budget_has_room(room_bytes, false) && budget_has_room(room_bytes, true));
+        assert_false(budget_has_room(room_bytes + 1, false) || budget_has_room(room_bytes + 1, true));
+        budget_open_reserve(); /* for small blocks */
+        assert_true(budget_has_room(room_bytes + reserve_bytes, true));
+        assert_false(budget_has_room(room_bytes + reserve_bytes + 1, true) || budget_has_room(room_bytes + 1, false));
+        assert_true(budget_set(0, cases[i].hard_bytes)); /* lines that are moved close it */
+        assert_false(budget_has_room(room_bytes + 1, true));
+        static const int64_t leaving[] = {1000, 2048 * (int64_t)MIB}; /* the latter is more than there is */
+        for (size_t k = 0; k < sizeof leaving / sizeof leaving[0]; k++) {
+            size_t most_bytes = min_size(room_bytes + (size_t)leaving[k], all_bytes);
+            budget_note_leaving(leaving[k]);
+            assert_true(budget_may_have_room(most_bytes, false));
+            assert_false(budget_may_have_room(most_bytes + 1, false));
+            budget_note_leaving(-leaving[k]);
+        }
+    }
+    hak_free(held);
+    void *block = hak_malloc(8 * MIB);
+    assert_non_null(block);
+    assert_true(budget_set(0, 4 * MIB)); /* more is held than there may be */
+    assert_false(budget_has_room(0, false) || budget_has_room(1, true) || budget_may_have_room(1, true));
+    hak_free(block);
 }
 
 /* A large block that is to be small, where no small one is to be had: it stays, and is as small as it was asked to be. */
@@ -940,7 +984,9 @@ static void limits_of_version_1(void **state)
     assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
     put("/sys/fs/cgroup/unified/x/memory.max", "52428800\n"); /* both at once */
     assert_int_equal(os_cgroup_limit_bytes(root), 50 * MIB);
-    put("/proc/self/cgroup", "4:memoryless:/docker/1\nnonsense\n:\n::\n3:memory\n"); /* no group of ours */
+    put("/sys/fs/cgroup/memory.max", "73400320\n");
+    put("/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "104857600\n");
+    put("/proc/self/cgroup", "4:memoryless:/docker/1\nnonsense\n:\n::\n3:memory\n0:cpu:/docker/1\n"); /* no group of ours */
     assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
 }
 
@@ -995,6 +1041,10 @@ static void budget_by_the_group_s_limit(void **state)
     budget_start(root);
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, 90 * MIB);
+    limit_group("1048576\n"); /* 90 % of it is below the least there is */
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, MIB);
     limit_group("max\n"); /* nothing to be a part of: no budget, but by percentage of the machine */
     hak_budget_set(0, 0);
     budget_start(root);
@@ -1114,6 +1164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(lines_are_looked_at, NULL, clear_lines),
+        cmocka_unit_test_setup_teardown(room_is_counted_to_the_byte, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(large_blocks_shrink_without_memory, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(requests_fail_at_the_line, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(idle_memory_is_found, set_lines, clear_lines),

@@ -8,11 +8,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "api/introspect.h"
 #include "hakmem/hakmem.h"
 #include "meta/layout.h"
 #include "meta/sizeclass.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
+#include "service/config.h"
+#include "service/stats.h"
 #include "look.h"
 
 #include <errno.h>
@@ -444,6 +447,55 @@ static void threads_are_counted(void **state)
     assert_int_equal(read_stats().live_blocks, before.live_blocks);
 }
 
+/* Each counter is told under its own name: each is raised by another number, and put back. */
+static void counters_are_told_as_themselves(void **state)
+{
+    (void)state;
+#define COUNTERS(X)                                                                                                    \
+    X(stage_class_list) X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(gap_blocks_total) X(slabs_released)   \
+    X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)                         \
+    X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(release_refused_pinned)      \
+    X(purged_bytes) X(caches_emptied) X(lock_contended) X(budget_refusals) X(budget_reliefs)
+    struct hak_stats before = read_stats();
+    uint64_t by = 0;
+#define RAISE(name) stats_add(&stats_counters.name, by += 1000);
+    COUNTERS(RAISE)
+    struct hak_stats after = read_stats();
+#define PUT_BACK(name) stats_add(&stats_counters.name, (uint64_t)0 - (by += 1000));
+    by = 0;
+    COUNTERS(PUT_BACK)
+    by = 0;
+#define HOLD(name) assert_int_equal(after.name, before.name + (by += 1000));
+    COUNTERS(HOLD)
+}
+
+/* What the threads' lines say of caches sums up to what is told of all of them. */
+static void caches_of_threads_sum_up(void **state)
+{
+    (void)state;
+    int64_t delay_ms = config.purge_delay_ms;
+    config.purge_delay_ms = 1000000; /* a thread keeps a large block */
+    void *small = hak_malloc(500), *large = hak_malloc(100 * KIB);
+    memset(large, 1, 100 * KIB);
+    hak_free(small);
+    hak_free(large);
+    struct census_source source = introspect_source();
+    const struct thread *at = NULL;
+    struct census_thread thread;
+    uint64_t blocks = 0, bytes = 0, held_bytes = 0;
+    while (census_thread_next(&source, &at, &thread)) {
+        blocks += thread.cached_blocks;
+        bytes += thread.cached_bytes;
+        held_bytes += thread.held_bytes;
+    }
+    struct hak_stats s = read_stats();
+    assert_true(held_bytes >= 100 * KIB);
+    assert_int_equal(blocks, s.cached_blocks);
+    assert_int_equal(bytes, s.cached_bytes);
+    config.purge_delay_ms = delay_ms;
+    hak_trim(HAK_TRIM_PAGES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -459,6 +511,8 @@ int main(void)
         cmocka_unit_test(reuse_by_another_class_is_counted),
         cmocka_unit_test(blocks_in_gaps_are_counted),
         cmocka_unit_test(threads_are_counted),
+        cmocka_unit_test(counters_are_told_as_themselves),
+        cmocka_unit_test(caches_of_threads_sum_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
