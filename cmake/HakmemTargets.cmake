@@ -21,7 +21,8 @@ set(HAKMEM_NO_BUILTIN_MALLOC
 # The library and its variants. PUBLIC where a user of an internal header must agree with the library.
 function(hakmem_library_options target)
     hakmem_common_options(${target})
-    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    # UNITY_BUILD: files of src/ may give their own functions the same names, and some are left out by name.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON UNITY_BUILD OFF)
     target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
     # initial-exec: a thread-local pointer costs one instruction, and reading it never allocates.
     # exceptions: an exception passes through operator new and through the C functions below it.

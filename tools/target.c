@@ -37,6 +37,7 @@ static const char own_version[] = VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERS
 enum {
     MAX_SEGMENTS = 256,          /* of an ELF object; real ones have about ten */
     MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
+    SEARCH_BYTES = 64 * 1024,    /* read at a time, of a segment that is searched for an anchor */
     COMM_BYTES = 15,             /* that the system keeps of a program's name */
     CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
     MAPS_TRIES = 100,            /* to list what is mapped by a thread, 1 ms apart */
@@ -374,11 +375,10 @@ static bool anchor_is_in_use(struct target *target, uint64_t address, const stru
            target_read(target, target_address(anchor.arenas), &first, sizeof first) && first != 0;
 }
 
-/* Takes the anchor that a note's text leads to. True: no need to look further. */
-static bool consider_anchor(struct target *target, uint64_t text_address, int64_t distance)
+/* Takes the anchor at an address, if there is one. True: no need to look further. */
+static bool consider_anchor(struct target *target, uint64_t address)
 {
     struct anchor head = {0};
-    const uint64_t address = text_address + (uint64_t)distance;
     if (!read_anchor_head(target, address, &head))
         return false;
     const bool in_use = anchor_is_in_use(target, address, &head);
@@ -394,8 +394,8 @@ static size_t padded(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Looks through the notes of one segment. */
-static bool search_notes(struct target *target, uint64_t address, size_t len_bytes, size_t padding_bytes)
+/* Looks through the notes of one segment. Sets *astray where a note of ours leads to no anchor. */
+static bool search_notes(struct target *target, uint64_t address, size_t len_bytes, size_t padding_bytes, bool *astray)
 {
     static char notes[MAX_NOTES_BYTES];
     Elf64_Nhdr note;
@@ -412,10 +412,28 @@ static bool search_notes(struct target *target, uint64_t address, size_t len_byt
             note.n_descsz == sizeof distance &&
             memcmp(notes + name, ANCHOR_NOTE_OWNER, sizeof ANCHOR_NOTE_OWNER) == 0) {
             memcpy(&distance, notes + text, sizeof distance);
-            if (consider_anchor(target, address + text, distance))
+            if (consider_anchor(target, address + text + (uint64_t)distance))
                 return true;
+            *astray |= target->anchor_address != address + text + (uint64_t)distance;
         }
         at = end < len_bytes ? end : len_bytes;
+    }
+    return false;
+}
+
+/* Looks through what one segment has of its file for an anchor: patchelf moves notes to where it finds room, and the distance that
+ * ours has leads astray then. */
+static bool search_segment(struct target *target, uint64_t address, uint64_t len_bytes)
+{
+    static uint64_t words[SEARCH_BYTES / sizeof(uint64_t)];
+    const uint64_t end = address + len_bytes;
+    for (uint64_t at = padded(address, sizeof words[0]); at < end && end - at >= ANCHOR_HEAD_BYTES; at += sizeof words) {
+        const size_t n = end - at < sizeof words ? (size_t)(end - at) / sizeof words[0] : SEARCH_BYTES / sizeof words[0];
+        if (!target_read(target, at, words, n * sizeof words[0]))
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if (words[i] == ANCHOR_MAGIC && consider_anchor(target, at + i * sizeof words[0]))
+                return true;
     }
     return false;
 }
@@ -437,12 +455,17 @@ static bool search_object(struct target *target, uint64_t start)
                 start - (segments[i].p_vaddr - segments[i].p_offset); /* the first one; its file offset is 0 or near */
             break;
         }
+    bool astray = false;
     for (unsigned i = 0; i < header.e_phnum; i++)
         if (segments[i].p_type == PT_NOTE &&
-            (search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 4) ||
+            (search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 4, &astray) ||
              /* mold puts notes of both alignments into one segment of the greater one: so both ways are tried */
              (segments[i].p_align == 8 &&
-              search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 8))))
+              search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 8, &astray))))
+            return true;
+    for (unsigned i = 0; astray && i < header.e_phnum; i++) /* the anchor has addresses in it: it lies in what is writable at the start */
+        if (segments[i].p_type == PT_LOAD && (segments[i].p_flags & PF_W) != 0 &&
+            search_segment(target, bias + segments[i].p_vaddr, segments[i].p_filesz))
             return true;
     return false;
 }

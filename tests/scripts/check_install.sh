@@ -5,6 +5,7 @@
 #   C by pkg-config, shared             C by pkg-config --static, fully static
 #   C by CMake, shared and static       C++ by CMake, shared and static
 #   a static library behind other libraries, where the program itself never calls malloc
+#   the same, C, with the sources inside another project, which has targets of its own by common names
 #   a plug-in that contains the archive and is closed again; a program that mold has linked, which the command finds
 set -euo pipefail
 
@@ -105,4 +106,27 @@ for target in hakmem::hakmem hakmem::hakmem-static; do
     "$build/consumer_cxx"
     "$build/consumer_behind"
 done
+
+step "C, CMake, add_subdirectory"
+mkdir "$work/foreign"
+cat > "$work/foreign/CMakeLists.txt" << EOF
+cmake_minimum_required(VERSION 3.25)
+project(foreign LANGUAGES C)
+foreach(name IN ITEMS bench measure products recorder test tests)
+    add_custom_target(\${name})
+endforeach()
+add_subdirectory("$HAKMEM_SOURCE_DIR" hakmem)
+foreach(library IN ITEMS hakmem hakmem-static)
+    add_executable(with-\${library} "$consumer/c/main.c")
+    target_link_libraries(with-\${library} PRIVATE hakmem::\${library})
+endforeach()
+install(TARGETS with-hakmem)
+EOF
+cmake -G Ninja -S "$work/foreign" -B "$work/foreign/build" -DCMAKE_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_COMPILER="$cc" \
+      -DCMAKE_CXX_COMPILER="$cxx" > "$work/cmake.log" || { cat "$work/cmake.log"; exit 1; }
+cmake --build "$work/foreign/build" > "$work/cmake.log" || { cat "$work/cmake.log"; exit 1; }
+"$work/foreign/build/with-hakmem"
+"$work/foreign/build/with-hakmem-static"
+cmake --install "$work/foreign/build" --prefix "$work/foreign/prefix" > "$work/cmake.log"
+if find "$work/foreign/prefix" -name '*hakmem.*' | grep .; then echo "hakmem was installed with another project"; exit 1; fi
 echo "install: every consumer ran on hakmem"

@@ -11,6 +11,7 @@
 #   K7  under strace, and with several commands at a time, a process stands still while it is copied; one that was stopped before stays so
 #   K8  a process whose first thread has ended is looked at by way of others, even if those end meanwhile
 #   K9  the name of a process reaches no terminal as it is
+#   K10 a library whose note was moved by patchelf, so that its distance leads astray, is found all the same
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require jq readelf grep dd python3 strace
@@ -505,6 +506,29 @@ wait "$waiting" || status=$?
 [[ $status -eq 2 && $(< "$work/kept") == "hakmem: process $kept_waiting is not stopped: another command has stopped it and has not ended" ]] ||
     fail "it should have given up: status $status, $(< "$work/kept")"
 exec {keeper}>&-
+echo "passed"
+
+step "a note that leads astray (K10)"
+cp "$HAKMEM_BUILD_DIR/libhakmem.so" "$work/moved.so"
+note=$(readelf -SW "$work/moved.so" | sed -n 's/^.*[.]note[.]hakmem *NOTE *[0-9a-f]* *\([0-9a-f]*\) .*$/\1/p')
+printf '\1\0\0\0\0\0\0\0' | dd of="$work/moved.so" bs=1 seek=$((16#$note + 20)) conv=notrunc status=none # behind 12 bytes and the name
+LD_PRELOAD=$work/moved.so sleep 60 &
+pid=$!
+started_pids+=("$pid")
+until grep -q moved.so "/proc/$pid/maps"; do sleep 0.02; done
+sleep 0.2
+check 0 "$pid"
+stop
+if command -v patchelf > /dev/null; then
+    patchelf --set-rpath "/$(printf 'a%.0s' {1..100})" --output "$work/patched.so" "$HAKMEM_BUILD_DIR/libhakmem.so"
+    LD_PRELOAD=$work/patched.so sleep 60 &
+    pid=$!
+    started_pids+=("$pid")
+    until grep -q patched.so "/proc/$pid/maps"; do sleep 0.02; done
+    sleep 0.2
+    check 0 "$pid"
+    stop
+fi
 echo "passed"
 
 finish
