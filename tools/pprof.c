@@ -17,6 +17,7 @@
 
 #define GZIP_WINDOW_BITS (MAX_WBITS + 16)   /* zlib's way to say gzip */
 #define MAX_DECODED_BYTES ((size_t)256 << 20) /* of a profile; its messages take up to 50 times as much */
+#define MAX_STACK_LINES 16384 /* of a sample, and one for each location: trees of calls are walked by recursion */
 
 typedef Hakmem__Pprof__Profile Message;
 
@@ -253,6 +254,7 @@ struct decoder {
     const Message *message;
     struct heap_profile *profile;
     uint32_t *location_of; /* our numbers of the message's locations */
+    bool too_deep;         /* a sample has more than MAX_STACK_LINES */
 };
 
 /* I2 */
@@ -330,16 +332,21 @@ static bool decode_location(struct decoder *decoder, size_t i)
     return ok;
 }
 
-static bool decode_sample(const struct decoder *decoder, size_t i)
+/* False: that too, or it has too many of it. */
+static bool decode_sample(struct decoder *decoder, size_t i)
 {
     const Hakmem__Pprof__Sample *from = decoder->message->sample[i];
     uint32_t *stack = heap_realloc(NULL, from->n_location_id, sizeof *stack);
     bool ok = from->n_value == N_HEAP_VALUES;
-    for (size_t k = 0; k < from->n_location_id && ok; k++) {
+    uint64_t n_lines = 0; /* of the profile's locations: two of the message with one address share theirs */
+    for (size_t k = 0; k < from->n_location_id && ok && n_lines <= MAX_STACK_LINES; k++) {
         ok = from->location_id[k] - 1 < decoder->message->n_location;
         if (ok)
             stack[k] = decoder->location_of[from->location_id[k] - 1];
+        n_lines += ok ? (uint64_t)decoder->profile->location[stack[k]].n_lines + 1 : 0;
     }
+    decoder->too_deep |= n_lines > MAX_STACK_LINES;
+    ok &= !decoder->too_deep;
     if (ok)
         heap_add_sample(decoder->profile, stack, (uint32_t)from->n_location_id, from->value);
     free(stack);
@@ -394,7 +401,7 @@ struct heap_profile *pprof_decode(const char *bytes, size_t len_bytes, char *why
     if (!types_are_ours(&decoder) || !ids_are_ours(message))
         problem = "is a profile, but none that hakmem has written";
     else if (!decode_all(&decoder))
-        problem = "is damaged: it refers to what is not in it";
+        problem = decoder.too_deep ? "has a stack of too many frames" : "is damaged: it refers to what is not in it";
     else
         decode_facts(&decoder);
     hakmem__pprof__profile__free_unpacked(message, NULL);

@@ -177,8 +177,28 @@ static int open_mapped(const struct symbols *symbols, const struct symbol_file *
     return -1;
 }
 
+/* Whether opening a file could wait for ever, or do something: it is there, and no plain one. */
+static bool is_special(const char *directory, size_t len, const char *between, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat status;
+    return snprintf(path, sizeof path, "%.*s%s%s", (int)len, directory, between, name) < (int)sizeof path &&
+           stat(path, &status) == 0 && !S_ISREG(status.st_mode);
+}
+
+/* elfutils opens what .gnu_debuglink names without a look at it. */
+static int find_debuginfo(Dwfl_Module *module, void **data, const char *name, Dwarf_Addr base, const char *file,
+                          const char *link, GElf_Word crc, char **found)
+{
+    const char *slash = file == NULL ? NULL : strrchr(file, '/');
+    const size_t len = slash == NULL ? 0 : (size_t)(slash + 1 - file);
+    if (link != NULL && file != NULL && (is_special(file, len, "", link) || is_special(file, len, ".debug/", link)))
+        return -1;
+    return dwfl_standard_find_debuginfo(module, data, name, base, file, link, crc, found);
+}
+
 static const Dwfl_Callbacks callbacks = {.find_elf = dwfl_build_id_find_elf,
-                                         .find_debuginfo = dwfl_standard_find_debuginfo,
+                                         .find_debuginfo = find_debuginfo,
                                          .section_address = dwfl_offline_section_address};
 
 static void open_file(const struct symbols *symbols, struct symbol_file *own, const struct heap_mapping *mapping,

@@ -153,13 +153,27 @@ static pid_t find_living_thread(pid_t pid)
     return found;
 }
 
+/* Whether it is for want of means of this command's that something could not be opened: that says nothing of the process. */
+static bool lacks_means(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /* The same for a process that was opened: the first thread where that lives. */
 static pid_t living_thread(const struct target *target)
 {
     struct proc_stat stat;
-    if (!read_stat(target->pid, &stat) || stat.start_time != target->start_time)
+    pid_t found;
+    errno = 0;
+    if (!read_stat(target->pid, &stat))
+        return lacks_means(errno) ? target->pid : 0;
+    if (stat.start_time != target->start_time)
         return 0;
-    return has_ended(stat.state) ? find_living_thread(target->pid) : target->pid;
+    if (!has_ended(stat.state))
+        return target->pid;
+    errno = 0;
+    found = find_living_thread(target->pid);
+    return found == 0 && lacks_means(errno) ? target->pid : found;
 }
 
 bool target_is_alive(const struct target *target)

@@ -313,11 +313,12 @@ static void on_thread_exit(void *record)
 }
 
 /* The thread shall leave slow paths with its door closed until it has followed: not all of them follow. It may have done so
- * meanwhile; then, at worst, it comes back once for nothing. */
-static void keep_door_closed(struct thread *thread, uint32_t epoch)
+ * meanwhile; then, at worst, it comes back once for nothing. By the epoch as it is now: another session may have begun or ended since the
+ * caller looked, and who has followed that one already opens its door for no other. */
+static void keep_door_closed(struct thread *thread)
 {
     atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
-    if (atomic_load(&thread->sampler_epoch) == epoch)
+    if (atomic_load(&thread->sampler_epoch) == atomic_load(&sampler_epoch))
         atomic_store(&thread->door, &thread->cache);
 }
 
@@ -333,7 +334,7 @@ static bool all_are_called(void)
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 || /* relaxed: written under our lock */
             atomic_load(&thread->sampler_epoch) == epoch || !os_thread_lives(thread->thread_id))
             continue; /* the last: it ended by a system call of its own, and its variables are gone */
-        keep_door_closed(thread, epoch); /* before the look: who enters behind it leaves with the door closed */
+        keep_door_closed(thread); /* before the look: who enters behind it leaves with the door closed */
         bool inside = atomic_load(&thread->busy) != 0;
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
             continue;

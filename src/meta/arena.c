@@ -199,7 +199,8 @@ static void give_up_from(struct arena *arena, uint32_t n)
     unreserve_tail(&arena->set0[(n_slabs + 63) / 64], &arena->set0[(n_before + 63) / 64]);
     unreserve_tail(&arena->superslabs[n], &arena->superslabs[n_before / SUPERSLAB_SLABS]);
     unreserve_tail(&arena->slabs[n_slabs], &arena->slabs[n_before]);
-    unreserve_tail((void *)&arena->class_map[n_slabs], (void *)&arena->class_map[round_up(n_before, SLAB_BYTES)]);
+    /* To the end of its last page, not of all that was reserved: that page is the last one kept where this is not the first time. */
+    unreserve_tail((void *)&arena->class_map[n_slabs], (void *)&arena->class_map[round_up(n_before, os_page_bytes())]);
     unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS], (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
 }
 

@@ -105,8 +105,6 @@ void release_row(struct superslab *ss, uint32_t n)
         committed = !os_decommit(superslab_memory(ss), len_bytes);
     if (huge || decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
         os_advise_huge(superslab_memory(ss), len_bytes, false);
-    if (!clean)
-        atomic_store_explicit(&any_refused, true, memory_order_relaxed); /* relaxed: a hint */
     for (uint32_t i = 0; i < n; i++) {
         superslab_forget_slots(ss + i, clean);
         ss[i].committed = committed;
@@ -120,6 +118,8 @@ void release_row(struct superslab *ss, uint32_t n)
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
         return; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
     arena_put(ss, n);
+    if (!clean) /* behind it, for who looks takes only what is the arena's */
+        atomic_store_explicit(&any_refused, true, memory_order_relaxed); /* relaxed: a hint */
     pool_unlock();
 }
 

@@ -54,8 +54,9 @@ bool budget_set(size_t soft_bytes, size_t hard_bytes)
 static size_t hard_bytes_by_system(const char *root)
 {
     size_t limit_bytes = os_cgroup_limit_bytes(root), physical_bytes = os_physical_bytes();
-    bool limited = limit_bytes < physical_bytes || (limit_bytes != SIZE_MAX && physical_bytes == 0);
-    size_t of_bytes = limited ? limit_bytes : config.budget_auto ? 0 : physical_bytes;
+    size_t of_bytes = physical_bytes == 0 ? limit_bytes : min_size(limit_bytes, physical_bytes);
+    if (limit_bytes == SIZE_MAX && (config.budget_auto || physical_bytes == 0))
+        return 0;
     size_t hard_bytes = of_bytes / 100 * (config.budget_auto ? AUTO_PERCENT : config.budget_percent);
     return hard_bytes == 0 ? 0 : max_size(hard_bytes, BUDGET_MIN_BYTES);
 }
@@ -142,7 +143,11 @@ bool budget_promise(size_t need_bytes)
             return false;
         }
     } while (!atomic_compare_exchange_weak(&budget.promised_bytes, &promised_bytes, promised_bytes + need_bytes));
-    return true;
+    /* The sum may be what it was, and yet another promise have been made, committed and settled since it was read. */
+    if (likely(budget_has_room(0, false)))
+        return true;
+    budget_settle(need_bytes);
+    return false;
 }
 
 void budget_settle(size_t need_bytes)

@@ -59,8 +59,9 @@ void budget_fork_child(void);
 /* What counts against the lines. */
 static inline size_t budget_used_bytes(void)
 {
-    return (size_t)stats_read(&stats_counters.committed_bytes) +
-           atomic_load_explicit(&budget.promised_bytes, memory_order_relaxed); /* relaxed: numbers */
+    /* acquire, and first: what is settled has been committed. The other way round it might be in neither. */
+    size_t promised_bytes = atomic_load_explicit(&budget.promised_bytes, memory_order_acquire);
+    return promised_bytes + (size_t)stats_read(&stats_counters.committed_bytes);
 }
 
 /* Whether need_bytes more may be committed. small: the reserve serves too, while it is open. */

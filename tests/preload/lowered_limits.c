@@ -141,6 +141,56 @@ static int set_none_of_its_own(size_t limit_bytes)
     return after == before ? 0 : 4;
 }
 
+/* Maps pages of the program's own right behind whatever is mapped. */
+static size_t map_neighbours(char **page, size_t most)
+{
+    enum { EACH = 16, PAGE_BYTES = 4096 };
+    static uintptr_t end[4096];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    size_t n_ends = 0, n = 0;
+    REQUIRE(maps != NULL);
+    while (n_ends < CHECK_COUNT(end) && fgets(line, sizeof line, maps) != NULL) {
+        const char *dash = strchr(line, '-');
+        end[n_ends++] = dash == NULL ? 0 : (uintptr_t)strtoull(dash + 1, NULL, 16);
+    }
+    fclose(maps);
+    for (size_t i = 0; i < n_ends; i++)
+        for (size_t k = 0; k < EACH && n < most; k++) {
+            void *wanted = (void *)(end[i] + k * PAGE_BYTES); /* NOLINT(performance-no-int-to-ptr) */
+            page[n] = mmap(wanted, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+            if (page[n] != MAP_FAILED && page[n] != wanted)
+                munmap(page[n], PAGE_BYTES); /* a system that does not know the flag */
+            else
+                n += page[n] != MAP_FAILED;
+        }
+    return n;
+}
+
+/* Where an arena ended after the first limit other mappings of the program may lie. A further limit takes nothing from them. */
+static int lower_again(size_t limit_bytes)
+{
+    static char *page[20000];
+    unsigned char in_memory;
+    for (unsigned round = 0; round < 4; round++) {
+        limit_bytes -= limit_bytes / 5;
+        if (setrlimit(RLIMIT_AS, &(struct rlimit){limit_bytes, RLIM_INFINITY}) != 0)
+            return 1;
+        size_t n = map_neighbours(page, CHECK_COUNT(page));
+        if (n == 0)
+            return 2;
+        limit_bytes -= limit_bytes / 5;
+        if (setrlimit(RLIMIT_AS, &(struct rlimit){limit_bytes, RLIM_INFINITY}) != 0)
+            return 3;
+        for (size_t i = 0; i < n; i++)
+            if (mincore(page[i], 1, &in_memory) != 0)
+                return 4;
+        for (size_t i = 0; i < n; i++)
+            munmap(page[i], 1);
+    }
+    return 0;
+}
+
 static void check_child(const char *what, int (*function)(size_t), size_t limit_bytes)
 {
     int status = 0;
@@ -163,6 +213,7 @@ int main(void)
     }
     check_child("living under RLIMIT_AS", live_under, 200 * CHECK_MIB);
     check_child("living under RLIMIT_AS", live_under, 1000 * CHECK_MIB);
+    check_child("RLIMIT_AS again and again", lower_again, (size_t)10000 * CHECK_MIB);
     check_child("RLIMIT_AS of a child of vfork", set_in_vfork_child, 200 * CHECK_MIB);
     check_child("RLIMIT_AS, refused, and of another process", set_none_of_its_own, 200 * CHECK_MIB);
     return check_status();
