@@ -379,6 +379,46 @@ static void own_threads_take_no_signals(void **state)
     assert_int_equal(atomic_load(&n_blocked), N_NOT_OURS);
 }
 
+#define N_SHARING 100u
+#define SHARED_BYTES ((size_t)200)
+
+static pthread_barrier_t all_hold;
+static _Atomic unsigned n_owners;
+
+/* One at a time, but all of them live on. */
+static void *hold_one(void *place)
+{
+    *(void **)place = hak_malloc(SHARED_BYTES);
+    struct arena *arena = registry_arena(*(void **)place);
+    if (tls_thread->current[CTL_CLASS(slab_ctl_read(&arena->slabs[arena_slab_index(arena, *(void **)place)]))] != NULL)
+        atomic_fetch_add(&n_owners, 1);
+    pthread_barrier_wait(&all_hold);
+    hak_free(*(void **)place);
+    return NULL;
+}
+
+static void many_threads_share_slabs(void **state)
+{
+    (void)state;
+    static pthread_t thread[MANY_THREADS + N_SHARING];
+    static void *_Atomic held[MANY_THREADS + N_SHARING];
+    assert_int_equal(pthread_barrier_init(&all_hold, NULL, MANY_THREADS + N_SHARING + 1), 0);
+    for (unsigned i = 0; i < MANY_THREADS + N_SHARING; i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, hold_one, (void *)(uintptr_t)&held[i]), 0); /* NOLINT */
+        while (atomic_load(&held[i]) == NULL)
+            os_yield();
+    }
+    while (thread_count() < MANY_THREADS + N_SHARING)
+        os_yield();
+    os_sleep_ms(50); /* the last one may not have counted itself */
+    assert_in_range(atomic_load(&n_owners), 1, MANY_THREADS);
+    pthread_barrier_wait(&all_hold);
+    for (unsigned i = 0; i < MANY_THREADS + N_SHARING; i++)
+        join(thread[i]);
+    pthread_barrier_destroy(&all_hold);
+    assert_null(pool_check());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +428,7 @@ int main(void)
         cmocka_unit_test(idle_threads_have_no_record),
         cmocka_unit_test(a_given_block_goes_back),
         cmocka_unit_test(own_threads_take_no_signals),
+        cmocka_unit_test(many_threads_share_slabs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
