@@ -331,7 +331,7 @@ static bool refuse_answer(struct live *live, int answer)
             return refuse(live, "process %d made no call within %.0f s that could begin a profile: it is stopped", pid,
                           live->hear_seconds);
         return refuse(live,
-                      "process %d made no call within %.0f s that could begin a profile: it is idle, or its "
+                      "process %d made no call within %.0f s that could begin a profile: it is idle or frozen, or its "
                       "threads' caches serve all that it allocates (then --stop reaches them)",
                       pid, live->hear_seconds);
     default:

@@ -155,9 +155,10 @@ enum hak_pressure {
 /* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts. Another thread may be inside the one
  * before when this returns: what its argument leads to must live on until it has come back.
  * It runs in the thread whose request met the line, inside its call of malloc, with no lock of the allocator held. It may
- * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, must not throw,
- * and is not called again while it runs, in any thread: one whose request fails meanwhile waits for its end, 100 ms at most. After
- * HAK_PRESSURE_HARD the request is tried once more.
+ * call malloc and free. It must not wait for a lock that the thread may hold around its own calls of malloc, and must not leave
+ * by an exception, by longjmp or by the end of its thread: it would count as running for ever. It is not called again while it runs,
+ * in any thread: one whose request fails meanwhile waits for its end, 100 ms at most. After HAK_PRESSURE_HARD the request is tried
+ * once more.
  * Cost       of naming it: a lock, which a thread that gives memory back because of the budget may hold for as long. */
 typedef void (*hak_pressure_function)(enum hak_pressure pressure, void *argument);
 HAK_API void hak_budget_on_pressure(hak_pressure_function function, void *argument) HAK_NOEXCEPT;

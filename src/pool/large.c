@@ -10,6 +10,7 @@
 #include "pool/emergency.h"
 #include "pool/packed.h"
 #include "pool/pool_state.h"
+#include "pool/release.h"
 #include "pool/run.h"
 #include "pool/span.h"
 #include "service/budget.h"
@@ -127,8 +128,11 @@ void *large_claim(size_t size_bytes, size_t alignment, enum large_place place, b
     }
     if (place != LARGE_GROWING && alignment <= PACKED_PAGE_BYTES && packed_suits(len_bytes))
         return packed_claim(len_bytes, zeroed);
-    if (len_bytes <= (place == LARGE_GROWING ? SPAN_GROWN_MAX_BYTES : SPAN_MAX_BYTES) && alignment <= SUPERSLAB_BYTES)
-        return span_claim(len_bytes, alignment, zeroed);
+    if (len_bytes <= (place == LARGE_GROWING ? SPAN_GROWN_MAX_BYTES : SPAN_MAX_BYTES) && alignment <= SUPERSLAB_BYTES) {
+        void *block = span_claim(len_bytes, alignment, zeroed);
+        /* Free slots that are closed may not be opened for want of memory: see shared_pool.c. */
+        return unlikely(block == NULL) && release_waiting() ? span_claim(len_bytes, alignment, zeroed) : block;
+    }
     /* More than any address space has; also keeps the number of SuperSlabs within 32 bits. */
     if (len_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
         return NULL;

@@ -103,6 +103,10 @@ void release_row(struct superslab *ss, uint32_t n)
     bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
     if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
         committed = !os_decommit(superslab_memory(ss), len_bytes);
+    /* Nor is any of it writable then: who takes it closes its slots anyway, and what is writable counts against RLIMIT_DATA, so that none could
+     * be opened. Also where not all of it is: of what could not be made so for want of memory some is. */
+    if ((config.secure & SECURE_GUARD) != 0 && os_forbid(superslab_memory(ss), len_bytes))
+        committed = false;
     if (huge || decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
@@ -226,6 +230,15 @@ void release_refused(void)
         }
 }
 
+bool release_waiting(void)
+{
+    if (shared_pool_idle_bytes() == 0)
+        return false;
+    shared_pool_retire_idle();
+    lru_drain();
+    return true;
+}
+
 /* ---- From the system ---- */
 
 static struct superslab *take_from_arena(uint32_t n, size_t alignment)
@@ -246,11 +259,8 @@ void superslab_count_mapped(uint32_t n)
 struct superslab *superslab_map(uint32_t n, size_t alignment)
 {
     struct superslab *ss = take_from_arena(n, alignment);
-    if (ss == NULL && shared_pool_idle_bytes() != 0) { /* What waits may be what is missing. */
-        shared_pool_retire_idle();
-        lru_drain();
+    if (ss == NULL && release_waiting())
         ss = take_from_arena(n, alignment);
-    }
     if (ss != NULL)
         superslab_count_mapped(n);
     return ss;

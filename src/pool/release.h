@@ -48,6 +48,9 @@ size_t superslab_dirty_bytes(const struct superslab *ss);
 /* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
 void release_refused(void);
 
+/* Gives back what waits, for it may be what is missing: whether there was any. Not under the lock. */
+bool release_waiting(void);
+
 /* Gives back the pages of n SuperSlabs outside the pool, each as it was but clean. The caller has them in its hands. Not under the
  * lock. */
 void superslab_purge(struct superslab *ss, uint32_t n);

@@ -202,15 +202,23 @@ static struct slab *acquire(unsigned class_id, bool untouched)
     }
 }
 
+/* Where slots are closed (SECURE_GUARD) a free one may be there that cannot be opened for want of memory. */
+static COLD struct slab *acquire_again(unsigned class_id)
+{
+    return release_waiting() ? acquire(class_id, false) : NULL;
+}
+
 struct slab *shared_pool_acquire_slab(unsigned class_id)
 {
-    return acquire(class_id, false);
+    struct slab *slab = acquire(class_id, false);
+    return likely(slab != NULL) ? slab : acquire_again(class_id);
 }
 
 /* What lies idle counts against a budget already. */
 struct slab *shared_pool_acquire_first_slab(unsigned class_id)
 {
-    return acquire(class_id, !budget_is_set());
+    struct slab *slab = acquire(class_id, !budget_is_set());
+    return likely(slab != NULL) ? slab : acquire_again(class_id);
 }
 
 /* ---- Return and release ------------------------------------------------------------------------------------------ */

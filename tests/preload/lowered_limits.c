@@ -141,6 +141,41 @@ static int set_none_of_its_own(size_t limit_bytes)
     return after == before ? 0 : 4;
 }
 
+/* As many blocks as the limit allows: how many. */
+static size_t fill_up(char **block, size_t most, size_t size)
+{
+    size_t n = 0;
+    while (n < most && (block[n] = malloc(size)) != NULL) {
+        check_fill(block[n], size, n);
+        n++;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!check_filled(block[i], size, i))
+            return 0;
+    return n;
+}
+
+/* What was freed can be had again, whatever it was before: it is the limit's no more, or serves without being charged again. */
+static int live_at_data_limit(size_t limit_bytes)
+{
+    enum { MOST = 100000, LARGE = 50000, SMALL = 1000 };
+    static char *block[MOST];
+    if (setrlimit(RLIMIT_DATA, &(struct rlimit){limit_bytes, limit_bytes}) != 0)
+        return 1;
+    size_t n_large[2], n_small[2];
+    for (unsigned round = 0; round < 2; round++) {
+        n_large[round] = fill_up(block, MOST, LARGE);
+        for (size_t i = 0; i < n_large[round]; i++)
+            free(block[i]);
+        n_small[round] = fill_up(block, MOST, SMALL);
+        for (size_t i = 0; i < n_small[round]; i++)
+            free(block[i]);
+    }
+    if (n_large[0] * LARGE < limit_bytes / 2 || n_small[0] * SMALL < limit_bytes / 2)
+        return 2;
+    return n_large[1] < n_large[0] / 4 * 3 || n_small[1] < n_small[0] / 4 * 3 ? 3 : 0;
+}
+
 /* Maps pages of the program's own right behind whatever is mapped. */
 static size_t map_neighbours(char **page, size_t most)
 {
@@ -213,6 +248,9 @@ int main(void)
     }
     check_child("living under RLIMIT_AS", live_under, 200 * CHECK_MIB);
     check_child("living under RLIMIT_AS", live_under, 1000 * CHECK_MIB);
+    const char *secure = getenv("HAKMEM_SECURE");
+    if (secure == NULL || strcmp(secure, "max") != 0) /* whose blocks take mappings, of which a process may have so many */
+        check_child("living at RLIMIT_DATA", live_at_data_limit, 60 * CHECK_MIB);
     check_child("RLIMIT_AS again and again", lower_again, (size_t)10000 * CHECK_MIB);
     check_child("RLIMIT_AS of a child of vfork", set_in_vfork_child, 200 * CHECK_MIB);
     check_child("RLIMIT_AS, refused, and of another process", set_none_of_its_own, 200 * CHECK_MIB);

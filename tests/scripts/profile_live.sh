@@ -196,7 +196,7 @@ stop_target
 start_target ./$target
 tell steady
 sleep 0.3 # until its thread has all it needs
-refuses "made no call within 10 s that could begin a profile: it is idle, or" profile "$pid" --seconds 1
+refuses "made no call within 10 s that could begin a profile: it is idle or frozen, or" profile "$pid" --seconds 1
 kill -STOP "$pid"
 refuses "made no call within 10 s that could begin a profile: it is stopped" profile "$pid" --seconds 1
 kill -CONT "$pid"
