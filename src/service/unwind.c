@@ -4,7 +4,8 @@
  *            cannot be written now is not kept.
  * I1  A rule is used only for the module that it was read from: another one may lie there later.
  * I2  What cannot be told with certainty makes unwind_take give up; it never guesses.
- * Only x86-64 has it: elsewhere it gives up at once.
+ * That is for x86-64. On arm64 the frames' own records are followed, where a signal handler is among them; otherwise, and elsewhere,
+ * it gives up at once.
  *
  * A rule says how a function's caller is found at one instruction. The frame's address (CFA) is the stack or the base pointer and
  * a distance; the return address lies below it; the caller's base pointer is saved somewhere near it, or is still the same.
@@ -16,6 +17,19 @@
 
 #include "meta/layout.h"
 #include "os/os.h"
+
+#if defined(__x86_64__) || defined(__aarch64__)
+/* Code that changes stacks behind its tables' back leads beyond the end of the one that it came to, where nothing may lie. *page was there. */
+static bool is_there(uint64_t *page, uint64_t address)
+{
+    if (likely(address / os_page_bytes() == *page))
+        return true;
+    if (!os_is_readable((const void *)(uintptr_t)(address & ~(uint64_t)7))) /* NOLINT: a place on a stack */
+        return false;
+    *page = address / os_page_bytes();
+    return true;
+}
+#endif
 
 #if defined(__x86_64__)
 
@@ -610,18 +624,6 @@ NO_SANITIZE static uint64_t word_at(uint64_t address)
     return *(const uint64_t *)(uintptr_t)address; /* NOLINT: on our own stack */
 }
 
-/* Code that changes stacks behind its tables' back leads beyond the end of the one that it came to, where nothing may lie. */
-static bool is_there(struct walk *walk, uint64_t address)
-{
-    uint64_t page = address / os_page_bytes();
-    if (likely(page == walk->page))
-        return true;
-    if (!os_is_readable((const void *)(uintptr_t)(address & ~(uint64_t)7))) /* NOLINT: a place on a stack */
-        return false;
-    walk->page = page;
-    return true;
-}
-
 /* To the caller; pc is 0 where the stack ends. False: there is none that the rule leads to. */
 static bool step(struct walk *walk, const struct rule *rule)
 {
@@ -629,7 +631,7 @@ static bool step(struct walk *walk, const struct rule *rule)
     if (cfa <= walk->sp || cfa % 8 != 0)
         return false; /* stacks grow down */
     uint64_t bp_at = cfa + (uint64_t)(int64_t)rule->bp_bytes;
-    if ((rule->bp_is_saved && !is_there(walk, bp_at)) || !is_there(walk, cfa - 8)) {
+    if ((rule->bp_is_saved && !is_there(&walk->page, bp_at)) || !is_there(&walk->page, cfa - 8)) {
         walk->pc = 0;
         return true;
     }
@@ -664,12 +666,58 @@ int unwind_take(void **frame, int n)
 
 void unwind_prepare(void) {}
 
+#if defined(__aarch64__)
+
+/* A return address without its signature, on processors that sign (PAC). */
+static uint64_t unsigned_address(uint64_t address)
+{
+    register uint64_t x30 __asm__("x30") = address;
+    __asm__("hint 7" : "+r"(x30)); /* xpaclri; elsewhere nothing */
+    return x30;
+}
+
+/* What a signal handler returns to. */
+static bool is_signal_return(uint64_t pc)
+{
+    const uint32_t *code = (const uint32_t *)(uintptr_t)pc; /* NOLINT: an address of code */
+    return pc % 4 == 0 && os_is_readable(code) && os_is_readable(code + 1) && code[0] == 0xd2801168 /* mov x8, 139 */ &&
+           code[1] == 0xd4000001 /* svc 0 */;
+}
+
+/* A signal can come where the tables do not tell how the stack lies, and backtrace() reads where they lead to, whether anything is there or
+ * not: then the frames' records are followed, which functions that call others have there, as the platform's rules have it. */
+int unwind_take(void **frame, int n)
+{
+    const uint64_t *record = __builtin_frame_address(0); /* of the caller's, and the address to return to */
+    uint64_t page = (uintptr_t)record / os_page_bytes();
+    bool any_handler = false, from_handler = false;
+    int n_taken = 0;
+    while (n_taken < n && record != NULL && (uintptr_t)record % 16 == 0 && is_there(&page, (uintptr_t)record)) {
+        const uint64_t *next = (const uint64_t *)(uintptr_t)record[0]; /* NOLINT: a place on a stack */
+        uint64_t pc = unsigned_address(record[1]);
+        if (pc == 0)
+            break;
+        bool to_kernel = is_signal_return(pc);
+        any_handler |= to_kernel;
+        frame[n_taken++] = (void *)(uintptr_t)pc; /* NOLINT: an address of code */
+        if (next <= record && !from_handler) /* stacks grow down; a handler may have one of its own */
+            break;
+        from_handler = to_kernel;
+        record = next;
+    }
+    return any_handler ? n_taken : -1;
+}
+
+#else
+
 int unwind_take(void **frame, int n)
 {
     (void)frame;
     (void)n;
     return -1;
 }
+
+#endif
 
 void unwind_fork_child(void) {}
 
