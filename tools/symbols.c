@@ -178,11 +178,13 @@ static int open_mapped(const struct symbols *symbols, const struct symbol_file *
 }
 
 /* Whether opening a file could wait for ever, or do something: it is there, and no plain one. */
-static bool is_special(const char *path, size_t directory_len, const char *between, const char *name, const char *ending)
+static bool is_special(const char *path, size_t directory_len, const char *between, const char *name,
+                       const char *ending)
 {
     char whole[PATH_MAX];
     struct stat status;
-    return snprintf(whole, sizeof whole, "%.*s%s%s%s", (int)directory_len, path, between, name, ending) < (int)sizeof whole &&
+    return snprintf(whole, sizeof whole, "%.*s%s%s%s", (int)directory_len, path, between, name, ending) <
+               (int)sizeof whole &&
            stat(whole, &status) == 0 && !S_ISREG(status.st_mode);
 }
 
@@ -204,7 +206,8 @@ static int find_debuginfo(Dwfl_Module *module, void **data, const char *name, Dw
                           const char *link, GElf_Word crc, char **found)
 {
     char real[PATH_MAX];
-    if (file != NULL && (is_beside_special(file, link) || (realpath(file, real) != NULL && is_beside_special(real, link))))
+    if (file != NULL &&
+        (is_beside_special(file, link) || (realpath(file, real) != NULL && is_beside_special(real, link))))
         return -1;
     return dwfl_standard_find_debuginfo(module, data, name, base, file, link, crc, found);
 }
