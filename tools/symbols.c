@@ -178,21 +178,36 @@ static int open_mapped(const struct symbols *symbols, const struct symbol_file *
 }
 
 /* Whether opening a file could wait for ever, or do something: it is there, and no plain one. */
-static bool is_special(const char *directory, size_t len, const char *between, const char *name)
+static bool is_special(const char *path, size_t directory_len, const char *between, const char *name,
+                       const char *ending)
 {
-    char path[PATH_MAX];
+    char whole[PATH_MAX];
     struct stat status;
-    return snprintf(path, sizeof path, "%.*s%s%s", (int)len, directory, between, name) < (int)sizeof path &&
-           stat(path, &status) == 0 && !S_ISREG(status.st_mode);
+    return snprintf(whole, sizeof whole, "%.*s%s%s%s", (int)directory_len, path, between, name, ending) <
+               (int)sizeof whole &&
+           stat(whole, &status) == 0 && !S_ISREG(status.st_mode);
 }
 
-/* elfutils opens what .gnu_debuglink names without a look at it. */
+/* Whether one of the files is such that elfutils tries beside a file: what .gnu_debuglink names, or else FILE.debug, and FILE in .debug. */
+static bool is_beside_special(const char *file, const char *link)
+{
+    static const char *const between[] = {"", ".debug/"};
+    const char *slash = strrchr(file, '/'), *name = slash == NULL ? file : slash + 1;
+    const size_t len = (size_t)(name - file);
+    for (unsigned i = 0; i < sizeof between / sizeof between[0]; i++)
+        if (is_special(file, len, between[i], link == NULL ? name : link, link == NULL ? ".debug" : "") ||
+            (link == NULL && is_special(file, len, between[i], name, "")))
+            return true;
+    return false;
+}
+
+/* elfutils opens those without a look at them; also beside what a symbolic link leads to. */
 static int find_debuginfo(Dwfl_Module *module, void **data, const char *name, Dwarf_Addr base, const char *file,
                           const char *link, GElf_Word crc, char **found)
 {
-    const char *slash = file == NULL ? NULL : strrchr(file, '/');
-    const size_t len = slash == NULL ? 0 : (size_t)(slash + 1 - file);
-    if (link != NULL && file != NULL && (is_special(file, len, "", link) || is_special(file, len, ".debug/", link)))
+    char real[PATH_MAX];
+    if (file != NULL &&
+        (is_beside_special(file, link) || (realpath(file, real) != NULL && is_beside_special(real, link))))
         return -1;
     return dwfl_standard_find_debuginfo(module, data, name, base, file, link, crc, found);
 }

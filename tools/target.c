@@ -38,6 +38,7 @@ enum {
     MAX_SEGMENTS = 256,          /* of an ELF object; real ones have about ten */
     MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
     SEARCH_BYTES = 64 * 1024,    /* read at a time, of a segment that is searched for an anchor */
+    MAX_SEARCH_BYTES = 256 << 20, /* read so of all segments: a process may say that one has any length */
     COMM_BYTES = 15,             /* that the system keeps of a program's name */
     CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
     MAPS_TRIES = 100,            /* to list what is mapped by a thread, 1 ms apart */
@@ -435,12 +436,14 @@ static bool search_notes(struct target *target, uint64_t address, size_t len_byt
     return false;
 }
 
-/* Looks through what one segment has of its file for an anchor: patchelf moves notes to where it finds room, and the distance that
- * ours has leads astray then. */
-static bool search_segment(struct target *target, uint64_t address, uint64_t len_bytes)
+/* Looks through what one segment has of its file for an anchor, as far as *left_bytes go: patchelf moves notes to where it finds room,
+ * and the distance that ours has leads astray then. */
+static bool search_segment(struct target *target, uint64_t address, uint64_t len_bytes, uint64_t *left_bytes)
 {
     static uint64_t words[SEARCH_BYTES / sizeof(uint64_t)];
-    const uint64_t end = address + len_bytes;
+    const uint64_t most_bytes = len_bytes < *left_bytes ? len_bytes : *left_bytes;
+    const uint64_t end = address + most_bytes;
+    *left_bytes -= most_bytes;
     for (uint64_t at = padded(address, sizeof words[0]); at < end && end - at >= ANCHOR_HEAD_BYTES; at += sizeof words) {
         const size_t n = end - at < sizeof words ? (size_t)(end - at) / sizeof words[0] : SEARCH_BYTES / sizeof words[0];
         if (!target_read(target, at, words, n * sizeof words[0]))
@@ -453,7 +456,7 @@ static bool search_segment(struct target *target, uint64_t address, uint64_t len
 }
 
 /* Looks through an ELF object whose beginning is mapped at `start`. */
-static bool search_object(struct target *target, uint64_t start)
+static bool search_object(struct target *target, uint64_t start, uint64_t *left_bytes)
 {
     Elf64_Ehdr header;
     static Elf64_Phdr segments[MAX_SEGMENTS];
@@ -479,7 +482,7 @@ static bool search_object(struct target *target, uint64_t start)
             return true;
     for (unsigned i = 0; astray && i < header.e_phnum; i++) /* the anchor has addresses in it: it lies in what is writable at the start */
         if (segments[i].p_type == PT_LOAD && (segments[i].p_flags & PF_W) != 0 &&
-            search_segment(target, bias + segments[i].p_vaddr, segments[i].p_filesz))
+            search_segment(target, bias + segments[i].p_vaddr, segments[i].p_filesz, left_bytes))
             return true;
     return false;
 }
@@ -489,6 +492,7 @@ static bool search_mappings(struct target *target, FILE *maps)
 {
     char *line = NULL;
     size_t size_bytes = 0;
+    uint64_t left_bytes = MAX_SEARCH_BYTES;
     bool any = false;
     while (getline(&line, &size_bytes, maps) > 0) {
         uint64_t start, offset, inode;
@@ -496,7 +500,7 @@ static bool search_mappings(struct target *target, FILE *maps)
         any = true;
         if (sscanf(line, "%" SCNx64 "-%*x %c%*3c %" SCNx64 " %*x:%*x %" SCNu64, &start, &readable, &offset, &inode) ==
                 4 &&
-            readable == 'r' && offset == 0 && inode != 0 && search_object(target, start))
+            readable == 'r' && offset == 0 && inode != 0 && search_object(target, start, &left_bytes))
             break;
     }
     free(line);

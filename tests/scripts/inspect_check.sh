@@ -12,6 +12,7 @@
 #   K8  a process whose first thread has ended is looked at by way of others, even if those end meanwhile
 #   K9  the name of a process reaches no terminal as it is
 #   K10 a library whose note was moved by patchelf, so that its distance leads astray, is found all the same
+#   K11 and nobody is kept searching by a process that says that such a library has terabytes of variables
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require jq readelf grep dd python3 strace
@@ -529,6 +530,33 @@ if command -v patchelf > /dev/null; then
     check 0 "$pid"
     stop
 fi
+echo "passed"
+
+step "a note that leads astray, and no end of what might be searched (K11)"
+cat > "$work/endless.py" << 'END'
+import ctypes, mmap, struct, sys, time
+MAP_NORESERVE, LENGTH = 0x4000, 4 << 40
+file = open(sys.argv[1], "w+b")
+file.truncate(4096)
+elf = mmap.mmap(file.fileno(), 4096)
+much = mmap.mmap(-1, LENGTH, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
+def address(of):
+    return ctypes.addressof(ctypes.c_char.from_buffer(of))
+def segment(kind, flags, offset, start, length, align):
+    return struct.pack("<IIQQQQQQ", kind, flags, offset, start, start, length, length, align)
+segments = (segment(1, 5, 0, 0, 4096, 4096) + segment(4, 4, 1024, 1024, 28, 4) +
+            segment(1, 6, 0, (address(much) - address(elf)) % 2**64, LENGTH, 4096))
+header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0)
+elf[0 : 64 + len(segments)] = header + segments
+elf[1024:1052] = struct.pack("<III8sq", 7, 8, 1, b"hakmem", 8)
+print("ready", flush=True)
+time.sleep(600)
+END
+start env -u LD_PRELOAD python3 "$work/endless.py" "$work/endless.elf"
+status=0
+said=$(timeout 60 "$hakmem" check "$pid" 2>&1) || status=$?
+[[ $status -eq 2 && $said == *"is not on hakmem"* ]] || fail "status $status: $said"
+stop
 echo "passed"
 
 finish

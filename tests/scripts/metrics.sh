@@ -118,6 +118,31 @@ assert ask(last, 60) == b"HTTP/1.1", "who waits is not served when one has gone"
 END
 "$python" crowd.py "$port" || fail "the number of connections"
 
+step "few descriptors, and none left for a while: it goes on when there are again"
+few=(bash -c 'ulimit -n 20 && exec "$@"' few "$hakmem")
+"${few[@]}" metrics --listen 0 --linger 2 "$inspected" > few.out 2> few.err & few_server=$!
+started_pids+=("$few_server")
+wait_for "the server" grep -qs '^Listening on ' few.out
+few_url=$(sed -n 's/^Listening on //p' few.out)
+[[ $(status_of "$few_url") == 200 ]] || fail "$(head -n 1 headers)"
+cat > many.py << 'END'
+import os, socket, sys, time
+port, server = int(sys.argv[1]), sys.argv[2]
+clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
+end = time.monotonic() + 60
+while len(os.listdir(f"/proc/{server}/fd")) < 20:
+    assert time.monotonic() < end, "not all descriptors are taken"
+    time.sleep(0.02)
+time.sleep(2.5) # it looks after the process each second
+END
+few_port=${few_url##*:}
+python3 many.py "${few_port%/metrics}" "$few_server" || fail "the crowd"
+serves_again() { [[ $(status_of "$few_url") == 200 ]]; }
+wait_for "an answer after the crowd" serves_again
+if grep -q 'has ended' few.err; then fail "the process has not ended: $(cat few.err)"; fi
+kill "$few_server"
+wait "$few_server" || fail "status $?: $(cat few.err)"
+
 step "its counters rise"
 before=$(value open hakmem_refills_total)
 rises() { [[ $(curl -s --max-time 60 "$url" | awk '$1 == "hakmem_refills_total" { print $2 }') -gt $before ]]; }

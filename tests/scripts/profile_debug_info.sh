@@ -83,6 +83,28 @@ assert_frame 'outer::work' 23
 assert_frame main 29
 [[ ! -s said ]] || fail "it says: $(cat said)"
 
+step "what is no plain file, where debug information is looked for, is not waited for"
+# elfutils would look beside the program, and in .debug, for what .gnu_debuglink names, or else by the program's own name; and again where
+# a symbolic link leads to.
+mkdir -p .debug links
+mv whole.debug kept.debug
+cp later linked
+strip -R .gnu_debuglink -o unlinked later
+ln -s ../later links/later
+sed "s:$PWD/later\$:$PWD/links/later:" later.heap > by_link.heap
+grep -q links/later by_link.heap || fail "the profile has another path of the program: $(tail -n 5 by_link.heap)"
+for way in linked:whole.debug linked:.debug/whole.debug unlinked:later.debug unlinked:.debug/later.debug unlinked:.debug/later; do
+    cp "${way%:*}" later
+    mkfifo "${way#*:}"
+    for profile in later.heap by_link.heap; do
+        timeout 30 "$hakmem" profile -f leaks -t 0 $profile > listed 2> said || fail "$way, $profile: status $?: $(cat said)"
+        grep -q '^    outer::work$' listed || { head -n 40 listed; fail "$way, $profile: no name by the dynamic symbols"; }
+    done
+    rm "${way#*:}"
+done
+cp linked later
+mv kept.debug whole.debug
+
 step "names that are there are enough where the program is gone"
 rm later whole
 "$hakmem" profile -f leaks later.heap > /dev/null 2> said

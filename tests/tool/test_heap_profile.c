@@ -264,6 +264,58 @@ static void numbers_of_nothing_are_refused(void **state)
     assert_true(n_changed >= 2);
 }
 
+/* A profile of one stack: so many frames, in turns of two locations, each of which has so many lines. */
+static struct heap_profile *read_deep(uint32_t n_frames, uint32_t n_lines, char why[READ_WHY_BYTES])
+{
+    static const int64_t value[N_HEAP_VALUES] = {1, 100, 1, 100};
+    struct heap_profile *profile = heap_profile_new();
+    uint32_t *stack = heap_alloc(n_frames * sizeof *stack);
+    struct heap_line *line = heap_alloc(n_lines * sizeof *line + 1);
+    char *bytes;
+    size_t len_bytes;
+    for (uint32_t i = 0; i < n_lines; i++)
+        line[i] = (struct heap_line){heap_function(profile, "f", "f", "f.c", 1), i + 1};
+    for (uint32_t i = 0; i < n_frames; i++) {
+        stack[i] = heap_location(profile, HEAP_NONE, 0x1000 + i % 2);
+        if (i < 2 && n_lines != 0)
+            heap_set_lines(profile, stack[i], line, n_lines);
+    }
+    heap_add_sample(profile, stack, n_frames, value);
+    FILE *out = open_memstream(&bytes, &len_bytes);
+    assert_true(pprof_encode(profile, out));
+    fclose(out);
+    heap_profile_free(profile);
+    free(line);
+    free(stack);
+    profile = read_bytes(bytes, len_bytes, why);
+    free(bytes);
+    return profile;
+}
+
+/* Trees of calls are walked by recursion: as deep as is read, not as deep as any file says. */
+static void stacks_without_end_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n_frames, n_lines;
+        bool is_read;
+    } cases[] = {{16384, 0, true}, {16385, 0, false}, {1000000, 0, false}, /* frames */
+                 {4, 4095, true},  {4, 4096, false},  {1, 1000000, false}, /* with their lines */
+                 {8192, 1, true},  {8193, 1, false}};
+    char why[READ_WHY_BYTES];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct heap_profile *profile = read_deep(cases[i].n_frames, cases[i].n_lines, why);
+        if (cases[i].is_read) {
+            assert_non_null(profile);
+            assert_int_equal(profile->sample[0].n_locations, cases[i].n_frames);
+        } else {
+            assert_null(profile);
+            assert_non_null(strstr(why, "has a stack of too many frames"));
+        }
+        heap_profile_free(profile);
+    }
+}
+
 static void texts_are_made_fit(void **state)
 {
     (void)state;
@@ -365,6 +417,7 @@ int main(void)
         cmocka_unit_test(damaged_files_do_no_harm),
         cmocka_unit_test(damaged_messages_do_no_harm),
         cmocka_unit_test(numbers_of_nothing_are_refused),
+        cmocka_unit_test(stacks_without_end_are_refused),
         cmocka_unit_test(texts_are_made_fit),
         cmocka_unit_test(equal_stacks_are_one),
         cmocka_unit_test(bounds_follow_theory),

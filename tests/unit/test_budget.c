@@ -1029,6 +1029,7 @@ static void budget_by_the_group_s_limit(void **state)
 {
     (void)state;
     struct config before = config;
+    char more_than_there_is[32];
     size_t soft, hard;
     limit_group("104857600\n");
     config.budget_percent = 80;
@@ -1055,6 +1056,18 @@ static void budget_by_the_group_s_limit(void **state)
     budget_start(root);
     hak_budget_get(NULL, &hard);
     assert_int_equal(hard, os_physical_bytes() / 100 * 50);
+    snprintf(more_than_there_is, sizeof more_than_there_is, "%zu\n", 2 * os_physical_bytes());
+    limit_group(more_than_there_is); /* a limit all the same, and a part of the machine */
+    hak_budget_set(0, 0);
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, os_physical_bytes() / 100 * 50);
+    config.budget_percent = 0;
+    config.budget_auto = true;
+    hak_budget_set(0, 0);
+    budget_start(root);
+    hak_budget_get(NULL, &hard);
+    assert_int_equal(hard, os_physical_bytes() / 100 * 90);
     config = before;
 }
 

@@ -388,12 +388,13 @@ static _Atomic unsigned n_owners;
 /* One at a time, but all of them live on. */
 static void *hold_one(void *place)
 {
-    *(void **)place = hak_malloc(SHARED_BYTES);
-    struct arena *arena = registry_arena(*(void **)place);
-    if (tls_thread->current[CTL_CLASS(slab_ctl_read(&arena->slabs[arena_slab_index(arena, *(void **)place)]))] != NULL)
+    void *block = hak_malloc(SHARED_BYTES);
+    struct arena *arena = registry_arena(block);
+    if (tls_thread->current[CTL_CLASS(slab_ctl_read(&arena->slabs[arena_slab_index(arena, block)]))] != NULL)
         atomic_fetch_add(&n_owners, 1);
+    atomic_store((void *_Atomic *)place, block); /* behind the look: who waits for it counts the owners */
     pthread_barrier_wait(&all_hold);
-    hak_free(*(void **)place);
+    hak_free(block);
     return NULL;
 }
 
@@ -410,7 +411,6 @@ static void many_threads_share_slabs(void **state)
     }
     while (thread_count() < MANY_THREADS + N_SHARING)
         os_yield();
-    os_sleep_ms(50); /* the last one may not have counted itself */
     assert_in_range(atomic_load(&n_owners), 1, MANY_THREADS);
     pthread_barrier_wait(&all_hold);
     for (unsigned i = 0; i < MANY_THREADS + N_SHARING; i++)
