@@ -418,7 +418,8 @@ bool image_has_grown(const struct image *image)
     uint64_t next = 0;
     uint32_t high;
     if (image->n_arenas == 0)
-        return !target_read(image->target, target_address(image->target->anchor.arenas), &next, sizeof next) || next != 0;
+        return !target_read(image->target, target_address(image->target->anchor.arenas), &next, sizeof next) ||
+               next != 0;
     for (size_t i = 0; i < image->n_arenas; i++)
         if (!target_read(image->target, image->arenas[i].address + offsetof(struct arena, high), &high, sizeof high) ||
             high != image->arenas[i].high)
@@ -620,12 +621,12 @@ int image_take(struct target *target, enum image_extent extent, struct image *ou
         if (!target_is_alive(target))
             return target_refuse(why, why_bytes, "process %d has ended", (int)target->pid);
         if (error == EFAULT || error == ESRCH || error == EPERM || error == EACCES)
-            return target_refuse(why, why_bytes, "process %d: its memory cannot be read (any longer): %s", (int)target->pid,
-                          strerror(error));
+            return target_refuse(why, why_bytes, "process %d: its memory cannot be read (any longer): %s",
+                                 (int)target->pid, strerror(error));
         return target_refuse(why, why_bytes,
-                      "process %d: no memory for a copy of its heap's records, or they are more than half of "
-                      "this machine's",
-                      (int)target->pid);
+                             "process %d: no memory for a copy of its heap's records, or they are more than half of "
+                             "this machine's",
+                             (int)target->pid);
     }
     describe_source(out);
     return 0;

@@ -35,15 +35,15 @@
 static const char own_version[] = VERSION_TEXT(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
 
 enum {
-    MAX_SEGMENTS = 256,          /* of an ELF object; real ones have about ten */
-    MAX_NOTES_BYTES = 64 * 1024, /* of a segment; real ones have about a hundred */
-    SEARCH_BYTES = 64 * 1024,    /* read at a time, of a segment that is searched for an anchor */
+    MAX_SEGMENTS = 256,           /* of an ELF object; real ones have about ten */
+    MAX_NOTES_BYTES = 64 * 1024,  /* of a segment; real ones have about a hundred */
+    SEARCH_BYTES = 64 * 1024,     /* read at a time, of a segment that is searched for an anchor */
     MAX_SEARCH_BYTES = 256 << 20, /* read so of all segments: a process may say that one has any length */
-    COMM_BYTES = 15,             /* that the system keeps of a program's name */
-    CALL_TRIES = 4,              /* to read by a thread, each of which may end meanwhile */
-    MAPS_TRIES = 100,            /* to list what is mapped by a thread, 1 ms apart */
-    LIST_TRIES = 1000,           /* to find a thread of those that are listed */
-    PF_KTHREAD = 0x00200000      /* in /proc/PID/stat: a thread of the kernel */
+    COMM_BYTES = 15,              /* that the system keeps of a program's name */
+    CALL_TRIES = 4,               /* to read by a thread, each of which may end meanwhile */
+    MAPS_TRIES = 100,             /* to list what is mapped by a thread, 1 ms apart */
+    LIST_TRIES = 1000,            /* to find a thread of those that are listed */
+    PF_KTHREAD = 0x00200000       /* in /proc/PID/stat: a thread of the kernel */
 };
 #define READ_AT_ONCE_BYTES ((size_t)64 << 20)
 
@@ -224,24 +224,27 @@ static int refuse_permission(pid_t pid, char *why, size_t why_bytes)
     char scope[16] = "";
     uid_t user;
     if (read_user(pid, &user) && user != geteuid())
-        return target_refuse(why, why_bytes, "no permission to read process %d: it runs as user %u, this command as user %u",
-                      (int)pid, (unsigned)user, (unsigned)geteuid());
+        return target_refuse(why, why_bytes,
+                             "no permission to read process %d: it runs as user %u, this command as user %u", (int)pid,
+                             (unsigned)user, (unsigned)geteuid());
     const int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
     const ssize_t length = fd < 0 ? 0 : read(fd, scope, sizeof scope - 1);
     if (fd >= 0)
         close(fd);
     if (length > 0 && scope[0] >= '1' && scope[0] <= '3')
-        return target_refuse(why, why_bytes,
-                      "no permission to read process %d: /proc/sys/kernel/yama/ptrace_scope is %c, which lets %s do so",
-                      (int)pid, scope[0],
-                      scope[0] == '1'   ? "only root and its parents"
-                      : scope[0] == '2' ? "only root"
-                                        : "nobody");
-    return target_refuse(why, why_bytes,
-                  "no permission to read process %d: it has forbidden that (it is set-user-ID, or not dumpable), or a "
-                  "rule of this "
-                  "system does",
-                  (int)pid);
+        return target_refuse(
+            why, why_bytes,
+            "no permission to read process %d: /proc/sys/kernel/yama/ptrace_scope is %c, which lets %s do so", (int)pid,
+            scope[0],
+            scope[0] == '1'   ? "only root and its parents"
+            : scope[0] == '2' ? "only root"
+                              : "nobody");
+    return target_refuse(
+        why, why_bytes,
+        "no permission to read process %d: it has forbidden that (it is set-user-ID, or not dumpable), or a "
+        "rule of this "
+        "system does",
+        (int)pid);
 }
 
 /* ---- Reading and writing ------------------------------------------------------------------------------------------- */
@@ -309,7 +312,8 @@ bool target_read(struct target *target, uint64_t address, void *to, size_t len_b
         size_t n = target->reads_by_call ? copy_by_call(target, address, at, step_bytes, false) : 0;
         if (n == 0 && target->reads_by_call && call_is_refused(errno))
             target->reads_by_call = false;
-        if (n == 0 && (!target->reads_by_call || errno == ESRCH)) /* the file outlives the thread by which it was opened */
+        /* The file outlives the thread by which it was opened. */
+        if (n == 0 && (!target->reads_by_call || errno == ESRCH))
             n = copy_by_file(target, address, at, step_bytes, false);
         if (n == 0)
             return false;
@@ -444,8 +448,10 @@ static bool search_segment(struct target *target, uint64_t address, uint64_t len
     const uint64_t most_bytes = len_bytes < *left_bytes ? len_bytes : *left_bytes;
     const uint64_t end = address + most_bytes;
     *left_bytes -= most_bytes;
-    for (uint64_t at = padded(address, sizeof words[0]); at < end && end - at >= ANCHOR_HEAD_BYTES; at += sizeof words) {
-        const size_t n = end - at < sizeof words ? (size_t)(end - at) / sizeof words[0] : SEARCH_BYTES / sizeof words[0];
+    for (uint64_t at = padded(address, sizeof words[0]); at < end && end - at >= ANCHOR_HEAD_BYTES;
+         at += sizeof words) {
+        const size_t n =
+            end - at < sizeof words ? (size_t)(end - at) / sizeof words[0] : SEARCH_BYTES / sizeof words[0];
         if (!target_read(target, at, words, n * sizeof words[0]))
             return false;
         for (size_t i = 0; i < n; i++)
@@ -480,7 +486,8 @@ static bool search_object(struct target *target, uint64_t start, uint64_t *left_
              (segments[i].p_align == 8 &&
               search_notes(target, bias + segments[i].p_vaddr, segments[i].p_memsz, 8, &astray))))
             return true;
-    for (unsigned i = 0; astray && i < header.e_phnum; i++) /* the anchor has addresses in it: it lies in what is writable at the start */
+    /* The anchor has addresses in it: it lies in what is writable at the start. */
+    for (unsigned i = 0; astray && i < header.e_phnum; i++)
         if (segments[i].p_type == PT_LOAD && (segments[i].p_flags & PF_W) != 0 &&
             search_segment(target, bias + segments[i].p_vaddr, segments[i].p_filesz, left_bytes))
             return true;
@@ -514,11 +521,12 @@ static int check_sizes(const struct target *target, char *why, size_t why_bytes)
         uint32_t bytes;
         memcpy(&bytes, (const char *)&anchor->sizes + known_sizes[i].offset, sizeof bytes);
         if (bytes != known_sizes[i].bytes)
-            return target_refuse(why, why_bytes,
-                          "process %d has hakmem %.*s, whose struct %s has %" PRIu32
-                          " bytes; this command is hakmem %s and knows one of %zu: use the command of the same build",
-                          (int)target->pid, ANCHOR_VERSION_BYTES, anchor->version, known_sizes[i].name, bytes,
-                          own_version, known_sizes[i].bytes);
+            return target_refuse(
+                why, why_bytes,
+                "process %d has hakmem %.*s, whose struct %s has %" PRIu32
+                " bytes; this command is hakmem %s and knows one of %zu: use the command of the same build",
+                (int)target->pid, ANCHOR_VERSION_BYTES, anchor->version, known_sizes[i].name, bytes, own_version,
+                known_sizes[i].bytes);
     }
     return 0;
 }
@@ -534,18 +542,20 @@ static int check_layout(struct target *target, char *why, size_t why_bytes)
     anchor->version[ANCHOR_VERSION_BYTES - 1] = '\0';
     if (anchor->layout_version != LAYOUT_VERSION)
         return target_refuse(why, why_bytes,
-                      "process %d has hakmem %s with records of layout %" PRIu32
-                      "; this command is hakmem %s and knows layout %d: use the command of the same build",
-                      (int)target->pid, anchor->version, anchor->layout_version, own_version, LAYOUT_VERSION);
+                             "process %d has hakmem %s with records of layout %" PRIu32
+                             "; this command is hakmem %s and knows layout %d: use the command of the same build",
+                             (int)target->pid, anchor->version, anchor->layout_version, own_version, LAYOUT_VERSION);
     const size_t head_bytes = offsetof(struct anchor, layout_version);
     if (anchor->sizes.anchor == sizeof *anchor &&
         !target_read(target, target->anchor_address + head_bytes, (char *)anchor + head_bytes,
                      sizeof *anchor - head_bytes))
-        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid,
+                             strerror(errno));
     if (check_sizes(target, why, why_bytes) != 0)
         return -1;
     if (!target_read(target, target_address(anchor->classes), classes, sizeof classes))
-        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid, strerror(errno));
+        return target_refuse(why, why_bytes, "process %d: its memory cannot be read: %s", (int)target->pid,
+                             strerror(errno));
     if (memcmp(classes, class_table, sizeof classes) != 0)
         return target_refuse(
             why, why_bytes,
@@ -606,9 +616,9 @@ static int find_anchor(struct target *target, char *why, size_t why_bytes)
         return target_refuse(why, why_bytes, "process %d has just ended", (int)pid);
     if (!whole)
         return target_refuse(why, why_bytes, "process %d: what it has mapped cannot be read: %s", (int)pid,
-                      error == 0 ? "it has nothing mapped" : strerror(error));
+                             error == 0 ? "it has nothing mapped" : strerror(error));
     return target_refuse(why, why_bytes, "process %d (%s) is not on hakmem: none of its ELF objects has hakmem's note",
-                  (int)pid, target->name);
+                         (int)pid, target->name);
 }
 
 /* Whether what /proc says of a number is of the process that has it here. */
@@ -638,8 +648,8 @@ static int open_target(pid_t pid, bool to_write, struct target *target, char *wh
     read_name(pid, target->name, sizeof target->name);
     target->start_time = stat.start_time;
     if (target_reader(target) == 0)
-        return target_refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone", (int)pid,
-                      target->name);
+        return target_refuse(why, why_bytes, "process %d (%s) is a zombie: it has ended, and its memory is gone",
+                             (int)pid, target->name);
     if ((stat.flags & PF_KTHREAD) != 0)
         return target_refuse(why, why_bytes, "process %d (%s) is a thread of the kernel", (int)pid, target->name);
     target->memory = open_memory(target, to_write);
@@ -719,11 +729,13 @@ pid_t target_find_by_name(const char *name, char *why, size_t why_bytes)
     if (n_found == 1)
         return answer;
     if (n_found > 1)
-        target_refuse(why, why_bytes, "several processes on hakmem are named %s: %s; choose one by its number", name, found);
+        target_refuse(why, why_bytes, "several processes on hakmem are named %s: %s; choose one by its number", name,
+                      found);
     else if (n_named == 1)
         target_refuse(why, why_bytes, "%s", reason);
     else if (n_named > 1)
-        target_refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name, reason);
+        target_refuse(why, why_bytes, "none of the %u processes named %s can be read; the last: %s", n_named, name,
+                      reason);
     else
         target_refuse(why, why_bytes, "there is no process named %s", name);
     return n_named == 0 ? 0 : -1;
