@@ -85,7 +85,7 @@ static _Atomic bool any_refused;
 void release_row(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT, leaving_bytes = 0;
-    bool moved = false, huge = false;
+    bool moved = false, huge = false, committed = ss->committed;
     for (uint32_t i = 0; i < n && unlikely(budget_is_set()); i++)
         leaving_bytes += superslab_dirty_bytes(&ss[i]);
     if (leaving_bytes != 0)
@@ -93,6 +93,7 @@ void release_row(struct superslab *ss, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         moved |= ss[i].moved;
         huge |= atomic_exchange(&ss[i].huge, 0) != 0;
+        ss[i].committed = 0; /* until it is known: a fork's child may take it from here */
     }
     /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. */
     bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
@@ -100,13 +101,17 @@ void release_row(struct superslab *ss, uint32_t n)
     if (!clean) /* Locked by mlockall, on an old system: a fresh mapping takes its place. */
         decommitted = clean = os_decommit(superslab_memory(ss), len_bytes);
     /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
-    bool committed = decommitted ? os_commit(superslab_memory(ss), len_bytes) : ss->committed;
+    if (decommitted)
+        committed = os_commit(superslab_memory(ss), len_bytes);
     if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
         committed = !os_decommit(superslab_memory(ss), len_bytes);
     /* Nor is any of it writable then: who takes it closes its slots anyway, and what is writable counts against RLIMIT_DATA, so that none could
-     * be opened. Also where not all of it is: of what could not be made so for want of memory some is. */
-    if ((config.secure & SECURE_GUARD) != 0 && os_forbid(superslab_memory(ss), len_bytes))
+     * be opened. Also where not all of it is: of what could not be made so for want of memory some is. Refused, a part may be closed all the
+     * same (where several mappings lie there, and the last one had to be cut): who takes it opens it. */
+    if ((config.secure & SECURE_GUARD) != 0) {
+        os_forbid(superslab_memory(ss), len_bytes);
         committed = false;
+    }
     if (huge || decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
