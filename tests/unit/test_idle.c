@@ -18,6 +18,7 @@
 #include "pool/background.h"
 #include "pool/idle.h"
 #include "pool/release.h"
+#include "pool/pool_state.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "service/config.h"
@@ -25,6 +26,7 @@
 
 #include <dirent.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -213,6 +215,55 @@ static void little_brings_no_thread(void **state)
     assert_true(background_runs());
     assert_true(comes_true(little_is_committed));
     assert_true(comes_true(is_alone));
+}
+
+/* What has come to lie free in slabs in use. */
+static size_t sparser_bytes(void)
+{
+    return atomic_load(&pool.sparser_bytes);
+}
+
+static _Atomic bool ticks_end;
+
+static void *tick_on(void *argument)
+{
+    while (!atomic_load(&ticks_end))
+        shared_pool_tick();
+    return argument;
+}
+
+/* A tick counts off what it has looked at, once, and no more than there is, though another one looks at the same. */
+static void a_tick_counts_off_what_came_before(void **state)
+{
+    (void)state;
+    enum { N_TICKERS = 2, N_NOTES = 20000, NOTE_BYTES = 1000 };
+    start_without_ticks(); /* but ours */
+    shared_pool_tick();
+    assert_int_equal(sparser_bytes(), 0);
+    shared_pool_note_sparser(3 * MIB);
+    assert_int_equal(sparser_bytes(), 3 * MIB);
+    assert_true(shared_pool_idle_bytes() >= 3 * MIB);
+    shared_pool_tick();
+    assert_int_equal(sparser_bytes(), 0);
+
+    pthread_t tickers[N_TICKERS];
+    size_t noted_bytes = 0;
+    claim_all(BLOCK_BYTES, N_BLOCKS); /* so that a tick takes its time */
+    atomic_store(&ticks_end, false);
+    for (unsigned i = 0; i < N_TICKERS; i++)
+        assert_int_equal(pthread_create(&tickers[i], NULL, tick_on, NULL), 0);
+    for (unsigned i = 0; i < N_NOTES; i++) {
+        shared_pool_note_sparser(NOTE_BYTES);
+        noted_bytes += NOTE_BYTES;
+        assert_true(sparser_bytes() <= noted_bytes); /* it has not gone below 0 */
+    }
+    atomic_store(&ticks_end, true);
+    for (unsigned i = 0; i < N_TICKERS; i++)
+        assert_int_equal(pthread_join(tickers[i], NULL), 0);
+    assert_true(sparser_bytes() <= noted_bytes);
+    free_all(N_BLOCKS);
+    shared_pool_tick();
+    assert_int_equal(sparser_bytes(), 0);
 }
 
 static void large_blocks_go_back_too(void **state)
@@ -488,6 +539,7 @@ int main(void)
         CLEAN(another_class_takes_its_slot_before_new_memory),
         CLEAN(the_background_thread_gives_back_and_ends),
         CLEAN(little_brings_no_thread),
+        CLEAN(a_tick_counts_off_what_came_before),
         CLEAN(large_blocks_go_back_too),
         CLEAN(spans_alone_go_back),
         CLEAN(what_lies_behind_blocks_goes_back),
