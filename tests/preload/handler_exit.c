@@ -1,6 +1,6 @@
 /* handler_exit.c - a handler that interrupts malloc or free is left by siglongjmp, far down the thread's stack, and the thread ends at once.
- * A handler that interrupts its exit, at each of the first instructions in turn, allocates. What it lets go there is the next thread's alone: destructors that come later are served by
- * the pool, and their blocks and those of the thread that follows do not meet.
+ * A handler that interrupts its exit, at each of the first instructions in turn, allocates. What it lets go
+ * there is the next thread's alone: destructors that come later are served by the pool, not from the magazines of the thread that follows.
  * The processor steps through both (x86's trap flag), as in handlers.c.
  */
 #include "check.h"

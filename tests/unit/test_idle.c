@@ -26,7 +26,6 @@
 
 #include <dirent.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -223,46 +222,16 @@ static size_t sparser_bytes(void)
     return atomic_load(&pool.sparser_bytes);
 }
 
-static _Atomic bool ticks_end;
-
-static void *tick_on(void *argument)
-{
-    while (!atomic_load(&ticks_end))
-        shared_pool_tick();
-    return argument;
-}
-
-/* A tick counts off what it has looked at, once, and no more than there is, though another one looks at the same. */
+/* A tick counts off what it has looked at, once. */
 static void a_tick_counts_off_what_came_before(void **state)
 {
     (void)state;
-    enum { N_TICKERS = 2, N_NOTES = 3000, NOTE_BYTES = 1000 };
     start_without_ticks(); /* but ours */
     shared_pool_tick();
     assert_int_equal(sparser_bytes(), 0);
     shared_pool_note_sparser(3 * MIB);
     assert_int_equal(sparser_bytes(), 3 * MIB);
     assert_true(shared_pool_idle_bytes() >= 3 * MIB);
-    shared_pool_tick();
-    assert_int_equal(sparser_bytes(), 0);
-
-    pthread_t tickers[N_TICKERS];
-    size_t noted_bytes = 0;
-    claim_all(BLOCK_BYTES, N_BLOCKS); /* so that a tick takes its time */
-    atomic_store(&ticks_end, false);
-    for (unsigned i = 0; i < N_TICKERS; i++)
-        assert_int_equal(pthread_create(&tickers[i], NULL, tick_on, NULL), 0);
-    for (unsigned i = 0; i < N_NOTES; i++) {
-        shared_pool_note_sparser(NOTE_BYTES);
-        noted_bytes += NOTE_BYTES;
-        assert_true(sparser_bytes() <= noted_bytes); /* it has not gone below 0 */
-        usleep(100);
-    }
-    atomic_store(&ticks_end, true);
-    for (unsigned i = 0; i < N_TICKERS; i++)
-        assert_int_equal(pthread_join(tickers[i], NULL), 0);
-    assert_true(sparser_bytes() <= noted_bytes);
-    free_all(N_BLOCKS);
     shared_pool_tick();
     assert_int_equal(sparser_bytes(), 0);
 }
