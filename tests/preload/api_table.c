@@ -523,6 +523,33 @@ static void test_bad_alignment(void)
     CHECK_THAT(aligned_alloc(top, top) == NULL && errno == ENOMEM, "aligned_alloc(2^63, 2^63)");
 }
 
+/* The least that one of some blocks takes: now and then a longer one is lent. */
+static size_t least_usable(void *(*function)(size_t, size_t), size_t alignment, size_t n)
+{
+    void *block[16];
+    size_t least = SIZE_MAX;
+    for (size_t i = 0; i < CHECK_COUNT(block); i++) {
+        REQUIRE((block[i] = function(alignment, n)) != NULL);
+        if (malloc_usable_size(block[i]) < least)
+            least = malloc_usable_size(block[i]);
+    }
+    for (size_t i = 0; i < CHECK_COUNT(block); i++)
+        free(block[i]);
+    return least;
+}
+
+/* memalign rounds an odd alignment up to a power of two, and leaves one that is: its blocks take no more than aligned_alloc's. */
+static void test_alignment_costs_no_more(void)
+{
+    for (size_t alignment = 16; alignment <= 8192; alignment *= 2)
+        for (size_t n = 1; n <= 3 * alignment && n < 10000; n += alignment / 4) {
+            size_t is = least_usable(memalign, alignment, n), shall = least_usable(aligned_alloc, alignment, n);
+            CHECK_THAT(is == shall, "memalign(%zu, %zu) takes %zu bytes, aligned_alloc %zu", alignment, n, is, shall);
+            is = least_usable(memalign, alignment / 2 + 1, n);
+            CHECK_THAT(is == shall, "memalign(%zu, %zu) takes %zu bytes instead of %zu", alignment / 2 + 1, n, is, shall);
+        }
+}
+
 static void test_alignment(void)
 {
     static const size_t sizes[] = {0, 1, 8, 40, 1000, 5000, 32768, 40000, 1048576, 1048577, 2031616, 2031617, 3000000};
@@ -936,6 +963,7 @@ int main(void)
     test_freed_by_realloc();
     test_bad_alignment();
     test_alignment();
+    test_alignment_costs_no_more();
     test_natural_alignment();
     test_usable_size();
     test_frees();

@@ -1,4 +1,5 @@
 /* test_arena.c - rows of SuperSlabs of one arena: each request gets the lowest row that is long enough and lies as it asks, whatever holes there are.
+ * And when the addresses of an arena that nothing is in use of go back.
  * Checked against a look at one SuperSlab after the other; rows shorter and longer than a word of the arena's map, and across its words.
  */
 #include <setjmp.h>
@@ -10,6 +11,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "look.h"
 
@@ -99,8 +101,53 @@ static void the_lowest_row_that_is_long_enough(void **state)
     pool_unlock();
 }
 
+/* How many addresses arenas hold but the first. */
+static size_t further_bytes(void)
+{
+    size_t sum_bytes = 0;
+    for (struct arena *arena = arena_next(arena_first()); arena != NULL; arena = arena_next(arena))
+        sum_bytes += arena->len_bytes;
+    return sum_bytes;
+}
+
+/* Addresses that nothing is in use of go back where they may stand in the way of a longer arena; but not while there is memory that the
+ * system has refused to take back: it counts, and is tried again. */
+static void addresses_of_refused_memory_stay(void **state)
+{
+    (void)state;
+    const uint32_t n_first = arena_first()->n_superslabs, n = 8;
+    assert_true(pool_lock(HAK_LOCK_METADATA));
+    struct superslab *all = arena_take(n_first, SUPERSLAB_BYTES);
+    assert_non_null(all);
+    assert_ptr_equal(all->arena, arena_first());
+    arena_set_len_bytes((size_t)n << SUPERSLAB_SHIFT);
+    struct superslab *ss = arena_take(n, SUPERSLAB_BYTES);
+    assert_non_null(ss);
+    assert_ptr_not_equal(ss->arena, arena_first());
+    const size_t one_bytes = further_bytes();
+    const size_t longer_n = ss->arena->n_superslabs + 1;
+    superslab_extend_dirty(ss + n - 1, SUPERSLAB_BYTES); /* the last one: all are looked at */
+    arena_put(ss, n);
+    os_fail_from(1, 1, OS_CALL_RESERVE);
+    assert_null(arena_take((uint32_t)longer_n, SUPERSLAB_BYTES));
+    os_fail_from(0, 0, 0);
+    assert_int_equal(further_bytes(), one_bytes);
+    superslab_cut_dirty(ss + n - 1, 0);
+    os_fail_from(1, 1, OS_CALL_RESERVE);
+    struct superslab *longer = arena_take((uint32_t)longer_n, SUPERSLAB_BYTES);
+    os_fail_from(0, 0, 0);
+    assert_non_null(longer);
+    assert_int_equal(further_bytes(), longer->arena->len_bytes);
+    arena_put(longer, (uint32_t)longer_n);
+    arena_put(all, n_first);
+    pool_unlock();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_lowest_row_that_is_long_enough)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_lowest_row_that_is_long_enough),
+        cmocka_unit_test(addresses_of_refused_memory_stay),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -333,6 +333,38 @@ static void thin_heaps(void **state)
     assert_int_equal(read_stats().live_blocks, 0);
 }
 
+/* Free slots that were never used, or are purged, apart from those with pages: by the masks of their SuperSlabs, which the census does not
+ * read. */
+static void free_slots_are_what_their_superslabs_say(void **state)
+{
+    (void)state;
+    int64_t delay_ms = config.purge_delay_ms;
+    static void *blocks[64];
+    uint64_t n_unused = 0, n_empty = 0;
+    config.purge_delay_ms = 100000;
+    for (unsigned i = 0; i < 64; i++)
+        assert_non_null(blocks[i] = memset(hak_malloc(300 * KIB), 1, 300 * KIB));
+    for (unsigned i = 0; i < 63; i++) /* more than a thread keeps; and of the last SuperSlab something stays */
+        hak_free(blocks[i]);
+    hak_free(hak_malloc(100));
+    struct hak_stats s = read_stats();
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
+            const struct superslab *ss = &arena->superslabs[i];
+            if (ss->state != SUPERSLAB_POOLED)
+                continue;
+            n_unused += count_bits(ss->unused_slots);
+            n_empty += count_bits(ss->empty_slots);
+        }
+    config.purge_delay_ms = delay_ms;
+    hak_free(blocks[63]);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_true(n_unused != n_empty); /* else the one could stand for the other */
+    assert_int_equal(s.slots_unused, n_unused);
+    assert_int_equal(s.slots_empty, n_empty);
+    assert_int_equal(s.slots_unused + s.slots_empty + s.slots_active, s.superslabs * SUPERSLAB_SLABS);
+}
+
 /* ---- Rounding -------------------------------------------------------------------------------------------------------- */
 
 /* With an interval of a byte every block is noted, and the estimate is no estimate. */
@@ -525,6 +557,7 @@ int main(void)
         cmocka_unit_test(many_threads),
         cmocka_unit_test(figures_beside_threads),
         cmocka_unit_test(thin_heaps),
+        cmocka_unit_test(free_slots_are_what_their_superslabs_say),
         cmocka_unit_test(resident_is_within_bounds),
         cmocka_unit_test(rounding_is_what_the_profile_knows),
     };

@@ -273,6 +273,33 @@ static void all_that_goes_is_returned(void **state)
     assert_int_equal(trimmed_bytes, after.purged_bytes - before.purged_bytes);
 }
 
+/* So are SuperSlabs that leave the pool on the way, because their last slabs waited until then. */
+static void superslabs_that_go_are_returned(void **state)
+{
+    (void)state;
+    int64_t delay_ms = config.purge_delay_ms;
+    bool background = config.background;
+    hak_trim(HAK_TRIM_PAGES);
+    start_without_ticks();
+    grow_heap();
+    for (size_t i = 0; i < n_entries; i++) {
+        hak_free(entries[i].block);
+        entries[i].block = NULL;
+    }
+    struct hak_stats before = read_stats();
+    size_t trimmed_bytes = hak_trim(HAK_TRIM_PAGES);
+    struct hak_stats after = read_stats();
+    config.purge_delay_ms = delay_ms;
+    config.background = background;
+    uint64_t n_released = after.superslabs_released_total - before.superslabs_released_total;
+    uint64_t n_evicted = after.superslabs_evicted_total - before.superslabs_evicted_total;
+    assert_true(n_released >= HEAP_BYTES / SUPERSLAB_BYTES / 2);
+    assert_int_equal(trimmed_bytes, after.purged_bytes - before.purged_bytes + (n_released + n_evicted) * SUPERSLAB_BYTES);
+    assert_true(trimmed_bytes >= HEAP_BYTES / 2);
+    assert_int_equal(after.live_blocks, 0);
+    assert_int_equal(after.superslabs, 0);
+}
+
 /* Where the system refuses to take pages back, nothing is lost and nothing is claimed to have gone. */
 static void a_refusal_does_no_harm(void **state)
 {
@@ -313,6 +340,7 @@ int main(void)
         cmocka_unit_test(free_pages_go_back),        cmocka_unit_test(trim_is_idempotent),
         cmocka_unit_test(calloc_is_zero_afterwards), cmocka_unit_test(everything_goes_back),
         cmocka_unit_test(levels_reach_further),      cmocka_unit_test(all_that_goes_is_returned),
+        cmocka_unit_test(superslabs_that_go_are_returned),
         cmocka_unit_test(a_refusal_does_no_harm),
     };
     return cmocka_run_group_tests(tests, map_books, NULL);
