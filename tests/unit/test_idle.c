@@ -18,7 +18,6 @@
 #include "pool/background.h"
 #include "pool/idle.h"
 #include "pool/release.h"
-#include "pool/pool_state.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "service/config.h"
@@ -214,26 +213,6 @@ static void little_brings_no_thread(void **state)
     assert_true(background_runs());
     assert_true(comes_true(little_is_committed));
     assert_true(comes_true(is_alone));
-}
-
-/* What has come to lie free in slabs in use. */
-static size_t sparser_bytes(void)
-{
-    return atomic_load(&pool.sparser_bytes);
-}
-
-/* A tick counts off what it has looked at, once. */
-static void a_tick_counts_off_what_came_before(void **state)
-{
-    (void)state;
-    start_without_ticks(); /* but ours */
-    shared_pool_tick();
-    assert_int_equal(sparser_bytes(), 0);
-    shared_pool_note_sparser(3 * MIB);
-    assert_int_equal(sparser_bytes(), 3 * MIB);
-    assert_true(shared_pool_idle_bytes() >= 3 * MIB);
-    shared_pool_tick();
-    assert_int_equal(sparser_bytes(), 0);
 }
 
 static void large_blocks_go_back_too(void **state)
@@ -509,7 +488,6 @@ int main(void)
         CLEAN(another_class_takes_its_slot_before_new_memory),
         CLEAN(the_background_thread_gives_back_and_ends),
         CLEAN(little_brings_no_thread),
-        CLEAN(a_tick_counts_off_what_came_before),
         CLEAN(large_blocks_go_back_too),
         CLEAN(spans_alone_go_back),
         CLEAN(what_lies_behind_blocks_goes_back),
