@@ -185,7 +185,7 @@ void background_wake(void)
             os_futex_wake(&running, 1);
         return;
     }
-    uint32_t now_ms = os_now_ms(), refused = atomic_load(&refused_ms);
+    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load(&refused_ms); /* never 0; nor below what a call in the same millisecond noted */
     if (!config.background || atomic_load(&main_has_left) != 0 || (refused != 0 && now_ms - refused < RETRY_MS)) {
         tick_by_caller(now_ms);
         return;
@@ -203,7 +203,7 @@ void background_wake(void)
     os_watch_forks(); /* it may hold the lock at a fork */
     atomic_store(&thread_id, 0);
     if (atomic_load(&main_has_left) != 0 || !os_start_thread(run)) {
-        atomic_store(&refused_ms, now_ms | 1);
+        atomic_store(&refused_ms, now_ms);
         atomic_store(&running, NONE);
     }
 }
