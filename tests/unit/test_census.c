@@ -348,6 +348,7 @@ static void free_slots_are_what_their_superslabs_say(void **state)
         hak_free(blocks[i]);
     hak_free(hak_malloc(100));
     struct hak_stats s = read_stats();
+    assert_true(pool_lock(HAK_LOCK_METADATA)); /* the background thread may be about to end */
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
         for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
             const struct superslab *ss = &arena->superslabs[i];
@@ -356,6 +357,7 @@ static void free_slots_are_what_their_superslabs_say(void **state)
             n_unused += count_bits(ss->unused_slots);
             n_empty += count_bits(ss->empty_slots);
         }
+    pool_unlock();
     config.purge_delay_ms = delay_ms;
     hak_free(blocks[63]);
     hak_trim(HAK_TRIM_PAGES);
