@@ -17,10 +17,10 @@
 
 #define LOOK_AFTER_REFILLS 128
 
-/* With more than MANY_THREADS a thread owns no slab of a class before its fourth refill of it, flushes counted as refills: until then it claims 512
- * bytes at a time, or one block, and lets the slab go, so that the next thread claims the blocks beside. A slab of its own costs a thread a page for each class,
- * however few blocks it wants. (1,000 threads that hold 60 blocks of 8 to 1024 bytes each: 111 MiB without, 48 so, glibc 25. With a bound of 8
- * threads and 1 KiB at a time, after one refill 59, after two 46, after three 42, always 42.) */
+/* With more than MANY_THREADS a thread owns no slab of a class before its fourth refill of it, flushes counted as refills: until then it
+ * claims 512 bytes at a time, or one block, and lets the slab go, so that the next thread claims the blocks beside. A slab of its own
+ * costs a thread a page for each class, however few blocks it wants. (1,000 threads that hold 60 blocks of 8 to 1024 bytes each: 111 MiB
+ * without, 48 so, glibc 25. With a bound of 8 threads and 1 KiB at a time, after one refill 59, after two 46, after three 42, always 42.) */
 #define SHARED_REFILLS 3
 #define SHARED_BATCH_BYTES 512
 

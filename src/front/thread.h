@@ -24,8 +24,9 @@
 #define THREAD_CACHE_MAX_BYTES MIB
 #define THREAD_CACHE_FEW_MAX_BYTES (2 * MIB)
 #define FEW_THREADS 8
-/* With more, those that want little share slabs; see refill.c. That takes own and disown for each batch: with 8 instead, bench_threads short_lives
- * of 16 threads executed 1.9 times the instructions; with 64, of 128 threads it took 1.1 times as long, with 0.75 of the memory. */
+/* With more, those that want little share slabs; see refill.c. That takes own and disown for each batch: with 8 instead, bench_threads
+ * short_lives of 16 threads executed 1.9 times the instructions; with 64, of 128 threads it took 1.1 times as long, with 0.75 of the
+ * memory. */
 #define MANY_THREADS 128
 #define THREAD_CACHE_PRESSED_MAX_BYTES (128 * KIB) /* while the budget presses */
 

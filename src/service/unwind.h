@@ -2,8 +2,8 @@
  *
  * What libc's backtrace() does, at a tenth of its cost and less: for each call that stacks go through it keeps what the tables say
  * of it. It knows the rules that compilers write for ordinary code. At any other (a signal handler's frame, code without
- * tables, expressions) it gives up, and who calls asks backtrace(). Not so on arm64: there it does no more than to follow the frames' records where a
- * signal handler is among them, of which backtrace() may not come back.
+ * tables, expressions) it gives up, and who calls asks backtrace(). Not so on arm64: there it does no more than to follow the
+ * frames' records where a signal handler is among them, of which backtrace() may not come back.
  */
 #ifndef HAKMEM_SERVICE_UNWIND_H
 #define HAKMEM_SERVICE_UNWIND_H

@@ -11,6 +11,8 @@
 
 #if defined(__x86_64__)
 
+#include "step.h"
+
 #include <ucontext.h>
 
 #define SIZE 48
@@ -18,7 +20,6 @@
 #define MOST_STEPS 40       /* of a malloc and a free */
 #define EXIT_STEPS 60       /* of the thread's exit: until it has closed its door, and some more */
 #define N_KEYS 40           /* so that the last one's destructor comes behind hakmem's */
-#define TRAP_FLAG 0x100
 
 static sigjmp_buf out;
 static volatile int leave_after, exit_steps, n_exit_steps;
@@ -48,18 +49,6 @@ static void on_trap(int number, siginfo_t *info, void *context)
     if (exit_steps <= 0)
         ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
     errno = saved_errno;
-}
-
-static inline void step_on(void)
-{
-    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
-                         : "memory", "cc");
-}
-
-static inline void step_off(void)
-{
-    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
-                         : "memory", "cc");
 }
 
 static void use_one(void)

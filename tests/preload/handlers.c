@@ -8,6 +8,8 @@
 
 #include <pthread.h>
 #if defined(__x86_64__)
+#include "step.h"
+
 #include <asm/prctl.h>
 #endif
 #include <setjmp.h>
@@ -227,18 +229,6 @@ static void on_trap(int number)
     errno = saved_errno;
     if (leave_after != 0 && --leave_after == 0)
         siglongjmp(out, 1);
-}
-
-static inline void step_on(void)
-{
-    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
-                         : "memory", "cc");
-}
-
-static inline void step_off(void)
-{
-    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
-                         : "memory", "cc");
 }
 
 /* The program's own calls, each stepped through. */

@@ -509,26 +509,25 @@ wait "$waiting" || status=$?
 exec {keeper}>&-
 echo "passed"
 
+# `hakmem check` of a program on that library, of $work.
+check_sleep_on() { # FILE
+    LD_PRELOAD=$work/$1 sleep 60 &
+    pid=$!
+    started_pids+=("$pid")
+    until grep -q "$1" "/proc/$pid/maps"; do sleep 0.02; done
+    sleep 0.2
+    check 0 "$pid"
+    stop
+}
+
 step "a note that leads astray (K10)"
 cp "$HAKMEM_BUILD_DIR/libhakmem.so" "$work/moved.so"
 note=$(readelf -SW "$work/moved.so" | sed -n 's/^.*[.]note[.]hakmem *NOTE *[0-9a-f]* *\([0-9a-f]*\) .*$/\1/p')
 printf '\1\0\0\0\0\0\0\0' | dd of="$work/moved.so" bs=1 seek=$((16#$note + 20)) conv=notrunc status=none # behind 12 bytes and the name
-LD_PRELOAD=$work/moved.so sleep 60 &
-pid=$!
-started_pids+=("$pid")
-until grep -q moved.so "/proc/$pid/maps"; do sleep 0.02; done
-sleep 0.2
-check 0 "$pid"
-stop
+check_sleep_on moved.so
 if command -v patchelf > /dev/null; then
     patchelf --set-rpath "/$(printf 'a%.0s' {1..100})" --output "$work/patched.so" "$HAKMEM_BUILD_DIR/libhakmem.so"
-    LD_PRELOAD=$work/patched.so sleep 60 &
-    pid=$!
-    started_pids+=("$pid")
-    until grep -q patched.so "/proc/$pid/maps"; do sleep 0.02; done
-    sleep 0.2
-    check 0 "$pid"
-    stop
+    check_sleep_on patched.so
 fi
 echo "passed"
 
