@@ -12,13 +12,14 @@
 #   make bench-scaling    operations per second by number of threads; see bench/scaling.py
 #   make bench-compare    hakmem beside the allocators that Debian packages
 #   make install PREFIX=  install what `make build` built (default /usr/local; DESTDIR works too)
+#   make package          Debian packages of it, into build/package/
 #   make setup            install every package that any target needs
 #   make format, make clean
 
 PREFIX ?= /usr/local
 SETUP   = packaging/setup-debian.sh
 
-.PHONY: build run test test-tsan coverage bench bench-latency bench-contention bench-memory bench-scaling bench-compare install setup format clean
+.PHONY: build run test test-tsan coverage bench bench-latency bench-contention bench-memory bench-scaling bench-compare install package setup format clean
 
 build:
 	@$(SETUP) build
@@ -73,8 +74,12 @@ install:
 	@test -e build/cmake_install.cmake || { echo "Run make first: there is nothing to install." >&2; exit 1; }
 	cmake --install build --prefix "$(PREFIX)"
 
+package: build
+	@$(SETUP) package
+	cpack --config build/CPackConfig.cmake -B build/package
+
 setup:
-	@$(SETUP) build test coverage bench format
+	@$(SETUP) build test coverage bench format package
 
 format:
 	@$(SETUP) format

@@ -1,7 +1,7 @@
 #!/bin/bash
 # setup-debian.sh - installs the Debian packages that a target of the Makefile needs and that are missing.
 #
-# Usage: setup-debian.sh SET...     with SET one of build, test, coverage, bench, format.
+# Usage: setup-debian.sh SET...     with SET one of build, test, coverage, bench, format, package.
 #
 # Where nothing is missing it asks dpkg once and touches nothing else, so every target may call it first. Installing
 # needs root, or sudo. A package that this release of Debian does not have is named and left out: whoever needs it says
@@ -17,7 +17,7 @@ packages_of_set() {
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
                  python3 python3-jsonschema libpython3.11-testsuite strace gdb spin binutils jq tmux prometheus curl \
-                 mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli
+                 mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli dpkg-dev man-db
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
             ;;
@@ -27,7 +27,8 @@ packages_of_set() {
                  redis-server redis-tools gnuplot-nox
             ;;
         format) echo clang-format ;;
-        *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, coverage, bench, format" >&2; exit 2 ;;
+        package) echo dpkg-dev ;;
+        *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, coverage, bench, format, package" >&2; exit 2 ;;
     esac
 }
 

@@ -1,6 +1,8 @@
 #!/bin/bash
 # check_install.sh - installs into an empty prefix, moves it, and builds programs against it as users do.
 #
+# The manual page says what the command's help says, line for line, and man has no complaint.
+#
 # Each program (tests/consumer) proves by hakmem's own statistics that its malloc, or its operator new, is hakmem:
 #   C by pkg-config, shared             C by pkg-config --static, fully static
 #   C by CMake, shared and static       C++ by CMake, shared and static
@@ -38,6 +40,21 @@ if grep -rlF -e "$HAKMEM_SOURCE_DIR" -e "$work/first" "$libdir/pkgconfig" "$libd
     echo "an installed file names a directory of this machine"
     exit 1
 fi
+
+step "the manual page"
+page=$prefix/share/man/man1/hakmem.1
+man -P cat --warnings --no-justification --no-hyphenation -l "$page" > "$work/page" 2> "$work/complaints" < /dev/null
+if [[ -s $work/complaints ]]; then cat "$work/complaints"; exit 1; fi
+said_by_page() { # ARGUMENT... of the command
+    "$prefix/bin/hakmem" "$@" | sed 's/^ *//; /^$/d' > "$work/said"
+    while read -r line; do
+        if ! grep -qF -e "$line" "$work/page"; then echo "not in the manual page: $line"; return 1; fi
+    done < "$work/said"
+    [[ -s $work/said ]]
+}
+said_by_page --help
+said_by_page help variables
+for name in run top map profile diff check metrics; do said_by_page "$name" --help; done
 
 # pkg-config escapes the space of the prefix for a shell, so a shell has to read its answer. The compiler adds libc
 # after it, which is to be shared again where the program is.
