@@ -1,12 +1,14 @@
 /* memory.c - address space and memory, asked of Linux.
- * Owns     nothing but whether a purge clears what it gives back, and whether a move keeps its source.
- * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap.
+ * Owns     nothing but whether a purge clears what it gives back, whether a move keeps its source, and what the system charges.
+ * Called by every layer above.     Calls  libc's thin wrappers of mmap, mprotect, madvise, mremap, munmap; system_call.h
  * Threads  any, no lock.
  * Why reservations carry no MAP_NORESERVE: a PROT_NONE private mapping is not charged to the commit limit, and mprotect
  * to writable charges it then, so that the system's overcommit rules hold for a block as they do under glibc.
  */
 #include "os/fault.h"
 #include "os/os.h"
+
+#include "os/system_call.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -106,6 +108,25 @@ bool os_decommit(void *address, size_t len_bytes)
     bool done = mmap(address, len_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == address;
     errno = saved_errno;
     return done;
+}
+
+static _Atomic bool charges_writable;
+
+void os_learn_charges(void)
+{
+    char mode = '0';
+    int saved_errno = errno, file = file_open("/proc/sys/vm/overcommit_memory", O_RDONLY, 0);
+    if (file >= 0) {
+        if (file_read(file, &mode, 1) == 1)
+            atomic_store_explicit(&charges_writable, mode == '2', memory_order_relaxed); /* relaxed: a hint */
+        file_close(file);
+    }
+    errno = saved_errno;
+}
+
+bool os_charges_writable(void)
+{
+    return atomic_load_explicit(&charges_writable, memory_order_relaxed);
 }
 
 /* Emulators (qemu-user before 7.1) say that they have given memory back, and do nothing: it would be taken for zero. Tried once, at the first

@@ -54,6 +54,11 @@ bool os_commit(void *address, size_t len_bytes);
 /* Gives the pages back and ends the right to touch them; the address space stays reserved. */
 bool os_decommit(void *address, size_t len_bytes);
 
+/* Whether the system charges committed memory to the sum of what it lets all processes have, in memory or not
+ * (vm.overcommit_memory=2), so that fork and others lack what is idle here. A hint: false until os_learn_charges, which opens a file. */
+bool os_charges_writable(void);
+void os_learn_charges(void);
+
 /* Ends the right to touch committed memory, whose contents stay until os_commit makes it accessible again. */
 bool os_forbid(void *address, size_t len_bytes);
 

@@ -114,6 +114,8 @@ static void *run(void *unused)
     if (!os_calls_are_filtered_since_start()) /* a filter may end the process for the question; background_end does without, too */
         atomic_store(&thread_id, os_thread_id());
     bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
+    if (has_own_files && !os_calls_are_filtered_since_start())
+        os_learn_charges();
     for (uint32_t took_ms = 0, n_last = 0, rest_ms = REST_MIN_MS;;) {
         os_futex_wait_ms(&main_has_left, 0, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
         if (atomic_load(&main_has_left) != 0)

@@ -85,7 +85,7 @@ static _Atomic bool any_refused;
 void release_row(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT, leaving_bytes = 0;
-    bool moved = false, huge = false, committed = ss->committed;
+    bool moved = false, huge = false, committed = ss->committed, charged = os_charges_writable();
     for (uint32_t i = 0; i < n && unlikely(budget_is_set()); i++)
         leaving_bytes += superslab_dirty_bytes(&ss[i]);
     if (leaving_bytes != 0)
@@ -95,14 +95,14 @@ void release_row(struct superslab *ss, uint32_t n)
         huge |= atomic_exchange(&ss[i].huge, 0) != 0;
         ss[i].committed = 0; /* until it is known: a fork's child may take it from here */
     }
-    /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. */
-    bool decommitted = moved && os_decommit(superslab_memory(ss), len_bytes);
+    /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. Only that ends a charge, too. */
+    bool decommitted = (moved || charged) && os_decommit(superslab_memory(ss), len_bytes);
     bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
     if (!clean) /* Locked by mlockall, on an old system: a fresh mapping takes its place. */
         decommitted = clean = os_decommit(superslab_memory(ss), len_bytes);
     /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
     if (decommitted)
-        committed = os_commit(superslab_memory(ss), len_bytes);
+        committed = !charged && os_commit(superslab_memory(ss), len_bytes);
     if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
         committed = !os_decommit(superslab_memory(ss), len_bytes);
     /* Nor is any of it writable then: who takes it closes its slots anyway, and what is writable counts against RLIMIT_DATA, so that none could

@@ -1,6 +1,7 @@
 #!/bin/bash
 # odd_systems.sh - where the system is not as usual: a program that is started as an argument of the dynamic linker, an emulator whose
-# madvise does nothing and says that it has, filters that end the process for a call, a program whose own malloc is not ready before main.
+# madvise does nothing and says that it has, filters that end the process for a call, a program whose own malloc is not ready before main,
+# a system that charges memory whether it is in use or not.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 require gcc timeout
@@ -253,5 +254,69 @@ if ! unshare -fp --mount-proc true 2> /dev/null; then
 else
     unshare -fp --mount-proc bash -c "unshare -fp env LD_PRELOAD='$HAKMEM_LIB' ./numbers; exit \$?" || fail "status $?"
 fi
+
+step "vm.overcommit_memory=2: SuperSlabs that went back are charged no more, and serve again"
+cat > charged.c << 'EOF'
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+enum { N = 2000, BYTES = 100000 };
+static unsigned char *block[N];
+static long writable_kib(void)
+{
+    char line[200];
+    long kib = -1;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (fgets(line, sizeof line, status) != NULL)
+        if (sscanf(line, "VmData: %ld", &kib) == 1)
+            break;
+    fclose(status);
+    return kib;
+}
+/* What is seen when it is below the bound, or after so many seconds. */
+static long settled_kib(long bound_kib, int most_s)
+{
+    long kib = writable_kib();
+    for (int i = 0; kib > bound_kib && i < 10 * most_s; i++) {
+        usleep(100000);
+        kib = writable_kib();
+    }
+    return kib;
+}
+int main(int argc, char **argv)
+{
+    long bound_kib = atol(argv[1]), wrong = 0, kib = 0;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < N; i++) {
+            block[i] = calloc(1, BYTES);
+            for (int k = 0; k < BYTES; k++)
+                wrong += block[i][k] != 0;
+            memset(block[i], 1, BYTES);
+        }
+        wrong += writable_kib() < N / 1024 * BYTES;
+        for (int i = 0; i < N; i++)
+            free(block[i]);
+        kib = settled_kib(bound_kib, argc > 2 ? 2 : 30);
+        if (argc > 2) /* where nothing is charged all of it stays writable */
+            break;
+    }
+    printf("%ld KiB are writable, of %d; %ld wrong\n", kib, N * BYTES / 1024, wrong);
+    return wrong != 0 || (argc > 2 ? kib < N * (BYTES / 1024) / 2 : kib > bound_kib);
+}
+EOF
+gcc -O1 -o charged charged.c
+echo 2 > two
+echo 0 > zero
+for mode in zero two; do
+    if ! unshare -m mount --bind "$mode" /proc/sys/vm/overcommit_memory 2> /dev/null; then
+        leave_out "no mount namespaces may be made here"
+        break
+    fi
+    only=
+    [[ $mode == two ]] || only=once
+    unshare -m bash -c "mount --bind $mode /proc/sys/vm/overcommit_memory && env LD_PRELOAD='$HAKMEM_LIB' ./charged 40000 $only" ||
+        fail "mode $mode: status $?"
+done
 
 finish
