@@ -247,7 +247,8 @@ bool os_is_readable(const void *address);
 bool os_peek(uintptr_t address, void *to, size_t len_bytes);
 
 /* Gives the calling thread a table of file descriptors of its own, which is empty: what it opens from then on never takes a
- * number that the program counts on, and no file stays open because of it. False: the system cannot (Linux before 5.9). */
+ * number that the program counts on, and no file stays open because of it. False: the system cannot (Linux before 5.9), or the process has a
+ * message queue open, which would notice. */
 bool os_leave_files(void);
 
 /* Writes all of it to a file, and the program sees no signal because of it (SIGPIPE, SIGXFSZ). 0, or the error's number, as
