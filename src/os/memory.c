@@ -204,7 +204,8 @@ static bool move_keeps_source(void)
     if (pages == NULL)
         return false;
     *(volatile char *)pages = 1;
-    bool keeps = mremap(pages, page_bytes, page_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, pages + page_bytes) != MAP_FAILED;
+    bool keeps = mremap(pages, page_bytes, page_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                        pages + page_bytes) != MAP_FAILED;
     if (keeps) {
         *(volatile char *)pages = 1;
         keeps = madvise(pages, page_bytes, MADV_DONTNEED) != 0 || *(volatile char *)pages == 0; /* refused: after mlockall() */

@@ -66,7 +66,9 @@ bool os_is_readable(const void *address)
     const uint32_t unlikely_value = 0x9e3779b9;
     int saved_errno = errno;
     struct timespec no_time = {0, 0};
-    bool readable = system_call(SYS_futex, (long)address, FUTEX_WAIT_PRIVATE, unlikely_value, (long)&no_time, 0, 0) == 0 || errno != EFAULT;
+    bool readable =
+        system_call(SYS_futex, (long)address, FUTEX_WAIT_PRIVATE, unlikely_value, (long)&no_time, 0, 0) == 0 ||
+        errno != EFAULT;
     errno = saved_errno;
     return readable;
 }
@@ -254,7 +256,8 @@ static bool has_message_queue(void)
 bool os_leave_files(void)
 {
     bool may_ask = !os_calls_are_filtered_since_start(); /* a filter may end the process for the question */
-    has_left_files = !(may_ask && has_message_queue()) && system_call(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE, 0, 0, 0) == 0;
+    has_left_files =
+        !(may_ask && has_message_queue()) && system_call(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE, 0, 0, 0) == 0;
     return has_left_files;
 }
 

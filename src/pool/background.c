@@ -143,7 +143,8 @@ static void *run(void *unused)
         atomic_thread_fence(memory_order_seq_cst); /* B1 */
         /* What became idle before the store found us running, and woke nobody. */
         uint32_t none = NONE;
-        if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES || !atomic_compare_exchange_strong(&running, &none, RUNNING))
+        if (shared_pool_idle_bytes() < BACKGROUND_MIN_BYTES ||
+            !atomic_compare_exchange_strong(&running, &none, RUNNING))
             return unused;
     }
     atomic_store(&budget.system_short, 0);
