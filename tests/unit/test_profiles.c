@@ -213,6 +213,12 @@ static void child_without_memory(const char *argument)
         CHECK(hak_malloc(range_ends[range]) == NULL);
         CHECK(errno == ENOMEM);
     }
+    static const size_t cleared[] = {1, 100, 1025, 5000, 20000, 32768, 40000, 3000000};
+    for (size_t i = 0; i < sizeof cleared / sizeof cleared[0]; i++) {
+        errno = 0;
+        CHECK(hak_calloc(1, cleared[i]) == NULL);
+        CHECK(errno == ENOMEM);
+    }
     os_fail_from(0, 0, 0);
     for (int range = 0; range < N_RANGES; range++) {
         errno = 0;
