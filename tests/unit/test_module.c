@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "hakmem/hakmem.h"
 #include "os/os.h"
 #include "service/modules.h"
 
@@ -99,6 +100,17 @@ static void texts_are_found(void **state)
     assert_false(os_module_contains(&cmocka, text, sizeof text));
 }
 
+/* Of libc and the linker, whoever else there is. */
+static void libc_is_told_from_others(void **state)
+{
+    (void)state;
+    const struct os_module linker = module_of((const void *)_r_debug.r_ldbase); /* NOLINT: the linker's */
+    assert_true(os_is_libc(symbol("strtol")) && os_is_libc(symbol("qsort")));
+    assert_true(os_is_libc((const char *)linker.start + 4096) && os_is_libc((const char *)linker.end - 1)); /* NOLINT: likewise */
+    assert_false(os_is_libc(symbol("_fail")) || os_is_libc((const void *)(uintptr_t)module_of));
+    assert_false(os_is_libc(NULL) || os_is_libc(state));
+}
+
 /* ---- Build ids ------------------------------------------------------------------------------------------------------ */
 
 struct asked {
@@ -162,7 +174,7 @@ static void modules_of_frames_are_entered_once(void **state)
         enter(in_libc + 1, nowhere + 100, in_libc + 2);
         assert_int_equal(modules.n, 1);
     }
-    enter(in_cmocka + 1, in_cmocka + 2, in_libc + 1);
+    enter(in_libc + 1, nowhere + 100, in_cmocka + 1); /* what is unknown hides nothing behind it */
     assert_int_equal(modules.n, 2);
     const struct module *entry = &modules.module[0];
     size_t id_bytes;
@@ -287,6 +299,7 @@ int main(void)
         cmocka_unit_test(names_are_those_of_the_linker),
         cmocka_unit_test(functions_are_found_by_addresses),
         cmocka_unit_test(texts_are_found),
+        cmocka_unit_test(libc_is_told_from_others),
         cmocka_unit_test(build_ids_are_those_of_the_notes),
         cmocka_unit_test(modules_of_frames_are_entered_once),
         cmocka_unit_test(modules_that_are_replaced_are_entered_again),
@@ -294,6 +307,7 @@ int main(void)
         cmocka_unit_test(relative_paths_are_completed),
         cmocka_unit_test(definitions_are_looked_for_in_all_modules),
     };
+    hak_free(hak_malloc(1)); /* finds out where the linker lies */
     if (nothing_is_known())
         return 77;
     return cmocka_run_group_tests(tests, NULL, NULL);
