@@ -297,6 +297,18 @@ static void child_reads(const char *argument)
     _exit(0); /* without what is written at exit */
 }
 
+/* Both lines of HAKMEM_BUDGET are in force; but what the program says stands, and be it its first call. argument: who says it. */
+static void child_has_a_budget(const char *argument)
+{
+    bool by_program = strcmp(argument, "program") == 0;
+    size_t soft_bytes, hard_bytes;
+    CHECK(!by_program || hak_budget_set(2 * MIB, 4 * MIB) == 0);
+    hak_free(hak_malloc(1));
+    hak_budget_get(&soft_bytes, &hard_bytes);
+    CHECK(soft_bytes == (by_program ? 2 : 8) * MIB);
+    CHECK(hard_bytes == (by_program ? 4 : 32) * MIB);
+}
+
 static const struct {
     const char *name;
     void (*run)(const char *argument);
@@ -309,6 +321,7 @@ static const struct {
     {"has_defaults", child_has_defaults},
     {"has_values", child_has_values},
     {"reads", child_reads},
+    {"has_a_budget", child_has_a_budget},
 };
 
 static int child_main(const char *name, const char *argument)
@@ -540,6 +553,14 @@ static void values_mean_what_they_say(void **state)
     }
 }
 
+static void budgets_of_the_variable_and_of_the_program(void **state)
+{
+    (void)state;
+    static const char *const setting[] = {"HAKMEM_BUDGET=8M:32M"};
+    run_child("has_a_budget", "variable", setting, 1);
+    run_child("has_a_budget", "program", setting, 1);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3)
@@ -555,6 +576,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(long_values_are_cut),
         cmocka_unit_test(good_values_are_in_force),
         cmocka_unit_test(values_mean_what_they_say),
+        cmocka_unit_test(budgets_of_the_variable_and_of_the_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
