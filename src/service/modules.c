@@ -14,8 +14,10 @@ static void copy_path(char *to, const char *path)
 {
     size_t len = 0;
     if (path[0] != '/' && strchr(path, '/') != NULL) {
-        if (getcwd(to, MODULE_PATH_BYTES) == NULL)
-            to[0] = 0;
+        if (getcwd(to, MODULE_PATH_BYTES) == NULL) {
+            to[0] = 0; /* it has no room, or is gone: not a path from the root */
+            return;
+        }
         len = strlen(to);
         if (len + 1 < MODULE_PATH_BYTES)
             to[len++] = '/';

@@ -91,7 +91,7 @@ static void report_frame(unsigned i, const char *address)
     Dl_info info = {.dli_fname = NULL};
     if (os_module_of(address - 1, &module)) {
         info.dli_fname = module.path[0] == 0 ? program_invocation_name : module.path;
-        info.dli_fbase = (void *)module.start; /* NOLINT: an address of the linker's */
+        info.dli_fbase = (void *)module.bias; /* NOLINT: in files that cannot be moved places are addresses */
         info.dli_sname = os_module_name_at(&module, address - 1);
     } else if (dladdr(address - 1, &info) == 0) {
         info.dli_fname = NULL;

@@ -101,6 +101,50 @@ static void check_installing(void)
     signal(SIGUSR1, SIG_DFL);
 }
 
+/* The kernel's struct sigaction, of which glibc's is another form. What the kernel calls is no handler of the program's. */
+struct in_kernel {
+    void (*called)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+static struct in_kernel asked_of_kernel(int number)
+{
+    struct in_kernel action = {.called = NULL};
+    CHECK_THAT(syscall(SYS_rt_sigaction, number, NULL, &action, sizeof action.mask) == 0, "the kernel does not tell");
+    return action;
+}
+
+static void check_kernel_s_view(void)
+{
+    struct sigaction before, action = {.sa_handler = first};
+    extern void (*bsd_signal(int, void (*)(int)))(int);
+    REQUIRE(sigaction(SIGUSR2, &action, NULL) == 0);
+    void (*called)(int) = asked_of_kernel(SIGUSR2).called;
+    CHECK_THAT(called != first, "the kernel calls the handler itself");
+    for (unsigned i = 0; i < 200; i++) { /* more often than there are trampolines */
+        REQUIRE(sigaction(SIGUSR2, &action, &before) == 0 && signal(SIGUSR2, first) == first);
+        CHECK_THAT(before.sa_handler == first, "another handler was told");
+    }
+    CHECK_THAT(asked_of_kernel(SIGUSR2).called == called, "the same handler has come by another way");
+    action.sa_handler = called; /* by who has asked the kernel, and puts it back */
+    n_first = 0;
+    REQUIRE(sigaction(SIGUSR2, &action, NULL) == 0 && sigaction(SIGUSR2, NULL, &before) == 0);
+    CHECK_THAT(before.sa_handler == first && asked_of_kernel(SIGUSR2).called == called, "it is taken for another handler");
+    raise(SIGUSR2);
+    CHECK_THAT(n_first == 1, "the handler ran %d times", n_first);
+    CHECK_THAT(bsd_signal(SIGUSR2, second) == first && asked_of_kernel(SIGUSR2).called != second, "BSD's signal() is another");
+    n_second = 0;
+    raise(SIGUSR2);
+    CHECK_THAT(n_second == 1 && bsd_signal(SIGUSR2, SIG_IGN) == second && signal(SIGUSR2, SIG_DFL) == SIG_IGN, "BSD's signal() tells another");
+    errno = 0;
+    extern void (*__sysv_signal(int, void (*)(int)))(int);
+    CHECK_THAT(__sysv_signal(12345, first) == SIG_ERR && errno == EINVAL, "signal 12345 got a handler by System V's signal()");
+    errno = 0;
+    CHECK_THAT(signal(SIGUSR2, SIG_ERR) == SIG_ERR && errno == EINVAL && bsd_signal(SIGUSR2, SIG_ERR) == SIG_ERR, "SIG_ERR was installed");
+}
+
 /* More different handlers than there are trampolines: all work. */
 static volatile int n_by_number[100];
 #define HANDLER(i)                                                                                                     \
@@ -346,6 +390,7 @@ int main(void)
 {
     check_on_hakmem();
     check_installing();
+    check_kernel_s_view();
 #if defined(__x86_64__)
     check_lent_register();
 #endif

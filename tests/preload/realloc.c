@@ -191,6 +191,49 @@ static void hardly_used(size_t old_bytes, size_t new_bytes)
     }
 }
 
+/* A block that is as good as it is to be stays: at three quarters it does, and with all of its bytes. */
+static void stays_at_three_quarters(void)
+{
+    if (getenv("HAKMEM_SECURE") != NULL || getenv("HAKMEM_GUARD_SAMPLE") != NULL || getenv("HAKMEM_PROFILE") != NULL)
+        return; /* whose blocks have other lengths */
+    for (size_t size = 16; size <= 32768; size = size * 5 / 4 + 4) {
+        char *block = malloc(size);
+        REQUIRE(block != NULL);
+        size_t usable = malloc_usable_size(block), least = usable - usable / 4;
+        CHECK_THAT(realloc(block, least) == block && realloc(block, usable) == block, "a block of %zu bytes moves to have %zu", usable, least);
+        char *moved = realloc(block, least / 2);
+        CHECK_THAT(moved != NULL && moved != block, "a block of %zu bytes has but %zu", usable, least / 2);
+        free(moved);
+    }
+}
+
+/* Pages of zeros are no less a block's contents than others, where it moves to what another one has left. */
+static void zeros_move_onto_dirt(size_t old_bytes, size_t new_bytes)
+{
+    enum { N = 40 };
+    unsigned char *dirty[N];
+    for (unsigned i = 0; i < N; i++) {
+        dirty[i] = malloc(new_bytes);
+        REQUIRE(dirty[i] != NULL);
+        memset(dirty[i], 0xa5, new_bytes);
+    }
+    for (unsigned i = 0; i < N; i++)
+        free(dirty[i]);
+    for (unsigned i = 0; i < N; i++) {
+        dirty[i] = calloc(1, old_bytes);
+        REQUIRE(dirty[i] != NULL);
+        write_from(dirty[i], 0, 100);
+        dirty[i] = realloc(dirty[i], new_bytes);
+        REQUIRE(dirty[i] != NULL);
+    }
+    size_t kept_bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
+    for (unsigned i = 0; i < N; i++) {
+        check_contents(dirty[i], 100, "beside zeros");
+        CHECK_THAT(check_zero(dirty[i] + 100, kept_bytes - 100), "from %zu to %zu bytes: zeros are not kept", old_bytes, new_bytes);
+        free(dirty[i]);
+    }
+}
+
 int main(void)
 {
     check_on_hakmem();
@@ -211,5 +254,10 @@ int main(void)
         random_course(seed, 1500);
     from_calloc();
     made_much_shorter();
+    stays_at_three_quarters();
+    zeros_move_onto_dirt(1900000, 300000);
+    zeros_move_onto_dirt(500000, 100000);
+    zeros_move_onto_dirt(100000, 40000);
+    zeros_move_onto_dirt(300000, 700000);
     return check_status();
 }

@@ -213,6 +213,12 @@ static void child_without_memory(const char *argument)
         CHECK(hak_malloc(range_ends[range]) == NULL);
         CHECK(errno == ENOMEM);
     }
+    static const size_t cleared[] = {1, 100, 1025, 5000, 20000, 32768, 40000, 3000000};
+    for (size_t i = 0; i < sizeof cleared / sizeof cleared[0]; i++) {
+        errno = 0;
+        CHECK(hak_calloc(1, cleared[i]) == NULL);
+        CHECK(errno == ENOMEM);
+    }
     os_fail_from(0, 0, 0);
     for (int range = 0; range < N_RANGES; range++) {
         errno = 0;
@@ -249,6 +255,60 @@ static void child_has_values(const char *argument)
     child_allocates(NULL);
 }
 
+/* The numbers that the variables are read into, and what they are without any. argument: which of them are others, as NAME=NUMBER,... */
+static void child_reads(const char *argument)
+{
+    hak_free(hak_malloc(1));
+    const struct {
+        const char *name;
+        long long standard, now;
+    } numbers[] = {
+        {"profile", PROFILE_CONSERVATIVE, config.profile},
+        {"on_error", ON_ERROR_ABORT, config.on_error},
+        {"stats", STATS_OFF, config.stats},
+        {"lru", 4, (long long)config.lru_superslabs},
+        {"empty", 64, (long long)config.empty_slabs},
+        {"delay", 250, config.purge_delay_ms},
+        {"background", 1, config.background},
+        {"gaps", 1, config.gaps},
+        {"thp", HUGE_PAGES_AUTO, config.huge_pages},
+        {"packed", 12 << 20, (long long)config.packed_heap_bytes},
+        {"soft", 0, (long long)config.budget_soft_bytes},
+        {"hard", 0, (long long)config.budget_hard_bytes},
+        {"percent", 0, config.budget_percent},
+        {"auto", 0, config.budget_auto},
+        {"secure", 0, config.secure},
+        {"sample", 0, config.guard_sample},
+        {"report", 0, config.profile_report},
+        {"paths", 0, (long long)(strlen(config.stats_path) + strlen(config.profile_path))},
+        {"interval", 0, (long long)config.profile_interval_bytes},
+        {"arena", 0, (long long)config.arena_bytes},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        long long expected = numbers[i].standard;
+        size_t len = strlen(numbers[i].name);
+        for (const char *at = argument; at != NULL; at = strchr(at, ','), at += at != NULL)
+            if (strncmp(at, numbers[i].name, len) == 0 && at[len] == '=')
+                expected = strtoll(at + len + 1, NULL, 10);
+        if (numbers[i].now != expected)
+            fprintf(stderr, "child: %s is %lld instead of %lld\n", numbers[i].name, numbers[i].now, expected);
+        CHECK(numbers[i].now == expected);
+    }
+    _exit(0); /* without what is written at exit */
+}
+
+/* Both lines of HAKMEM_BUDGET are in force; but what the program says stands, and be it its first call. argument: who says it. */
+static void child_has_a_budget(const char *argument)
+{
+    bool by_program = strcmp(argument, "program") == 0;
+    size_t soft_bytes, hard_bytes;
+    CHECK(!by_program || hak_budget_set(2 * MIB, 4 * MIB) == 0);
+    hak_free(hak_malloc(1));
+    hak_budget_get(&soft_bytes, &hard_bytes);
+    CHECK(soft_bytes == (by_program ? 2 : 8) * MIB);
+    CHECK(hard_bytes == (by_program ? 4 : 32) * MIB);
+}
+
 static const struct {
     const char *name;
     void (*run)(const char *argument);
@@ -260,6 +320,8 @@ static const struct {
     {"without_memory", child_without_memory},
     {"has_defaults", child_has_defaults},
     {"has_values", child_has_values},
+    {"reads", child_reads},
+    {"has_a_budget", child_has_a_budget},
 };
 
 static int child_main(const char *name, const char *argument)
@@ -427,6 +489,78 @@ static void good_values_are_in_force(void **state)
     assert_string_equal(child_stderr, "");
 }
 
+/* Each value is in force as it is meant, and nothing else is changed by it. */
+static void values_mean_what_they_say(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"HAKMEM_TINY_PROFILE=hot", "profile=1"},
+        {"HAKMEM_TINY_PROFILE=off", "profile=2"},
+        {"HAKMEM_TINY_PROFILE=full", "profile=3"},
+        {"HAKMEM_ON_ERROR=warn", "on_error=1"},
+        {"HAKMEM_ON_ERROR=abort", ""},
+        {"HAKMEM_STATS=1", "stats=1"},
+        {"HAKMEM_STATS=json", "stats=2"},
+        {"HAKMEM_STATS=/dev/null", "stats=3,paths=9"},
+        {"HAKMEM_LRU_SUPERSLABS=0", "lru=0"},
+        {"HAKMEM_EMPTY_SLABS=1048576", "empty=1048576"},
+        {"HAKMEM_PURGE_DELAY_MS=-1", "delay=-1"},
+        {"HAKMEM_PURGE_DELAY_MS=0", "delay=0"},
+        {"HAKMEM_PURGE_DELAY_MS=86400000", "delay=86400000"},
+        {"HAKMEM_BACKGROUND=off", "background=0"},
+        {"HAKMEM_BACKGROUND=auto", ""},
+        {"HAKMEM_GAPS=off", "gaps=0"},
+        {"HAKMEM_GAPS=on", ""},
+        {"HAKMEM_THP=never", "thp=0"},
+        {"HAKMEM_THP=always", "thp=2"},
+        {"HAKMEM_BUDGET=0", ""},
+        {"HAKMEM_BUDGET=1048576", "hard=1048576"},
+        {"HAKMEM_BUDGET=2048K", "hard=2097152"},
+        {"HAKMEM_BUDGET=64M", "hard=67108864"},
+        {"HAKMEM_BUDGET=3G", "hard=3221225472"},
+        {"HAKMEM_BUDGET=2T", "hard=2199023255552"},
+        {"HAKMEM_BUDGET=8M:16M", "soft=8388608,hard=16777216"},
+        {"HAKMEM_BUDGET=16M:16M", "soft=16777216,hard=16777216"},
+        {"HAKMEM_BUDGET=1%", "percent=1"},
+        {"HAKMEM_BUDGET=50%", "percent=50"},
+        {"HAKMEM_BUDGET=100%", "percent=100"},
+        {"HAKMEM_BUDGET=auto", "auto=1"},
+        {"HAKMEM_SECURE=1", "secure=63"},
+        {"HAKMEM_SECURE=max", "secure=127"},
+        {"HAKMEM_SECURE=canary", "secure=1"},
+        {"HAKMEM_SECURE=zero", "secure=2"},
+        {"HAKMEM_SECURE=quarantine", "secure=4"},
+        {"HAKMEM_SECURE=random", "secure=8"},
+        {"HAKMEM_SECURE=guard", "secure=16"},
+        {"HAKMEM_SECURE=type", "secure=32"},
+        {"HAKMEM_SECURE=type,canary,type", "secure=33"},
+        {"HAKMEM_GUARD_SAMPLE=auto", "sample=50000"},
+        {"HAKMEM_GUARD_SAMPLE=7", "sample=7"},
+        {"HAKMEM_GUARD_SAMPLE=1000000000", "sample=1000000000"},
+        {"HAKMEM_PROFILE=0", ""},
+        {"HAKMEM_PROFILE=report", "report=1,paths=6"},
+        {"HAKMEM_PROFILE=/dev/null", "paths=9"},
+        {"HAKMEM_PROFILE_INTERVAL=1", "interval=1"},
+        {"HAKMEM_PROFILE_INTERVAL=512K", "interval=524288"},
+        {"HAKMEM_PROFILE_INTERVAL=1T", "interval=1099511627776"},
+        {"HAKMEM_ARENA_BYTES=2M", "arena=2097152"},
+        {"HAKMEM_ARENA_BYTES=5G", "arena=5368709120"},
+    };
+    run_child("reads", "", NULL, 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        run_child("reads", rows[i][1], &rows[i][0], 1);
+        assert_string_equal(child_stderr, "");
+    }
+}
+
+static void budgets_of_the_variable_and_of_the_program(void **state)
+{
+    (void)state;
+    static const char *const setting[] = {"HAKMEM_BUDGET=8M:32M"};
+    run_child("has_a_budget", "variable", setting, 1);
+    run_child("has_a_budget", "program", setting, 1);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3)
@@ -441,6 +575,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(all_bad_values_are_reported),
         cmocka_unit_test(long_values_are_cut),
         cmocka_unit_test(good_values_are_in_force),
+        cmocka_unit_test(values_mean_what_they_say),
+        cmocka_unit_test(budgets_of_the_variable_and_of_the_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
