@@ -42,7 +42,7 @@ endfunction()
 function(hakmem_test_options target)
     hakmem_common_options(${target})
     target_compile_options(${target} PRIVATE
-        -UNDEBUG ${HAKMEM_NO_BUILTIN_MALLOC}
+        -UNDEBUG ${HAKMEM_NO_BUILTIN_MALLOC} -fno-builtin-aligned_alloc -fno-builtin-memalign -fno-builtin-posix_memalign
         -Wno-unknown-warning-option -Wno-use-after-free -Wno-free-nonheap-object -Wno-alloc-size-larger-than
         -Wno-mismatched-dealloc -Wno-unused-result -Wno-deprecated-declarations
         $<$<COMPILE_LANGUAGE:CXX>:-Wno-mismatched-new-delete -Wno-sized-deallocation>)

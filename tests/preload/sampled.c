@@ -207,11 +207,21 @@ static void use_rightly(void)
 #define N_EACH 1000000
 #define DEVIATIONS 5 /* of sqrt(1000): beyond that by chance in one of a million runs */
 
+static int64_t all_picked, all_expected;
+
+static void expect(const char *what, int64_t picked, int64_t expected)
+{
+    int64_t off = picked - expected;
+    CHECK_THAT(off * off < DEVIATIONS * DEVIATIONS * expected, "%s: %d picks of %d allocations", what, (int)picked,
+               (int)expected * INTERVAL);
+}
+
 static void expect_picks(const char *what, uint64_t before)
 {
-    int64_t picked = (int64_t)(sampled_total() - before), off = picked - N_EACH / INTERVAL;
-    CHECK_THAT(off * off < DEVIATIONS * DEVIATIONS * (N_EACH / INTERVAL), "%s: %d picks of %d allocations", what,
-               (int)picked, N_EACH);
+    int64_t picked = (int64_t)(sampled_total() - before);
+    expect(what, picked, N_EACH / INTERVAL);
+    all_picked += picked;
+    all_expected += N_EACH / INTERVAL;
 }
 
 static void *churn(void *argument)
@@ -250,6 +260,7 @@ static void count_picks(void)
         REQUIRE(pthread_create(&thread, NULL, churn, NULL) == 0 && pthread_join(thread, NULL) == 0);
     }
     expect_picks("threads that do not live for long", before);
+    expect("all of them", all_picked, all_expected); /* within 7 %, where each alone is within 16 */
 }
 
 /* Of 60 million allocations and one pick of 1,000 million: four picks come by chance in one of 2 million runs. */

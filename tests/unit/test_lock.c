@@ -1,5 +1,6 @@
 /* test_lock.c - a lock that knows its owner.
- * Checked: who holds it, and what its holder is told; that a sleeper gets it though another one was woken in its stead, and does not take it.
+ * Checked: who holds it, and what its holder is told; that who sleeps is woken when it is dropped; that a sleeper gets it though another one
+ * was woken in its stead, and does not take it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -77,6 +78,29 @@ static void test_a_sleeper_does_not_rest_on_being_woken(void **state)
     pthread_join(woken, NULL);
 }
 
+/* A sleeper looks again by itself after a while, so that a lock which wakes nobody makes no test wait for long: it is but slow. It would look
+ * at a moment of its own each time; of so many times, woken, it had the lock at once in one at least, however busy the machine is. */
+static void test_a_sleeper_is_woken(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 10, SOON_MS = 50 };
+    uint32_t least_ms = UINT32_MAX;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        n_taken = 0;
+        assert_int_equal(lock_take(&lock, lock_self()), LOCK_TAKEN);
+        pthread_t sleeper = start_and_let_sleep(takes_it); /* it has just begun to sleep */
+        uint32_t from_ms = os_now_ms();
+        lock_drop(&lock);
+        pthread_join(sleeper, NULL);
+        uint32_t took_ms = os_now_ms() - from_ms;
+        assert_int_equal(n_taken, 1);
+        least_ms = took_ms < least_ms ? took_ms : least_ms;
+    }
+    if (least_ms > SOON_MS)
+        fail_msg("who sleeps has the lock %u ms after it was dropped, at best", least_ms);
+    n_taken = 0;
+}
+
 static void test_who_holds_it(void **state)
 {
     (void)state;
@@ -96,6 +120,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_holds_it),
+        cmocka_unit_test(test_a_sleeper_is_woken),
         cmocka_unit_test(test_a_sleeper_does_not_rest_on_being_woken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
