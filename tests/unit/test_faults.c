@@ -678,11 +678,10 @@ static void sampled_blocks_have_what_they_had(void **state)
 /* Twice: a slot by itself, and all of its SuperSlab. */
 #define COMMITS_OF_A_SLOT 2
 
-/* What cannot be opened for want of memory is had when what waits has gone back. With a budget nothing else is tried. */
-static void open_a_slot_without_memory(unsigned long size_bytes, unsigned long unused, unsigned unused_too)
+/* What cannot be opened, or mapped, for want of memory is had when what waits has gone back. With a budget nothing else is tried. */
+static void claim_without_memory(unsigned long size_bytes, unsigned long n_refusals, unsigned unused)
 {
     (void)unused;
-    (void)unused_too;
     thread_start_process();
     background_hold(true);
     config.secure = SECURE_GUARD; /* of what it brings closed slots alone */
@@ -691,18 +690,19 @@ static void open_a_slot_without_memory(unsigned long size_bytes, unsigned long u
     hold(PLAIN, 100, 16); /* of a SuperSlab that has slots */
     hak_free(hak_malloc(10 * MIB));
     EXPECT(shared_pool_idle_bytes() != 0);
-    os_fail_from(1, COMMITS_OF_A_SLOT, OS_CALL_COMMIT);
+    os_fail_from(1, n_refusals, OS_CALL_COMMIT);
     hold(PLAIN, size_bytes, 16);
-    EXPECT(os_fail_from(0, 0, 0) > COMMITS_OF_A_SLOT);
+    EXPECT(os_fail_from(0, 0, 0) > n_refusals);
     EXPECT(report->n_refused == 0);
     everything_works();
 }
 
-static void what_waits_makes_room_for_a_slot(void **state)
+static void what_waits_makes_room(void **state)
 {
     (void)state;
-    in_child(open_a_slot_without_memory, 2000, 0, 0);
-    in_child(open_a_slot_without_memory, 1200000, 0, 0);
+    in_child(claim_without_memory, 2000, COMMITS_OF_A_SLOT, 0);
+    in_child(claim_without_memory, 1200000, COMMITS_OF_A_SLOT, 0);
+    in_child(claim_without_memory, 20 * MIB, 1, 0);
 }
 
 static unsigned count_closed_rows(void)
@@ -848,7 +848,7 @@ int main(void)
         cmocka_unit_test(an_impossible_first_request_spoils_nothing),
         cmocka_unit_test(growth_is_roomy_where_memory_allows),
         cmocka_unit_test(sampled_blocks_have_what_they_had),
-        cmocka_unit_test(what_waits_makes_room_for_a_slot),
+        cmocka_unit_test(what_waits_makes_room),
         cmocka_unit_test(closed_slots_take_so_many_mappings),
         cmocka_unit_test(larger_pages_hold_the_same_blocks),
     };
