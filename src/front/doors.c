@@ -52,7 +52,7 @@ static NOINLINE void *claim_medium_slow(size_t size_bytes, unsigned class_id)
     return is_answered(size_bytes, 1, &block) ? block : front_claim_class(class_id, false);
 }
 
-/* As front_claim_above_small. Of blocks above a page a fresh one comes alone, so it is known what of it is clean. */
+/* As front_claim_above_small. */
 HIT_TEXT void *front_claim_medium(size_t size_bytes, unsigned *clean)
 {
     void *block;

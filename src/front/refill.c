@@ -220,8 +220,6 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact, unsign
     unsigned n_claimed = claim(thread, class_id, exact, unlikely(shares) ? shared_batch(class_id, n) : n, batch, clean);
     if (n_claimed == 0)
         return NULL;
-    if (n_claimed != 1) /* who gets the others is not told */
-        *clean = 0;
     if (unlikely(config.secure & SECURE_RANDOM))
         harden_shuffle(thread, batch, n_claimed);
     void *block = batch[n_claimed - 1];

@@ -288,11 +288,11 @@ static void list_slabs(struct superslab *ss, bool enter)
     }
 }
 
-/* Looks whether the tier changes, and changes it. Lock held. */
+/* Looks whether the tier changes, and changes it. Lock held. One that has left the pool meanwhile is FREE. */
 void pool_evaluate_tier(struct superslab *ss)
 {
     enum superslab_tier now = pool_tier_of(ss);
-    if (ss->state != SUPERSLAB_POOLED || now != SS_TIER_HOT)
+    if (now != SS_TIER_HOT)
         return;
     if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
         unlink_superslab(ss);

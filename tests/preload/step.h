@@ -1,5 +1,5 @@
 /* step.h - the processor stops behind each instruction, by x86's trap flag: SIGTRAP tells.
- * Called by  handlers.c, handler_exit.c.     Calls  nothing
+ * Called by  handlers.c, handler_exit.c, unit/test_budget.c.     Calls  nothing
  */
 #ifndef HAKMEM_TESTS_PRELOAD_STEP_H
 #define HAKMEM_TESTS_PRELOAD_STEP_H

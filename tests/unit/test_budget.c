@@ -18,11 +18,13 @@
 #include "pool/shared_pool.h"
 #include "service/budget.h"
 #include "look.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -627,6 +629,112 @@ static void threads_keep_to_the_line(void **state)
     assert_true(read_stats().committed_bytes < MIB);
 }
 
+#if defined(__x86_64__) && !defined(SANITIZED)
+#include "../preload/step.h"
+
+#define PROMISED_BYTES (HARD_BYTES / 2)
+
+static struct {
+    unsigned n_steps, meet_at; /* instructions */
+    bool has;                  /* the other one was promised and has committed as much */
+} other;
+
+static void on_step(int signal)
+{
+    (void)signal;
+    if (++other.n_steps != other.meet_at || !budget_promise(PROMISED_BYTES))
+        return;
+    stats_commit(PROMISED_BYTES);
+    budget_settle(PROMISED_BYTES);
+    other.has = true;
+}
+
+/* Two claims of which the line has room for one: the other one's promise is made, committed and settled at any instruction of this one's.
+ * The sum of what is promised is then what it was. */
+static void a_promise_sees_one_made_meanwhile(void **state)
+{
+    (void)state;
+    unsigned n_other = 0, n_own = 0;
+    struct sigaction action = {.sa_handler = on_step}, before;
+    assert_int_equal(sigaction(SIGTRAP, &action, &before), 0);
+    for (unsigned step = 1; step == 1 || other.n_steps >= other.meet_at; step++) {
+        memset(&other, 0, sizeof other);
+        other.meet_at = step;
+        step_on();
+        bool promised = budget_promise(PROMISED_BYTES);
+        step_off();
+        if (promised && other.has)
+            fail_msg("both have what there is once, at step %u", step);
+        assert_true(promised || other.has);
+        n_own += promised;
+        n_other += other.has;
+        if (promised)
+            budget_settle(PROMISED_BYTES);
+        if (other.has)
+            stats_commit(-PROMISED_BYTES);
+        assert_int_equal(atomic_load(&budget.promised_bytes), 0);
+    }
+    sigaction(SIGTRAP, &before, NULL);
+    assert_true(n_other > 10 && n_own > 10);
+}
+#endif
+
+/* ---- On its way back ---- */
+
+static _Atomic size_t most_leaving_bytes;
+static _Atomic bool stop_watching;
+
+static void *watch_what_leaves(void *unused)
+{
+    while (!atomic_load(&stop_watching)) {
+        size_t leaving_bytes = atomic_load(&budget.leaving_bytes);
+        if (leaving_bytes > atomic_load(&most_leaving_bytes))
+            atomic_store(&most_leaving_bytes, leaving_bytes);
+    }
+    return unused;
+}
+
+/* While the system is asked about memory, or takes it, who is about to be refused knows of it: he waits. */
+static void what_leaves_is_announced(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t size_bytes, touched_bytes, announced_bytes;
+        int64_t delay_ms;
+    } rows[] = {{129 * MIB, 129 * MIB, 129 * MIB, -1}, /* release_row: what it commits */
+                {GIB, 1, GIB, 0}};                     /* run.c, which asks what of it is in memory */
+    int64_t delay_ms = config.purge_delay_ms;
+    pthread_t thread;
+    assert_int_equal(hak_budget_set(7 * GIB, 8 * GIB), 0);
+    background_hold(true);
+    config.background = true;
+    atomic_store(&stop_watching, false);
+    assert_int_equal(pthread_create(&thread, NULL, watch_what_leaves, NULL), 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        hak_trim(HAK_TRIM_PAGES);
+        config.purge_delay_ms = rows[i].delay_ms;
+        atomic_store(&most_leaving_bytes, 0);
+        uint32_t from_ms = os_now_ms();
+        while (atomic_load(&most_leaving_bytes) != rows[i].announced_bytes && os_now_ms() - from_ms < 20000) {
+            char *run = hak_malloc(rows[i].size_bytes);
+            assert_non_null(run);
+            memset(run, 1, rows[i].touched_bytes);
+            hak_free(run);
+            if (rows[i].delay_ms < 0)
+                hak_trim(HAK_TRIM_PAGES);
+        }
+        if (atomic_load(&most_leaving_bytes) != rows[i].announced_bytes)
+            fail_msg("row %zu: at most %zu bytes were on their way", i, atomic_load(&most_leaving_bytes));
+    }
+    atomic_store(&stop_watching, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    config.background = false;
+    config.purge_delay_ms = delay_ms;
+    background_hold(false);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(atomic_load(&budget.leaving_bytes), 0);
+}
+
 static _Atomic int lock_is_held;
 
 static void *meet_the_line(void *unused)
@@ -1191,6 +1299,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_system_s_refusal_is_told, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_lower_line_leaves_what_is_held, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(threads_keep_to_the_line, set_lines, clear_lines),
+#if defined(__x86_64__) && !defined(SANITIZED)
+        cmocka_unit_test_setup_teardown(a_promise_sees_one_made_meanwhile, set_lines, clear_lines),
+#endif
+        cmocka_unit_test_setup_teardown(what_leaves_is_announced, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_handler_waits_for_no_relief, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(packed_blocks_made_shorter_make_room, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_child_of_fork_keeps_the_budget, set_lines, clear_lines),

@@ -499,6 +499,21 @@ static int start(void **state)
     return 0;
 }
 
+/* A child builds nothing anew where the lists are whole, nor where their holder is the very thread that forked. */
+static void a_child_leaves_lists_alone(void **state)
+{
+    (void)state;
+    uint64_t before = read_stats().lock_acquisitions[HAK_LOCK_FORK];
+    shared_pool_fork_child(false);
+    assert_false(pool_lock_is_mine());
+    assert_true(pool_lock(HAK_LOCK_TRIM));
+    shared_pool_fork_child(true);
+    assert_true(pool_lock_is_mine());
+    pool_unlock();
+    assert_int_equal(read_stats().lock_acquisitions[HAK_LOCK_FORK], before);
+    assert_null(pool_check());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +532,7 @@ int main(void)
         cmocka_unit_test(small_blocks_freed_under_the_lock),
         cmocka_unit_test(spans_freed_under_the_lock_are_deferred),
         cmocka_unit_test(spans_that_wait_are_put_back_once_in_a_child),
+        cmocka_unit_test(a_child_leaves_lists_alone),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -22,6 +22,8 @@
 #include "hakmem/hakmem.h"
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/background.h"
+#include "pool/pool_state.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 #include "process.h"
@@ -671,6 +673,112 @@ static void sampled_blocks_have_what_they_had(void **state)
     in_child(free_places_that_stay, 0, 0, 0);
 }
 
+/* ---- Closed slots --------------------------------------------------------------------------------------------------- */
+
+/* Twice: a slot by itself, and all of its SuperSlab. */
+#define COMMITS_OF_A_SLOT 2
+
+/* What cannot be opened, or mapped, for want of memory is had when what waits has gone back. With a budget nothing else is tried. */
+static void claim_without_memory(unsigned long size_bytes, unsigned long n_refusals, unsigned unused)
+{
+    (void)unused;
+    thread_start_process();
+    background_hold(true);
+    config.secure = SECURE_GUARD; /* of what it brings closed slots alone */
+    config.purge_delay_ms = 100000;
+    EXPECT(hak_budget_set(0, GIB) == 0);
+    hold(PLAIN, 100, 16); /* of a SuperSlab that has slots */
+    hak_free(hak_malloc(10 * MIB));
+    EXPECT(shared_pool_idle_bytes() != 0);
+    os_fail_from(1, n_refusals, OS_CALL_COMMIT);
+    hold(PLAIN, size_bytes, 16);
+    EXPECT(os_fail_from(0, 0, 0) > n_refusals);
+    EXPECT(report->n_refused == 0);
+    everything_works();
+}
+
+static void what_waits_makes_room(void **state)
+{
+    (void)state;
+    in_child(claim_without_memory, 2000, COMMITS_OF_A_SLOT, 0);
+    in_child(claim_without_memory, 1200000, COMMITS_OF_A_SLOT, 0);
+    in_child(claim_without_memory, 20 * MIB, 1, 0);
+}
+
+static unsigned count_closed_rows(void)
+{
+    unsigned n = 0;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++) {
+            uint32_t closed = atomic_load(&arena->superslabs[i].closed_slots);
+            n += count_bits(closed & ~(closed << 1));
+        }
+    return n;
+}
+
+static bool is_closed(const struct slab *slab)
+{
+    struct superslab *ss = slab->superslab;
+    unsigned slot = (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS);
+    bool closed = (atomic_load(&ss->closed_slots) >> slot & 1) != 0;
+    EXPECT(closed != is_accessible(superslab_memory(ss) + slot * SLAB_BYTES));
+    return closed;
+}
+
+/* Each row of closed slots takes mappings of the system's, so there are so many at most, whatever comes free where. */
+static void close_many_rows(unsigned long most_rows, unsigned long unused, unsigned unused_too)
+{
+    (void)unused;
+    (void)unused_too;
+    enum { N_SUPERSLABS = 520, N = N_SUPERSLABS * SUPERSLAB_SLABS };
+    static struct slab *slabs[N], *odd[N];
+    unsigned class_id = class_of(1024), n_odd = 0;
+    thread_start_process();
+    config.secure = SECURE_GUARD; /* as above */
+    config.purge_delay_ms = 0;
+    for (unsigned i = 0; i < N; i++)
+        EXPECT((slabs[i] = shared_pool_acquire_slab(class_id)) != NULL);
+    struct slab *alone = shared_pool_acquire_slab(class_id); /* in a SuperSlab whose other slots are one row */
+    EXPECT(alone != NULL);
+    struct superslab *ss = alone->superslab;
+    EXPECT(atomic_load(&ss->closed_slots) == UINT32_MAX - 1);
+
+    for (unsigned i = 0; i < N; i++)
+        if ((slabs[i] - slabs[i]->superslab->arena->slabs) % 2 != 0)
+            odd[n_odd++] = slabs[i];
+    EXPECT(n_odd == N / 2 && n_odd > most_rows);
+    EXPECT(os_forbid(odd[n_odd - 1]->memory, os_page_bytes())); /* as behind a block that has guard pages */
+    for (unsigned i = 0; i < n_odd; i++)
+        shared_pool_disown_slab(odd[i]);
+    EXPECT(count_closed_rows() == most_rows);
+    EXPECT(is_closed(odd[0]));
+    EXPECT(!is_closed(odd[n_odd - 1]));
+
+    EXPECT(pool_lock(HAK_LOCK_TRIM));
+    EXPECT(pool_open_memory(ss, 10, 1)); /* no row becomes two */
+    EXPECT(atomic_load(&ss->closed_slots) == pool_slot_mask(1, 9));
+    pool_unlock();
+    EXPECT(count_closed_rows() == most_rows);
+    shared_pool_disown_slab(odd[0] + 1); /* what two rows become one by is closed yet */
+    EXPECT(is_closed(odd[0] + 1));
+    EXPECT(count_closed_rows() == most_rows - 1);
+
+    EXPECT(pool_lock(HAK_LOCK_TRIM));
+    os_fail_from(1, 1, OS_CALL_COMMIT);
+    EXPECT(pool_open_memory(ss, 5, 1)); /* where there is no mapping left for a part, all of it is opened */
+    os_fail_from(0, 0, 0);
+    EXPECT(atomic_load(&ss->closed_slots) == 0);
+    pool_unlock();
+    EXPECT(count_closed_rows() == most_rows - 2);
+    EXPECT(pool_check() == NULL);
+}
+
+static void closed_slots_take_so_many_mappings(void **state)
+{
+    (void)state;
+    in_child(close_many_rows, 8192, 0, 0);
+}
+
 /* ---- Larger pages -------------------------------------------------------------------------------------------------- */
 
 static void live_on_larger_pages(unsigned long page_bytes, unsigned long unused, unsigned unused_too)
@@ -740,6 +848,8 @@ int main(void)
         cmocka_unit_test(an_impossible_first_request_spoils_nothing),
         cmocka_unit_test(growth_is_roomy_where_memory_allows),
         cmocka_unit_test(sampled_blocks_have_what_they_had),
+        cmocka_unit_test(what_waits_makes_room),
+        cmocka_unit_test(closed_slots_take_so_many_mappings),
         cmocka_unit_test(larger_pages_hold_the_same_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,6 +101,20 @@ static int start_clean(void **state)
     return comes_true(is_alone) ? 0 : -1;
 }
 
+/* What came to lie free in slabs in use waits for one tick: else the background thread would never end. */
+static void what_was_looked_at_waits_no_longer(void **state)
+{
+    (void)state;
+    assert_false(background_hold(true));
+    shared_pool_tick();
+    assert_int_equal(shared_pool_idle_bytes(), 0);
+    shared_pool_note_sparser(1000);
+    assert_int_equal(shared_pool_idle_bytes(), 1000);
+    shared_pool_tick();
+    assert_int_equal(shared_pool_idle_bytes(), 0);
+    assert_true(background_hold(false));
+}
+
 /* ---- The list ------------------------------------------------------------------------------------------------------- */
 
 static void oldest_out_first(void **state)
@@ -484,6 +498,7 @@ int main(void)
 #define CLEAN(test) cmocka_unit_test_setup(test, start_clean)
     const struct CMUnitTest tests[] = {
         CLEAN(oldest_out_first),
+        CLEAN(what_was_looked_at_waits_no_longer),
         CLEAN(a_waiting_slab_serves_its_class),
         CLEAN(another_class_takes_its_slot_before_new_memory),
         CLEAN(the_background_thread_gives_back_and_ends),

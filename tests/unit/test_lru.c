@@ -255,6 +255,64 @@ static void what_cannot_be_purged_is_let_go_of(void **state)
     hak_free(again);
 }
 
+static bool is_zero(const char *bytes, size_t len_bytes)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len_bytes - 1) == 0;
+}
+
+/* With what the system takes back go the pages of its records: those of its slabs, and the bit maps of small blocks. (By what is read there:
+ * a look at a record brings a page of zeros.) */
+static void records_of_what_goes_back_go_too(void **state)
+{
+    (void)state;
+    static void *small[300000];
+    const size_t slabs_bytes = SUPERSLAB_SLABS * sizeof(struct slab);
+    const size_t bits_bytes = (size_t)SUPERSLAB_SLABS * SLAB_MAX_WORDS * sizeof(uint64_t);
+    char *run = hak_malloc(2 * MIB);
+    struct superslab *of_run = superslab_of(run), *ss = NULL;
+    unsigned n = 0;
+    while (n < 300000 && (n < 2 || superslab_of(small[n - 1]) == superslab_of(small[0]) || n % 1000 != 0))
+        small[n] = hak_malloc(8), n++;
+    for (unsigned i = 0; i < n; i++)
+        if (superslab_of(small[i]) != of_run)
+            ss = superslab_of(small[i]);
+    assert_non_null(ss);
+    const char *slabs = (const char *)(ss->arena->slabs + (size_t)ss->index * SUPERSLAB_SLABS);
+    const char *bits = (const char *)(ss->arena->large_bits + (size_t)ss->index * SUPERSLAB_SLABS * SLAB_MAX_WORDS);
+    assert_false(is_zero(slabs, slabs_bytes) || is_zero(bits, bits_bytes));
+    for (unsigned i = 0; i < n; i++)
+        hak_free(small[i]);
+    hak_free(run);
+    hak_trim(HAK_TRIM_PAGES);
+    assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+    assert_true(is_zero(slabs, slabs_bytes) || os_page_bytes() > slabs_bytes);
+    assert_true(is_zero(bits, bits_bytes) || os_page_bytes() > bits_bytes);
+}
+
+/* Of what the system does not take the next trim rids the process. */
+static void what_was_refused_goes_at_the_next_trim(void **state)
+{
+    (void)state;
+    char *run = hak_malloc(2 * MIB);
+    assert_non_null(run);
+    memset(run, 1, 2 * MIB);
+    struct superslab *ss = superslab_of(run);
+    uint64_t mapped_bytes = read_stats().mapped_bytes;
+    hak_free(run);
+    os_fail_from(1, 1000000, OS_CALL_PURGE | OS_CALL_DECOMMIT);
+    lru_drain();
+    os_fail_from(0, 0, 0);
+    assert_int_equal(ss->state, SUPERSLAB_ABSENT);
+    assert_int_equal(read_stats().mapped_bytes, mapped_bytes - 2 * MIB);
+    assert_int_equal(os_resident_bytes(run, 2 * MIB), 2 * MIB);
+    uint64_t committed_bytes = read_stats().committed_bytes;
+    hak_trim(HAK_TRIM_PAGES);
+    assert_true(superslab_is_clean(ss));
+    assert_int_equal(os_resident_bytes(run, 2 * MIB), 0);
+    assert_int_equal(read_stats().committed_bytes, committed_bytes - 2 * MIB);
+    assert_int_equal(read_stats().mapped_bytes, mapped_bytes - 2 * MIB);
+}
+
 static void a_row_serves_shorter_requests(void **state)
 {
     (void)state;
@@ -684,6 +742,8 @@ int main(void)
         cmocka_unit_test_setup(long_rows_serve_again, drain),
         cmocka_unit_test_setup(a_pair_across_words_is_found, drain),
         cmocka_unit_test_setup(what_cannot_be_purged_is_let_go_of, drain),
+        cmocka_unit_test_setup(records_of_what_goes_back_go_too, drain),
+        cmocka_unit_test_setup(what_was_refused_goes_at_the_next_trim, drain),
         cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),

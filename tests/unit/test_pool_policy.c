@@ -289,6 +289,20 @@ static void a_large_return_drains_too(void **state)
     }
 }
 
+/* A SuperSlab that drains loses slots; it does not begin to drain again. */
+static void draining_begins_once(void **state)
+{
+    (void)state;
+    struct superslab *ss = make_draining(class_of(2048), 4);
+    uint64_t n_drained = read_stats().tier_hot_to_draining;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS - 1; i++)
+        give_blocks(slabs[i], 0);
+    assert_null(pool_check());
+    assert_int_equal(tier_of(ss), SS_TIER_DRAINING);
+    assert_int_equal(read_stats().tier_hot_to_draining, n_drained);
+    give_blocks(slabs[SUPERSLAB_SLABS - 1], 0);
+}
+
 static void draining_reopens_before_new_memory(void **state)
 {
     (void)state;
@@ -1138,6 +1152,7 @@ int main(void)
         EMPTY_AFTERWARDS(the_lru_cache_comes_before_the_system),
         EMPTY_AFTERWARDS(the_threshold_is_exact_and_does_not_flap),
         EMPTY_AFTERWARDS(a_large_return_drains_too),
+        EMPTY_AFTERWARDS(draining_begins_once),
         EMPTY_AFTERWARDS(draining_reopens_before_new_memory),
         EMPTY_AFTERWARDS(draining_gets_nothing_while_there_is_room),
         EMPTY_AFTERWARDS(draining_reopens_before_fresh_pages),

@@ -120,6 +120,40 @@ static void child_claims_from_a_word(const char *argument)
     }
 }
 
+/* The last word of a slab has fewer than 64 blocks: what lies behind it in the next slab is none of the word's. */
+static void child_returns_behind_the_last_word(const char *argument)
+{
+    enum { MOST = SLAB_BYTES / 8 };
+    static char *claimed[MOST];
+    unsigned n_looked_at = 0;
+    for (unsigned class_id = CLASS_FIRST; class_id < CLASS_FIRST + N_TINY_CLASSES; class_id++) {
+        const struct class_info *class = &class_table[class_id];
+        unsigned n_before = class->n_blocks / 64 * 64, n = 0;
+        if (tiny_route_of(class->range) != POOL || n_before == class->n_blocks)
+            continue;
+        hak_trim(HAK_TRIM_PAGES);
+        struct slab *first = shared_pool_acquire_slab(class_id), *last = shared_pool_acquire_slab(class_id);
+        struct slab *behind = first < last ? last : first, *before = first < last ? first : last;
+        CHECK(behind == before + 1);
+        void *block, *listed;
+        CHECK(slab_claim(behind, 1, UINT16_MAX, &block) == 1 && slab_claim(before, 1, UINT16_MAX, &listed) == 1);
+        shared_pool_disown_slab(before); /* the thread claims from it next */
+        while (n < class->n_blocks - 1u && (n == 0 || thread_first()->open_word[class_id].word != n_before / 64))
+            claimed[n++] = hak_malloc(class->bytes);
+        CHECK(thread_first()->open_word[class_id].slab == before);
+        hak_free(block); /* by a thread that has the last word before it open */
+        CHECK(CTL_USED(slab_ctl_read(behind)) == 0);
+        shared_pool_disown_slab(behind);
+        hak_free(listed);
+        while (n > 0)
+            hak_free(claimed[--n]);
+        CHECK(read_stats().live_blocks == 0);
+        CHECK(pool_check() == NULL);
+        n_looked_at++;
+    }
+    CHECK(n_looked_at != 0 || strcmp(argument, "off") != 0);
+}
+
 /* Blocks of all sizes are whole under the profile, and its magazines hold blocks exactly where a route has magazines. */
 static void child_allocates(const char *argument)
 {
@@ -316,6 +350,7 @@ static const struct {
     {"routes", child_routes},
     {"allocates", child_allocates},
     {"claims_from_a_word", child_claims_from_a_word},
+    {"returns_behind_the_last_word", child_returns_behind_the_last_word},
     {"grows_magazines_without_memory", child_grows_magazines_without_memory},
     {"without_memory", child_without_memory},
     {"has_defaults", child_has_defaults},
@@ -391,6 +426,12 @@ static void classes_without_magazines_use_open_words(void **state)
 {
     (void)state;
     run_in_each_profile("claims_from_a_word");
+}
+
+static void the_last_word_ends_with_its_slab(void **state)
+{
+    (void)state;
+    run_in_each_profile("returns_behind_the_last_word");
 }
 
 static void every_profile_allocates(void **state)
@@ -569,6 +610,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(tables_are_the_designs),
         cmocka_unit_test(every_profile_allocates),
         cmocka_unit_test(classes_without_magazines_use_open_words),
+        cmocka_unit_test(the_last_word_ends_with_its_slab),
         cmocka_unit_test(every_route_serves_without_memory_for_arrays),
         cmocka_unit_test(no_memory_is_said_and_survived),
         cmocka_unit_test(bad_values_are_reported_once),
