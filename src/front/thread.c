@@ -26,7 +26,6 @@
 #include "service/stack.h"
 
 #include <pthread.h>
-#include <string.h>
 
 /* The closed cache: every magazine empty and full at once. Its tables lead to its first magazine. Never written. */
 const struct cache closed_cache = {.claim_offset = {0}};

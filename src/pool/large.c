@@ -15,8 +15,6 @@
 #include "pool/span.h"
 #include "service/budget.h"
 
-#include <string.h>
-
 /* The head record of the span or the run that begins at address; NULL when none does. */
 static struct slab *head_of(const void *address)
 {

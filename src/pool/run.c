@@ -19,8 +19,6 @@
 #include "service/budget.h"
 #include "service/stats.h"
 
-#include <string.h>
-
 static uint32_t superslabs_for(size_t len_bytes)
 {
     return (uint32_t)((len_bytes + SUPERSLAB_BYTES - 1) >> SUPERSLAB_SHIFT);
