@@ -1,5 +1,5 @@
 /* span_cache.c - see span_cache.h.
- * Owns     thread.span_cache.     Called by  large_block.c (claims), free.c (returns), thread.c, sleepers.c
+ * Owns     thread.span_cache.     Called by  large_block.c (claims), free.c (returns), refill.c (looks), thread.c, fork.c, sleepers.c
  * Calls    held.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.
@@ -219,8 +219,8 @@ static unsigned slots_in(struct slab *slab, const void *block)
 
 /* ---- Either ------------------------------------------------------------------------------------------------------- */
 
-/* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots with pages and n places
- * are left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
+/* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots and n places are
+ * left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
 static void shrink(struct thread *thread, unsigned keep, unsigned n)
 {
     const struct span_cache *cache = &thread->span_cache;

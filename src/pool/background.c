@@ -1,5 +1,5 @@
 /* background.c - see background.h.
- * Owns     the thread, and the word that says whether it runs.     Called by  shared_pool.c, purge.c (wake), front/thread.c (end), front/fork.c
+ * Owns     the thread, and the word that says whether it runs.     Called by  shared_pool.c, purge.c, run.c, tail.c (wake), front/ (what caches hold; hold; end; fork)
  * Calls    shared_pool_tick; libc's pthread_create
  * Threads  any may wake it; the thread itself touches the pool as any other does, and never allocates.
  *

@@ -1,7 +1,8 @@
 /* purge.c - memory that lies idle in the pool goes back: EMPTY slots, free pages inside slabs, what lies behind large blocks, and what a
  * tick finds.
  * Owns     the ticks' notes in SuperSlabs and slabs (sparse_ticks, aged_slots, quiet_ticks, seen_used).
- * Called by  background.c, front/     Calls  pool_state.h, idle.h, release.h, slab.h
+ * Called by  background.c, front/; shared_pool.c, span.c, held.c, packed.c (slots that have become EMPTY)
+ * Calls    pool_state.h, idle.h, release.h, slab.h
  * Threads  any. A slot is purged while it is TAKEN, a slab while it is owned: nobody else can claim from it, and no lock is
  *          held during the system call.
  */

@@ -1,6 +1,6 @@
 /* release.c - see release.h.
  * Owns     the SuperSlabs that are to be given back.
- * Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, lru.c, pressure.c.     Calls  arena.h, os.h
+ * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, os.h
  * Threads  lists under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache (lru.c), a run.

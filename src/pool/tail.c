@@ -1,5 +1,5 @@
 /* tail.c - see tail.h.
- * Owns     the mark of a head whose tail is being purged.     Called by  front/large_block.c, span_cache.c (notes), purge.c, span.c, run.c
+ * Owns     the mark of a head whose tail is being purged.     Called by  front/large_block.c, span_cache.c (notes), purge.c, run.c
  * Calls    shared_pool.h (the lock), release.h, background.h
  * Threads  any. Records of blocks that others hold are read as a guess; what is done is done under the lock, with the head marked.
  *
