@@ -20,7 +20,6 @@
 
 #include "front/hit.h"
 #include "front/thread.h"
-#include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
@@ -64,9 +63,9 @@ static void discount(struct thread *thread)
         if (thread->current[c] != NULL)
             shared_pool_note_quiet(thread->current[c]);
         for (void **at = magazine->base; at != magazine->top; at++) {
-            struct arena *arena = registry_arena(*at);
-            if (arena != NULL && arena->class_map != NULL)
-                shared_pool_discount(&arena->slabs[arena_slab_index(arena, *at)]);
+            struct slab *slab = registry_slab(*at);
+            if (slab != NULL)
+                shared_pool_discount(slab);
         }
     }
 }

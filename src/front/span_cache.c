@@ -411,12 +411,12 @@ bool span_cache_keep(const void *block)
 void span_cache_make_way(struct thread *thread, const void *block)
 {
     struct span_cache *cache = &thread->span_cache;
-    struct arena *arena = cache->n_places + cache->n_packed == 0 ? NULL : registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL || pool_lock_is_mine()) /* the second: pool/emergency.h */
+    const struct slab *slab = cache->n_places + cache->n_packed == 0 ? NULL : registry_slab(block);
+    if (slab == NULL || pool_lock_is_mine())
         return;
     put_packed(thread, cache->n_packed);
     join(thread);
-    struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
+    struct held_slots *place = place_of(thread, arena_superslab_of(slab));
     if (place == NULL)
         return;
     struct held_slots slots = take_out(thread, (unsigned)(place - thread->span_places));
