@@ -48,7 +48,7 @@ __thread bool background_wanted;
 
 static uint32_t tick_ms(void)
 {
-    return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
+    return config.purge_delay_ms < TICKS_OF_DELAY ? 1 : (uint32_t)(config.purge_delay_ms / TICKS_OF_DELAY);
 }
 
 static size_t all_cached_bytes(void)

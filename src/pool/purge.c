@@ -22,7 +22,6 @@
 #include "service/config.h"
 #include "service/stats.h"
 
-#define QUIET_TICKS 2        /* so many ticks, half a delay apart, make the delay */
 #define QUIET_DONE UINT8_MAX /* its free pages were given back */
 #define HUGE_WORTH_BYTES (SUPERSLAB_BYTES / 16)
 
@@ -235,8 +234,8 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
     else if (ticks == QUIET_DONE)
         return false;
     atomic_store_explicit(&slab->seen_used, (uint16_t)number, memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < QUIET_TICKS ? ticks + 1 : ticks), memory_order_relaxed);
-    if (ticks == QUIET_TICKS)
+    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks), memory_order_relaxed);
+    if (ticks == TICKS_OF_DELAY)
         return true;
     *waiting_bytes += idle_bytes;
     return false;
@@ -265,7 +264,7 @@ void shared_pool_note_quiet(struct slab *slab)
 {
     /* relaxed, all three: hints */
     atomic_store_explicit(&slab->seen_used, (uint16_t)CTL_USED(slab_ctl_read(slab)), memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, QUIET_TICKS, memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, TICKS_OF_DELAY, memory_order_relaxed);
 }
 
 void shared_pool_discount(struct slab *slab)
@@ -273,7 +272,7 @@ void shared_pool_discount(struct slab *slab)
     atomic_fetch_sub_explicit(&slab->seen_used, 1, memory_order_relaxed);
 }
 
-/* A tick gives back what is idle in slabs where the last QUIET_TICKS ticks found the same.
+/* A tick gives back what is idle in slabs where the last TICKS_OF_DELAY ticks found the same.
  * A huge page is not broken up for less than HUGE_WORTH_BYTES. Returns the bytes that later ticks may give back. */
 static size_t tick_slabs(struct superslab *ss)
 {
