@@ -105,14 +105,7 @@ static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock
     pool_relink_superslab(ss);
     if (pool_free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
         pool_detach_superslab(ss);
-        bool eager = release_guard_agrees(ss);
-        if (!eager)
-            lru_push(ss, 1);
-        pool_unlock();
-        if (eager)
-            release_superslab(ss);
-        else
-            release_evicted();
+        release_detached_and_unlock(ss);
         if (!pool_lock(cause))
             return false;
     }

@@ -169,11 +169,23 @@ void superslab_purge(struct superslab *ss, uint32_t n)
             superslab_forget_slots(ss + i, true);
 }
 
-void release_superslab(struct superslab *ss)
+static void release_superslab(struct superslab *ss)
 {
     EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru_count());
     stats_add(&stats_counters.superslabs_released_total, 1);
     release_row(ss, 1);
+}
+
+void release_detached_and_unlock(struct superslab *ss)
+{
+    bool eager = release_guard_agrees(ss);
+    if (!eager)
+        lru_push(ss, 1);
+    pool_unlock();
+    if (eager)
+        release_superslab(ss);
+    else
+        release_evicted();
 }
 
 void release_later(struct superslab *ss, uint32_t n)

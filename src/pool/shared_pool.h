@@ -106,8 +106,8 @@ void pool_set_apart(struct superslab *ss);
 /* The n slots behind, for a span that grows in place. */
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n);
 
-/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller has it, and gives it to lru_push, or after
- * unlocking to release_superslab; NULL otherwise. */
+/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller has it, and gives it to lru_push or to
+ * release_detached_and_unlock; NULL otherwise. */
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n);
 
 /* Puts an empty SuperSlab into the pool, HOT and rising. */
