@@ -1,5 +1,5 @@
 /* image.c - see image.h.
- * Owns       the copies.     Called by  snapshot.c, check.c     Calls  target.h     Threads  one.
+ * Owns       the copies.     Called by  snapshot.c, check.c, progress.c     Calls  target.h     Threads  one.
  * I1  Every length that is read or allocated was held against a bound: of the address space, of the arena that it belongs to, of
  *     this machine's memory.
  * I2  Every list that is followed ends: by a bound, and where it comes back to itself.

@@ -11,7 +11,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 const char *const rule_names[N_RULES] = {
     [RULE_UNREADABLE] = "unreadable",

@@ -8,7 +8,6 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <string.h>
 
 enum { FORM = JSON_COMPACT };
 

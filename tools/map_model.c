@@ -1,6 +1,6 @@
 /* map_model.c - the rows, cells and sums of a heap's map.
  * Owns       struct map.
- * Called by  map_terminal.c, map_drawing.c, map_json.c, map.c, tests.     Calls  sizeclass.h.     Threads  one.
+ * Called by  map_terminal.c, map_drawing.c, map_json.c, map_page.c, map.c, tests.     Calls  sizeclass.h.     Threads  one.
  * I1  memory == used + free (+ idle) in every cell, row and class, and in the sums.
  * I2  No number of a snapshot is an index, a shift or a divisor before it was checked here.
  * Why a page counts as in memory when its bit in dirty_pages is set: that is what the allocator itself counts. A page that a

@@ -1,5 +1,5 @@
 /* pprof.c - see pprof.h.
- * Owns       nothing.     Called by  profile.c, diff.c, profile_read.c
+ * Owns       nothing.     Called by  profile_read.c, profile_write.c
  * Calls      protobuf-c (pprof.proto), zlib, heap_profile.h     Threads  one.
  * I1  Numbers of the format count from 1, ours from 0; 0 there is HEAP_NONE here.
  * I2  What is read is trusted only after every number in it has been found to name something. */

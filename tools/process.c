@@ -1,5 +1,5 @@
 /* process.c - see process.h.
- * Owns       nothing; reads /proc.     Called by  check.c, metrics.c, top.c, watch.c     Calls  target.c, tool.c     Threads  one.
+ * Owns       nothing; reads /proc.     Called by  check.c, figures.c, metrics.c, top.c, watch.c     Calls  target.c, tool.c     Threads  one.
  * I1  What cannot be read counts as not there: names are an ornament.
  * Why namespaces: the heap's records have thread ids as the process sees them; /proc has them as we do. */
 #define _GNU_SOURCE

@@ -23,7 +23,6 @@
 #include "service/config.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* profile_read.c - heap profiles out of files; see profile_read.h.
- * Owns       nothing.     Called by  profile.c, diff.c     Calls  address_map.c, pprof.c, heap_profile.h     Threads  one.
+ * Owns       nothing.     Called by  profile.c, diff.c, pprof.c     Calls  address_map.c, pprof.c, heap_profile.h     Threads  one.
  * I1  A file that is damaged, cut, or no profile at all is refused with the line where it went wrong; whatever its bytes are, no
  *     memory is taken beyond what they account for. */
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
 /* profile_text.c - see profile_text.h.
- * Owns       nothing.     Called by  profile.c, diff.c     Calls  heap_profile.h, units.h, libc     Threads  one. */
+ * Owns       nothing.     Called by  profile_write.c, diff.c, flame.c     Calls  heap_profile.h, units.h, libc     Threads  one. */
 #define _GNU_SOURCE
 #include "profile_text.h"
 

@@ -7,11 +7,9 @@
 
 #include "image.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { RESIDENT_TRIES = 1000 }; /* by another thread each time */

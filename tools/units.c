@@ -1,5 +1,5 @@
 /* units.c - see units.h.
- * Owns       nothing.     Called by  top*.c, metrics*.c     Calls  libc only.     Threads  any.
+ * Owns       nothing.     Called by  top*.c, metrics*.c, check.c, tool.c, profile_text.c     Calls  libc only.     Threads  any.
  * I1  A figure has at most 5 characters, with a sign 6, whatever the number: columns stay columns.
  * I2  A name leaves here as valid UTF-8. Without control characters, too, on its way to a terminal: no process steers the
  *     terminal of who looks at it. */

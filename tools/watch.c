@@ -1,5 +1,5 @@
 /* watch.c - see watch.h.
- * Owns       the open process, the snapshots and the figures of struct watch.     Called by  top.c, top_screen.c
+ * Owns       the open process, the snapshots and the figures of struct watch.     Called by  top.c, top_screen.c, metrics.c
  * Calls      target.h, snapshot.h, process.c, figures.c.     Threads  one.
  * I1  snapshots[n_samples & 1] is free, or the one before the latest; the other is the latest, if there is one.
  * I2  All samples are of one process: its number may be given to another, what was opened may not.

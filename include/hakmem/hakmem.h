@@ -67,9 +67,9 @@ HAK_API HAK_ALLOCATES void *hak_calloc(size_t count, size_t size_bytes) HAK_NOEX
  *            untouched. Making a block smaller does not fail.
  * errno      ENOMEM as hak_malloc; EINVAL when block is none, under HAKMEM_ON_ERROR=warn.
  * Ownership  of the result the caller's; of the old block too when NULL is returned for a size that is not 0.
- * Cost       no copy while the block is large enough, and not more than twice as large. Blocks above 32 KiB grow where they
- *            lie if the memory behind them is free; those above 2 MiB move by remapping their pages. A block that outgrows its
- *            class gets a quarter more than it had, up to 32 KiB.
+ * Cost       no copy while the block is large enough, and at most a quarter of it would lie idle, or a half above 32 KiB. Blocks
+ *            above 32 KiB grow where they lie if the memory behind them is free; those above 2 MiB move by remapping their pages.
+ *            A block that outgrows its class gets a quarter more than it had, up to 32 KiB.
  * Source     ISO C17 7.22.3.5; size 0 as glibc does it. */
 HAK_API __attribute__((warn_unused_result)) void *hak_realloc(void *block, size_t size_bytes) HAK_NOEXCEPT;
 
@@ -200,7 +200,7 @@ struct hak_stats {
 
     uint64_t live_bytes;   /* usable bytes of blocks that callers hold */
     uint64_t live_blocks;  /* their number */
-    uint64_t cached_bytes; /* in the magazines of threads */
+    uint64_t cached_bytes; /* in the caches of threads, or waiting in quarantine */
     uint64_t cached_blocks;
     uint64_t committed_bytes;      /* pages handed out and not given back since: memory that may be resident */
     uint64_t peak_committed_bytes; /* the most that was */
@@ -228,10 +228,10 @@ struct hak_stats {
 
     uint64_t slabs_released;           /* slots that went ACTIVE -> EMPTY */
     uint64_t slot_reuses_other_class;  /* EMPTY slots that another class took */
-    uint64_t tier_hot_to_draining;
-    uint64_t tier_draining_to_hot;
-    uint64_t tier_to_free;
-    uint64_t release_refused_pinned;
+    uint64_t tier_hot_to_draining;     /* SuperSlabs that began to drain */
+    uint64_t tier_draining_to_hot;     /* that were reopened */
+    uint64_t tier_to_free;             /* that left the pool empty */
+    uint64_t release_refused_pinned;   /* emptied slabs that waited, as their SuperSlab was referred to; nothing does so yet */
     uint64_t purged_bytes; /* given back to the system from inside SuperSlabs */
 
     uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES];
@@ -282,7 +282,8 @@ struct hak_resident {
     uint64_t huge_bytes;     /* of that, in transparent huge pages (AnonHugePages) */
 };
 
-/* Returns    0, or -1 with errno ENOSYS when the system does not tell (/proc is not there).
+/* Fills in *out, which must not be NULL. Allocates nothing, takes no lock.
+ * Returns    0, or -1 with errno ENOSYS when the system does not tell (/proc is not there); then *out is as it was.
  * Cost       the system walks the page tables of the whole process: some 50 microseconds, and up to 10 ms per GiB. */
 HAK_API int hak_resident_get(struct hak_resident *out) HAK_NOEXCEPT;
 
@@ -319,7 +320,7 @@ HAK_API void hak_profile_stop(void) HAK_NOEXCEPT;
  * Returns    0, or -1 with errno as open(), write() and close() have it, EINVAL when path is NULL.
  * Limits     takes 7 KiB of stack. Not async-signal-safe.
  * Signals    none is raised: EPIPE comes without SIGPIPE, EFBIG without SIGXFSZ.
- * Cost       a line for each stack, and /proc/self/maps. */
+ * Cost       a line for each stack, and /proc/thread-self/maps. */
 HAK_API int hak_profile_dump(const char *path) HAK_NOEXCEPT;
 
 /* "MAJOR.MINOR.PATCH", a constant string. */

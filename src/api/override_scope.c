@@ -10,7 +10,6 @@
 #include "meta/registry.h"
 
 #include <dlfcn.h>
-#include <stdlib.h>
 
 #pragma weak dlsym /* NULL in a fully static program that has no other use for them */
 #pragma weak dlerror
@@ -46,7 +45,6 @@ bool scope_find(void)
                           memory_order_relaxed);
     return ours;
 }
-
 
 void scope_find_next(const char *name, void *_Atomic *found)
 {

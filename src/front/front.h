@@ -54,7 +54,7 @@ NOINLINE void front_return_as(void *block, const struct release *release);
 /* ---- Behind them ---- */
 
 /* A block of the class, from a magazine or not. exact: no larger class will do, because of its alignment. NULL with errno
- * ENOMEM. */
+ * ENOMEM. The second tells what of it is clean, as front_claim_medium. */
 void *front_claim_class(unsigned class_id, bool exact);
 void *front_claim_class_clean(unsigned class_id, bool exact, unsigned *clean);
 

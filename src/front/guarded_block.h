@@ -15,7 +15,7 @@ struct large {
     size_t total_bytes;
     uint16_t kind, is_guarded;      /* the latter: counted in n_guarded */
     uint32_t freed_at;              /* since it waits: how many were freed before it, modulo 2^32 */
-    _Atomic uint32_t state;  /* enum */
+    _Atomic uint32_t state;         /* LARGE_LIVE, LARGE_FREED */
 };
 enum { LARGE_LIVE = 1, LARGE_FREED };
 _Static_assert(sizeof(struct large) <= SLAB_MAX_WORDS * sizeof(uint64_t), "fits into a slab's large bit map");

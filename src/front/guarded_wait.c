@@ -1,5 +1,5 @@
 /* guarded_wait.c - large blocks of hardened mode that wait between free and reuse: their quarantine.
- * Owns     the quarantine, its figures, how many were freed.     Called by  guarded.c, harden.c
+ * Owns     the quarantine, its figures, how many were freed.     Called by  guarded.c, harden.c, pressure.c (trim)
  * Calls    front.h (behind the doors), large.h, os.h
  * Threads  any: a place is exchanged by an atomic operation, and what was in it belongs to who did.
  */

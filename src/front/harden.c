@@ -1,6 +1,6 @@
 /* harden.c - see harden.h.
  * Owns     the secrets, quarantines.
- * Called by  doors.c and free.c, api/malloc.c, thread.c     Calls  front.h (behind the doors), guarded.h
+ * Called by  doors.c, free.c and straight.c, api/, thread.c, fork.c, refill.c (order)     Calls  front.h (behind the doors), guarded.h
  * Threads  any. A block's seal and contents belong to who holds it; a quarantine to its thread, between thread_enter and
  *          thread_leave.
  * I1  With SECURE_ZERO every byte of free memory is zero: of blocks in slabs, magazines and quarantines (they were cleared
@@ -36,7 +36,7 @@ _Atomic uint8_t harden_state;
 
 struct harden_secrets harden_secrets;
 
-static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant likewise */
+static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant after harden_start */
 
 bool harden_decide(void)
 {

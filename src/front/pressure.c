@@ -1,5 +1,5 @@
 /* pressure.c - see pressure.h.
- * Owns     the state of reliefs, the program's function.     Called by  refill.c, large_block.c, thread.c, api/
+ * Owns     the state of reliefs, the program's function.     Called by  refill.c, large_block.c, guarded.c, fork.c, api/
  * Calls    budget.h, thread.h, sleepers.h, shared_pool.h, release.h
  * Threads  any. One relief at a time: who comes meanwhile waits for it, because what it gives back is what he needs. The lock
  *          for that is taken before the pool lock, never after it.

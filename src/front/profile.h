@@ -7,8 +7,8 @@
  * Off, it costs nothing: no hit path knows of it. On, each malloc misses first (sampler.h).
  *
  *   noted block     a span of its own (large.h), whatever its size, so its free comes to the slow path
- *     its slab      `sample`: session, record, class, bytes asked for (PROFILE_... below)
- *   record          a stack, and four sums; records are never removed while a session lasts
+ *     its slab      `sample`: session, record, class, bytes asked for (SAMPLE_... in profile.c)
+ *   record          a stack, and sums over its blocks; records are never removed while a session lasts
  *   module          a file that frames of records lie in, which may be unloaded by now (modules.h)
  *
  * The hakmem command reads the records from outside, and begins and ends a session there: it writes `request`, and then counts

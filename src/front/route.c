@@ -1,5 +1,5 @@
 /* route.c - see route.h.
- * Owns  tiny_route_table.     Called by  thread.c at start.     Calls  nothing.
+ * Owns  tiny_route_table.     Called by  thread.c at start; read where magazines open, by refill.c and free.c.     Calls  nothing.
  * Threads  written once before the first block, constant afterwards.
  */
 #include "front/route.h"

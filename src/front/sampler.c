@@ -1,5 +1,5 @@
 /* sampler.c - see sampler.h.
- * Owns     the chance of a pick; each thread's count.     Called by  doors.c, thread.c, harden.c, profile.c
+ * Owns     the chance of a pick; each thread's count.     Called by  thread.c, harden.c, profile.c; hit.h and doors.c (sampler_hit)
  * Calls    os.h
  * Threads  each on its own record.
  */

@@ -20,13 +20,11 @@
 
 #include "front/hit.h"
 #include "front/thread.h"
-#include "meta/arena.h"
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/shared_pool.h"
 #include "service/stats.h"
 
-#define QUIET_TICKS 2 /* so many ticks, half a delay apart, make the delay */
 #define GIVE_UP_TICKS 8
 #define STACK_MAX_BYTES MIB /* of a thread's stack that are looked at; a deeper one is left alone */
 #define PEEK_BYTES 4096
@@ -64,9 +62,9 @@ static void discount(struct thread *thread)
         if (thread->current[c] != NULL)
             shared_pool_note_quiet(thread->current[c]);
         for (void **at = magazine->base; at != magazine->top; at++) {
-            struct arena *arena = registry_arena(*at);
-            if (arena != NULL && arena->class_map != NULL)
-                shared_pool_discount(&arena->slabs[arena_slab_index(arena, *at)]);
+            struct slab *slab = registry_slab(*at);
+            if (slab != NULL)
+                shared_pool_discount(slab);
         }
     }
 }
@@ -149,7 +147,7 @@ static size_t tick(bool of_living)
             thread->quiet_ticks++;
         thread->seen = trace;
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) { /* relaxed: a guess */
-            if (thread->quiet_ticks >= QUIET_TICKS)
+            if (thread->quiet_ticks >= TICKS_OF_DELAY)
                 empty_free_record(thread);
             waiting_bytes += atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed); /* relaxed, both: a guess */
             continue;
@@ -157,9 +155,9 @@ static size_t tick(bool of_living)
         if (!holds_anything)
             continue;
         waiting_bytes += span_cache_tick(thread);
-        if (thread->quiet_ticks >= QUIET_TICKS && empty_if_asleep(thread))
+        if (thread->quiet_ticks >= TICKS_OF_DELAY && empty_if_asleep(thread))
             continue;
-        if (thread->quiet_ticks >= QUIET_TICKS && atomic_load_explicit(&thread->span_cache.stale, memory_order_relaxed) != 0) /* a hint */
+        if (thread->quiet_ticks >= TICKS_OF_DELAY && atomic_load_explicit(&thread->span_cache.stale, memory_order_relaxed) != 0) /* a hint */
             empty_spans(thread);
         if (thread->quiet_ticks < GIVE_UP_TICKS) /* else it is busy elsewhere, for how long nobody knows */
             waiting_bytes += thread->capacity_bytes;

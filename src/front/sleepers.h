@@ -12,7 +12,8 @@ size_t sleepers_tick(void);
 /* The same, but only of threads that are gone, for which the system need not be asked. */
 size_t sleepers_tick_gone(void);
 
-/* Empties the caches of all other threads that sleep, at once. Not under the pool lock. */
+/* At once: empties the caches of all other threads that sleep, and what records keep that no thread has; of threads that are awake, what
+ * they keep for blocks above 32 KiB. Not under the pool lock. */
 void sleepers_empty_all(void);
 
 #endif

@@ -4,7 +4,7 @@
  *
  * The seal, a block's last 8 bytes, says how long the slack is and how the block was allocated. It is the hash of the address,
  * combined with what it says times a secret factor: any change of it turns what it says into a random number of 64 bits, of
- * which the upper 40 and one more must have a certain value.
+ * which the upper 46 must have a certain value.
  */
 #ifndef HAKMEM_FRONT_SMALL_H
 #define HAKMEM_FRONT_SMALL_H

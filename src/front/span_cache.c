@@ -1,5 +1,5 @@
 /* span_cache.c - see span_cache.h.
- * Owns     thread.span_cache.     Called by  large_block.c (claims), free.c (returns), thread.c, sleepers.c
+ * Owns     thread.span_cache.     Called by  large_block.c (claims), free.c (returns), refill.c (looks), thread.c, fork.c, sleepers.c
  * Calls    held.h, background.h, shared_pool.h (the lock)
  * Threads  each on its own record; who empties a sleeper's has its record claimed (sleepers.c).
  * I1  A slot is HELD if and only if its bit is set in one place of one thread, or it is on its way there.
@@ -219,8 +219,8 @@ static unsigned slots_in(struct slab *slab, const void *block)
 
 /* ---- Either ------------------------------------------------------------------------------------------------------- */
 
-/* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots with pages and n places
- * are left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
+/* Puts the places with the fewest slots back, which are the least likely to serve, until `keep` slots and n places are
+ * left at most. One lock for all of them. A signal handler that interrupted its holder puts nothing back, and adds nothing. */
 static void shrink(struct thread *thread, unsigned keep, unsigned n)
 {
     const struct span_cache *cache = &thread->span_cache;
@@ -411,12 +411,12 @@ bool span_cache_keep(const void *block)
 void span_cache_make_way(struct thread *thread, const void *block)
 {
     struct span_cache *cache = &thread->span_cache;
-    struct arena *arena = cache->n_places + cache->n_packed == 0 ? NULL : registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL || pool_lock_is_mine()) /* the second: pool/emergency.h */
+    const struct slab *slab = cache->n_places + cache->n_packed == 0 ? NULL : registry_slab(block);
+    if (slab == NULL || pool_lock_is_mine())
         return;
     put_packed(thread, cache->n_packed);
     join(thread);
-    struct held_slots *place = place_of(thread, &arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS]);
+    struct held_slots *place = place_of(thread, arena_superslab_of(slab));
     if (place == NULL)
         return;
     struct held_slots slots = take_out(thread, (unsigned)(place - thread->span_places));

@@ -26,7 +26,7 @@ struct span_cache {
     uint8_t n_joined;      /* of these the first: one of each SuperSlab; the others are blocks as they were freed */
     uint16_t held_slabs;   /* slots held; of packed spans, those that they would take by themselves */
     uint16_t room_slabs;   /* the most that may be */
-    _Atomic uint8_t stale; /* set by a tick: not used since the last one; the thread empties it on its next slow path */
+    _Atomic uint8_t stale; /* set by a tick: not used since the last one; its thread empties it on a slow path, or sleepers.c */
     uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
     uint8_t n_packed;      /* of thread.packed_places */
     uint8_t missed_slots;  /* what the last claim that missed was to take */

@@ -15,7 +15,7 @@
 #define ALL_CHECKS (SECURE_CANARY | SECURE_ZERO | SECURE_QUARANTINE | SECURE_TYPE)
 
 unsigned straight_step_bytes;
-static size_t most_bytes; /* of a request. Constant likewise */
+static size_t most_bytes; /* of a request. Constant after straight_start */
 
 void straight_start(size_t small_max_bytes)
 {

@@ -1,9 +1,9 @@
 /* thread.c - see thread.h.
- * Owns     tls_cache, tls_thread, the list of records.     Called by  refill.c, free.c, flush.c, api/
+ * Owns     tls_cache, tls_thread, the list of records.     Called by  the rest of front/, api/
  * Calls    metapool.h, shared_pool.h, config.h, fork.h, libc's pthread keys
  * Threads  a record belongs to the thread that took it off the free list.
  * Signals  a handler that interrupts a slow path finds busy set and the door closed, and uses the pool directly.
- * I1  tls_cache points to the thread's own cache only outside slow paths.
+ * I1  tls_cache points to the thread's own cache only outside slow paths, and inside those that touch no magazine (thread_enter_open).
  */
 #include "front/thread.h"
 
@@ -26,7 +26,6 @@
 #include "service/stack.h"
 
 #include <pthread.h>
-#include <string.h>
 
 /* The closed cache: every magazine empty and full at once. Its tables lead to its first magazine. Never written. */
 const struct cache closed_cache = {.claim_offset = {0}};

@@ -77,15 +77,6 @@ struct thread {
     void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with. Last: see IMAGE_SUMS in image.h */
 };
 
-/* How many blocks those are that it holds above 32 KiB: each slot counts as one, and each packed span. Likewise. */
-static inline size_t thread_held_blocks(const struct thread *thread)
-{
-    size_t n = min_size(thread->span_cache.n_packed, SPAN_CACHE_PACKED);
-    for (unsigned i = 0; i < thread->span_cache.n_places && i < SPAN_CACHE_PLACES; i++)
-        n += count_bits(thread->span_places[i].mask);
-    return n;
-}
-
 /* Of the slots that it holds for blocks above 32 KiB: how many pages may be in memory. Any thread, or an outside reader; a guess. */
 static inline size_t thread_held_pages(const struct thread *thread)
 {
@@ -95,6 +86,15 @@ static inline size_t thread_held_pages(const struct thread *thread)
     for (unsigned i = 0; i < thread->span_cache.n_packed && i < SPAN_CACHE_PACKED; i++)
         n_pages += thread->packed_places[i].pages;
     return n_pages;
+}
+
+/* How many blocks those are that it holds above 32 KiB: each slot counts as one, and each packed span. Likewise. */
+static inline size_t thread_held_blocks(const struct thread *thread)
+{
+    size_t n = min_size(thread->span_cache.n_packed, SPAN_CACHE_PACKED);
+    for (unsigned i = 0; i < thread->span_cache.n_places && i < SPAN_CACHE_PLACES; i++)
+        n += count_bits(thread->span_places[i].mask);
+    return n;
 }
 
 /* A record and, behind it, the space for its magazines' larger arrays; together a piece of metapool.h. */

@@ -1,5 +1,5 @@
 /* wipe.c - see wipe.h.
- * Owns     the width of a step.     Called by  harden.c, straight.c     Calls  os.h
+ * Owns     the width of a step.     Called by  harden.c, guarded.c, guarded_wait.c, straight.c     Calls  os.h
  * Threads  any; a block is its holder's.
  * W1  Nothing outside of the block is read or written.
  */

@@ -1,6 +1,7 @@
 /* arena.c - see arena.h.
  * Owns     the list of arenas; each arena's `taken` bits, frontier and committed metadata.
- * Called by  pool/ (takes and puts SuperSlabs), statistics.     Calls  os.h, registry.h
+ * Called by  pool/ (takes and puts SuperSlabs), front/thread.c and harden.c (at start), api/override_limit.c, statistics.
+ * Calls    os.h, registry.h
  * Threads  takes and puts under the pool lock; the list of arenas is read by any thread.
  * I1  bit i of taken is set  <=>  SuperSlab i is not SUPERSLAB_ABSENT.
  * I2  records of every SuperSlab below the frontier are committed; none above it is touched.

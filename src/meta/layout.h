@@ -126,9 +126,9 @@ struct slab {
         _Atomic uint16_t span_slabs;   /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
         _Atomic uint16_t packed_pages; /* PACKED: bit p: page p is a packed span's. Pool lock */
     };
-    _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL. Written by ticks */
+    _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL; else see idle_in_slab. Written by ticks */
     uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
-    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see tick_slabs. Written by ticks, who hands out pages */
+    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see is_quiet in purge.c. Written by ticks, who hands out pages */
     _Atomic uint8_t gaps;         /* larger blocks may lie in its gaps; see gap.h. Owner */
     _Atomic uint16_t n_following; /* blocks' worth of those beyond the first of each. Synchronization: atomic */
     struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
@@ -199,7 +199,9 @@ struct superslab {
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;
 };
-/* Slots of one SuperSlab. */
+_Static_assert(sizeof(struct superslab) <= 192, "one SuperSlab record stays within three cache lines");
+
+/* Slots of one SuperSlab that a thread holds. */
 struct held_slots {
     struct superslab *ss;
     uint32_t mask;        /* bit i: slot i */
@@ -212,8 +214,6 @@ struct packed_block {
     uint32_t pages;
     uint32_t is_zero; /* 1: it has never been used, and reads as zero */
 };
-
-_Static_assert(sizeof(struct superslab) <= 192, "one SuperSlab record stays within three cache lines");
 
 /* ---- Arenas ---------------------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* metapool.c - see metapool.h.
  * Owns     the regions it cuts pieces from.
- * Called by  front/thread.c     Calls  os.h
+ * Called by  front/thread.c, front/harden.c (quarantines)     Calls  os.h
  * Threads  one at a time: callers hold the pool lock.
  */
 #include "meta/metapool.h"

@@ -1,4 +1,4 @@
-/* metapool.h - memory for the allocator's own records of threads.
+/* metapool.h - memory for the allocator's own records of threads, and for their quarantines in hardened mode.
  * Out of band: none of it lies near users' blocks, and none of it is ever given to them.
  */
 #ifndef HAKMEM_META_METAPOOL_H

@@ -7,6 +7,7 @@
 #define HAKMEM_META_REGISTRY_H
 
 #include "meta/arena.h"
+#include "meta/sizeclass.h"
 
 /* The first arena as free() wants it. Before there is one, n_slabs is 0 and no address is inside. */
 struct registry_primary {
@@ -37,6 +38,26 @@ static ALWAYS_INLINE size_t registry_class_offset(const void *address)
 
 /* The arena that holds address, NULL when none does. Any thread, no lock. */
 struct arena *registry_arena(const void *address);
+
+/* The record of the slab that holds address; NULL when none does: it lies in no arena, or in a mapping of pool/emergency.h, which has
+ * no slabs. Any thread, no lock. */
+static inline struct slab *registry_slab(const void *address)
+{
+    struct arena *arena = registry_arena(address);
+    return arena == NULL || arena->class_map == NULL ? NULL : &arena->slabs[arena_slab_index(arena, address)];
+}
+
+/* The same where spans, packed blocks or runs lie; NULL for a slab of a class, too, and where no block lies. */
+static inline struct slab *registry_span_slab(const void *address)
+{
+    struct arena *arena = registry_arena(address);
+    if (arena == NULL || arena->class_map == NULL)
+        return NULL;
+    size_t index = arena_slab_index(arena, address);
+    /* relaxed: see arena_set_class_map */
+    bool spans = atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) == CLASS_SPAN * CLASS_OFFSET_SCALE;
+    return spans ? &arena->slabs[index] : NULL;
+}
 
 /* Enters n times 2 MiB of address space from base on, as the arena's, or as nobody's (NULL). Returns false when there
  * is no memory for the table. Any thread, no lock. */

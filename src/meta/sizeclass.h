@@ -99,6 +99,7 @@ static inline unsigned class_of(size_t size_bytes)
                                          : class_of_medium(size_bytes);
 }
 
+/* class_of_aligned, for what no table tells: by a search. */
 unsigned class_of_medium_aligned(size_t size_bytes, size_t alignment);
 
 /* A size of whose class, if both are at most SMALL_MAX_BYTES, all blocks lie on multiples of alignment, a power of two: a multiple of

@@ -1,5 +1,6 @@
 /* lock.c - see lock.h.
- * Owns     what a child does before it waits.     Called by  pool, front (through shared_pool.h).     Calls  os.h
+ * Owns     what a child does before it waits.     Called by  pool/slots.c (the pool lock), service/budget.c, front/pressure.c, front/fork.c.
+ * Calls    os.h
  * Threads  any.
  *  edge  release               acquire                what becomes visible
  *  L1    lock_drop exchange -> lock_take CAS          everything that the last holder wrote

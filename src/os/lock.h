@@ -2,7 +2,7 @@
  *
  * The word holds the owner's identity (an address that belongs to one thread, such as that of a thread-local variable),
  * set by the same atomic operation that takes the lock. So two questions have an exact answer at any instruction:
- *   does this very thread hold it (a signal handler that interrupted the holder)?  lock_take says false, nobody hangs;
+ *   does this very thread hold it (a signal handler that interrupted the holder)?  lock_take says LOCK_SELF, nobody hangs;
  *   in a child after fork(): did the thread that forked hold it, or one that no longer exists?  lock_owner tells.
  *
  *   word                meaning

@@ -1,5 +1,5 @@
 /* module.c - which file an address belongs to, and what a file defines: os_module_... of os.h.
- * Owns     nothing.     Called by  service/modules.c, service/unwind.c; machine.c (the vDSO)
+ * Owns     nothing.     Called by  service/, api/profile.c, api/override_signal.c; machine.c (the vDSO)
  * Calls    _dl_find_object of glibc, by which exceptions are unwound, too; dl_iterate_phdr
  * Threads  any; signal handlers, but os_module_any.
  * Why os_module_of does without dl_iterate_phdr: it takes a lock of the dynamic linker's, which in the child of a fork may be held

@@ -2,7 +2,7 @@
  *
  * Pre-conditions of all functions that take a range: address and length are multiples of os_page_bytes(). Every
  * function keeps errno. A function that can fail says so in its result and then has changed nothing.
- * In the testing build any of them can be made to fail: see os_fail_from.
+ * In the testing build those that enum os_call names can be made to fail: see os_fail_from.
  */
 #ifndef HAKMEM_OS_OS_H
 #define HAKMEM_OS_OS_H
@@ -261,7 +261,7 @@ void os_write_stderr(const char *text, size_t len_bytes);
 
 #if defined(HAKMEM_TESTING)
 /* The fault-injection seam: call number `first` (counted from 1, over the calls that mask names) and the
- * following ones, up to `n` in all, fail. os_fail_from(0, 0) ends it. Returns how many calls were counted since the
+ * following ones, up to `n` in all, fail. os_fail_from(0, 0, 0) ends it. Returns how many calls were counted since the
  * last use. */
 enum os_call {
     OS_CALL_RESERVE = 1,

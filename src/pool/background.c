@@ -1,5 +1,5 @@
 /* background.c - see background.h.
- * Owns     the thread, and the word that says whether it runs.     Called by  shared_pool.c, purge.c (wake), front/thread.c (end), front/fork.c
+ * Owns     the thread, and the word that says whether it runs.     Called by  shared_pool.c, purge.c, run.c, tail.c (wake), front/ (what caches hold; hold; end; fork)
  * Calls    shared_pool_tick; libc's pthread_create
  * Threads  any may wake it; the thread itself touches the pool as any other does, and never allocates.
  *
@@ -48,7 +48,7 @@ __thread bool background_wanted;
 
 static uint32_t tick_ms(void)
 {
-    return config.purge_delay_ms < 2 ? 1 : (uint32_t)(config.purge_delay_ms / 2);
+    return config.purge_delay_ms < TICKS_OF_DELAY ? 1 : (uint32_t)(config.purge_delay_ms / TICKS_OF_DELAY);
 }
 
 static size_t all_cached_bytes(void)

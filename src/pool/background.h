@@ -5,6 +5,8 @@
 
 #include "base/base.h"
 
+#define TICKS_OF_DELAY 2 /* so many ticks in a row make the purge delay */
+
 /* Something has become idle. Starts the thread if there is enough for it to do and it does not run yet; where it may not or
  * cannot run, the caller does its work when that is due. Not under the pool lock. */
 void background_wake(void);

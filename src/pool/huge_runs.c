@@ -1,5 +1,5 @@
 /* huge_runs.c - which runs have huge pages: huge_pages_for_run of huge_pages.h, and what it must know.
- * Owns     the list of runs that may not be filled.     Called by  run.c
+ * Owns     the list of runs that may not be filled.     Called by  run.c, repair.c (fork)
  * Calls    huge_probes.h, os.h, release.h, shared_pool.h (the lock); budget.h, config.h
  * Threads  any; the list under the pool lock, the system is asked without it.
  */

@@ -1,5 +1,5 @@
 /* idle.c - see idle.h.
- * Owns     the list, and the idle fields of slab records.     Called by  shared_pool.c, purge.c     Calls  nothing.
+ * Owns     the list, and the idle fields of slab records.     Called by  shared_pool.c, purge.c, repair.c (fork)     Calls  nothing.
  * Threads  any, under the pool lock.
  * I1  A slab's idle_waits says whether it is in the list; a slot that holds no slab of a class is not.
  */

@@ -15,19 +15,11 @@
 #include "pool/span.h"
 #include "service/budget.h"
 
-#include <string.h>
-
 /* The head record of the span or the run that begins at address; NULL when none does. */
 static struct slab *head_of(const void *address)
 {
-    struct arena *arena = registry_arena(address);
-    if (arena == NULL || arena->class_map == NULL || ((uintptr_t)address & (SLAB_BYTES - 1)) != 0)
-        return NULL;
-    size_t index = arena_slab_index(arena, address);
-    if (atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) != CLASS_SPAN * CLASS_OFFSET_SCALE)
-        return NULL; /* relaxed: see arena_set_class_map */
-    struct slab *slab = &arena->slabs[index];
-    return CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
+    struct slab *slab = ((uintptr_t)address & (SLAB_BYTES - 1)) != 0 ? NULL : registry_span_slab(address);
+    return slab != NULL && CTL_STATE(slab_ctl_read(slab)) == SLAB_SPAN_HEAD ? slab : NULL;
 }
 
 static bool is_run(const struct slab *head)

@@ -1,5 +1,6 @@
 /* lru.c - see lru.h.
- * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, pressure.c.     Calls  release.h, os.h
+ * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, release.c, repair.c, pressure.c.
+ * Calls    release.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
  *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
@@ -257,15 +258,10 @@ bool lru_push_unasked(struct superslab *ss, uint32_t n)
     return true;
 }
 
-void lru_settle(uint32_t but_n)
+void lru_push_asked(struct superslab *ss, uint32_t n)
 {
-    struct superslab *ss = lru.unasked;
-    if (ss == NULL || ss->run_superslabs == but_n || any_pinned(ss, ss->run_superslabs))
-        return;
-    uint32_t n = ss->run_superslabs;
-    unlink_cached(ss);
-    set_states(ss, n, SUPERSLAB_LEAVING);
     int64_t len_bytes = (int64_t)n << SUPERSLAB_SHIFT;
+    set_states(ss, n, SUPERSLAB_LEAVING);
     budget_note_leaving(len_bytes); /* out of the reach of a relief */
     pool_unlock();
     release_untouched(ss, n);
@@ -273,6 +269,15 @@ void lru_settle(uint32_t but_n)
     lru_push(ss, n);
     budget_note_freed();
     budget_note_leaving(-len_bytes);
+}
+
+void lru_settle(uint32_t but_n)
+{
+    struct superslab *ss = lru.unasked;
+    if (ss == NULL || ss->run_superslabs == but_n || any_pinned(ss, ss->run_superslabs))
+        return;
+    unlink_cached(ss);
+    lru_push_asked(ss, ss->run_superslabs);
 }
 
 void lru_make_way(uint32_t n)

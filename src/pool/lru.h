@@ -13,6 +13,9 @@ void lru_push(struct superslab *ss, uint32_t n);
  * another one waits, or none is to wait; this one was not taken. Pool lock. */
 bool lru_push_unasked(struct superslab *ss, uint32_t n);
 
+/* As lru_push, once the system was asked what of them is in memory. Lock held, but given up meanwhile; they are LEAVING then. */
+void lru_push_asked(struct superslab *ss, uint32_t n);
+
 /* Asks what of the run that waits is in memory, and lets it count: before another run waits, or one of but_n SuperSlabs is wanted and
  * that which waits is not as long. Lock held, but given up meanwhile. */
 void lru_settle(uint32_t but_n);

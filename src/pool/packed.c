@@ -32,13 +32,6 @@ static unsigned page_of(const void *block)
     return (unsigned)(((uintptr_t)block & (SUPERSLAB_BYTES - 1)) / PACKED_PAGE_BYTES);
 }
 
-/* The record of the slot where it begins. */
-static struct slab *slab_at(const void *block)
-{
-    struct arena *arena = registry_arena(block);
-    return &arena->slabs[arena_slab_index(arena, block)];
-}
-
 /* Whether it is the word of a block that begins there, in its half of a slot. */
 static bool begins_at(uint32_t word, const void *block)
 {
@@ -60,13 +53,8 @@ struct packed_head *packed_head_in(struct slab *slab, const void *block)
 
 struct packed_head *packed_head_of(const void *block)
 {
-    struct arena *arena = registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL)
-        return NULL;
-    size_t index = arena_slab_index(arena, block);
-    if (atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) != CLASS_SPAN * CLASS_OFFSET_SCALE)
-        return NULL; /* relaxed: see arena_set_class_map */
-    return packed_head_in(&arena->slabs[index], block);
+    struct slab *slab = registry_span_slab(block);
+    return slab == NULL ? NULL : packed_head_in(slab, block);
 }
 
 /* ---- Claim -------------------------------------------------------------------------------------------------------- */
@@ -128,7 +116,7 @@ static bool put(const void *block, struct packed_head *head, enum packed_state e
     if (!begins_at(word, block) || PACKED_STATE(word) != expected ||
         !atomic_compare_exchange_strong(&head->word, &word, 0))
         return false;
-    struct superslab *freed = packed_put_pages(slab_at(block)->superslab, page_of(block), PACKED_LENGTH(word));
+    struct superslab *freed = packed_put_pages(registry_slab(block)->superslab, page_of(block), PACKED_LENGTH(word));
     if (freed != NULL)
         lru_push(freed, 1);
     return true;
@@ -201,7 +189,7 @@ bool packed_return(const void *block, struct packed_head *head)
 static bool resize(const void *block, struct packed_head *head, size_t len_bytes)
 {
     uint32_t word = packed_word(head);
-    struct superslab *ss = slab_at(block)->superslab;
+    struct superslab *ss = registry_slab(block)->superslab;
     unsigned page = page_of(block), n_old = PACKED_LENGTH(word), n_asked = (unsigned)(len_bytes / PACKED_PAGE_BYTES);
     unsigned n = n_asked < PACKED_LEAST_PAGES ? PACKED_LEAST_PAGES : n_asked;
     if (n > n_old && !packed_take_behind(ss, page + n_old, n - n_old))
@@ -235,7 +223,7 @@ unsigned packed_hold_ahead(size_t len_bytes, unsigned most, struct packed_block 
     void *block = claim_locked(len_bytes, &zeroed); /* which may map a SuperSlab; the others don't */
     while (block != NULL) {
         blocks[n++] = (struct packed_block){block, (uint32_t)(len_bytes / PACKED_PAGE_BYTES), zeroed};
-        packed_hold(slab_at(block), block);
+        packed_hold(registry_slab(block), block);
         block = n < most ? claim_here(len_bytes, &zeroed) : NULL;
     }
     if (n != 0)
@@ -265,7 +253,7 @@ unsigned packed_hold(struct slab *slab, const void *block)
 
 static struct packed_head *held_head(const void *block)
 {
-    return head_at(slab_at(block), block);
+    return head_at(registry_slab(block), block);
 }
 
 void packed_give(const void *block, unsigned asked_pages)

@@ -12,9 +12,8 @@
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
 #define N_PACKED_LISTS 64 /* by the longest row of free pages, in steps of PACKED_ROW_STEP; the last has all longer ones */
 #define PACKED_ROW_STEP (SUPERSLAB_SLABS * PACKED_PAGES / N_PACKED_LISTS)
-#define SCAN_LIMIT 32                   /* SuperSlabs looked at for an aligned row of slots, per list */
-
-#define ROW_LOOKS 4                     /* SuperSlabs looked at for any row */
+#define SCAN_LIMIT 32 /* SuperSlabs looked at for an aligned row of slots, per list; and DRAINING ones, for whatever is wanted of them */
+#define ROW_LOOKS 4   /* SuperSlabs looked at for any other row, per list */
 
 struct pool_state {
     struct superslab *bucket[N_BUCKETS]; /* HOT ones */

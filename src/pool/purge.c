@@ -1,7 +1,8 @@
 /* purge.c - memory that lies idle in the pool goes back: EMPTY slots, free pages inside slabs, what lies behind large blocks, and what a
  * tick finds.
  * Owns     the ticks' notes in SuperSlabs and slabs (sparse_ticks, aged_slots, quiet_ticks, seen_used).
- * Called by  background.c, front/     Calls  pool_state.h, idle.h, release.h, slab.h
+ * Called by  background.c, front/; shared_pool.c, span.c, held.c, packed.c (slots that have become EMPTY)
+ * Calls    pool_state.h, idle.h, release.h, slab.h
  * Threads  any. A slot is purged while it is TAKEN, a slab while it is owned: nobody else can claim from it, and no lock is
  *          held during the system call.
  */
@@ -21,7 +22,6 @@
 #include "service/config.h"
 #include "service/stats.h"
 
-#define QUIET_TICKS 2        /* so many ticks, half a delay apart, make the delay */
 #define QUIET_DONE UINT8_MAX /* its free pages were given back */
 #define HUGE_WORTH_BYTES (SUPERSLAB_BYTES / 16)
 
@@ -105,14 +105,7 @@ static bool purge_empty_slots(struct superslab *ss, uint32_t mask, enum hak_lock
     pool_relink_superslab(ss);
     if (pool_free_slots(ss) == SUPERSLAB_SLABS) { /* Its other slots were put back while these were being purged. */
         pool_detach_superslab(ss);
-        bool eager = release_guard_agrees(ss);
-        if (!eager)
-            lru_push(ss, 1);
-        pool_unlock();
-        if (eager)
-            release_superslab(ss);
-        else
-            release_evicted();
+        release_detached_and_unlock(ss);
         if (!pool_lock(cause))
             return false;
     }
@@ -234,8 +227,8 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
     else if (ticks == QUIET_DONE)
         return false;
     atomic_store_explicit(&slab->seen_used, (uint16_t)number, memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < QUIET_TICKS ? ticks + 1 : ticks), memory_order_relaxed);
-    if (ticks == QUIET_TICKS)
+    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks), memory_order_relaxed);
+    if (ticks == TICKS_OF_DELAY)
         return true;
     *waiting_bytes += idle_bytes;
     return false;
@@ -264,7 +257,7 @@ void shared_pool_note_quiet(struct slab *slab)
 {
     /* relaxed, all three: hints */
     atomic_store_explicit(&slab->seen_used, (uint16_t)CTL_USED(slab_ctl_read(slab)), memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, QUIET_TICKS, memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, TICKS_OF_DELAY, memory_order_relaxed);
 }
 
 void shared_pool_discount(struct slab *slab)
@@ -272,7 +265,7 @@ void shared_pool_discount(struct slab *slab)
     atomic_fetch_sub_explicit(&slab->seen_used, 1, memory_order_relaxed);
 }
 
-/* A tick gives back what is idle in slabs where the last QUIET_TICKS ticks found the same.
+/* A tick gives back what is idle in slabs where the last TICKS_OF_DELAY ticks found the same.
  * A huge page is not broken up for less than HUGE_WORTH_BYTES. Returns the bytes that later ticks may give back. */
 static size_t tick_slabs(struct superslab *ss)
 {

@@ -1,6 +1,6 @@
 /* release.c - see release.h.
  * Owns     the SuperSlabs that are to be given back.
- * Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, lru.c, pressure.c.     Calls  arena.h, os.h
+ * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, os.h
  * Threads  lists under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache (lru.c), a run.
@@ -169,11 +169,23 @@ void superslab_purge(struct superslab *ss, uint32_t n)
             superslab_forget_slots(ss + i, true);
 }
 
-void release_superslab(struct superslab *ss)
+static void release_superslab(struct superslab *ss)
 {
     EVENT("superslab eager free ss=%p cached=%u", superslab_memory(ss), lru_count());
     stats_add(&stats_counters.superslabs_released_total, 1);
     release_row(ss, 1);
+}
+
+void release_detached_and_unlock(struct superslab *ss)
+{
+    bool eager = release_guard_agrees(ss);
+    if (!eager)
+        lru_push(ss, 1);
+    pool_unlock();
+    if (eager)
+        release_superslab(ss);
+    else
+        release_evicted();
 }
 
 void release_later(struct superslab *ss, uint32_t n)

@@ -8,11 +8,11 @@
 /* The release guard: a SuperSlab may be given back when no slot is active and nobody refers to it. Pool lock. */
 bool release_guard_agrees(const struct superslab *ss);
 
-/* A detached, empty SuperSlab (state LEAVING) goes back to the system at once, past the LRU cache. Not under the
- * lock. */
-void release_superslab(struct superslab *ss);
+/* A detached, empty SuperSlab (state LEAVING) goes back to the system at once, past the LRU cache; or to the cache while somebody refers to
+ * it. Lock held; returns without it. */
+void release_detached_and_unlock(struct superslab *ss);
 
-/* The same for n in a row, in the caller's hands. */
+/* n in a row, in the caller's hands, go back to the system at once. Not under the lock. */
 void release_row(struct superslab *ss, uint32_t n);
 
 /* n in a row are to be given back by release_evicted, which the caller calls when it has unlocked. Pool lock. */

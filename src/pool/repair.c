@@ -43,73 +43,84 @@ static void unmark_deferred(void)
         atomic_store_explicit(&head->ctl, SLAB_CTL(SLAB_SPAN_HEAD, 0, 0), memory_order_relaxed);
 }
 
+static void set_class_in_map(const struct superslab *ss, unsigned slot, unsigned class_id)
+{
+    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + slot, 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+}
+
+/* One slot of a SuperSlab of the pool, whose pages of packed spans are right already. */
+static void rebuild_slot(struct superslab *ss, unsigned i, bool interrupted)
+{
+    struct slab *slab = superslab_slab(ss, i);
+    slab->idle_waits = 0;
+    switch (CTL_STATE(slab_ctl_read(slab))) {
+    case SLAB_UNUSED:
+        ss->unused_slots |= 1u << i;
+        break;
+    case SLAB_RETIRING:
+    case SLAB_TAKEN:
+        if (interrupted)
+            break;
+        set_class_in_map(ss, i, CLASS_FOREIGN);
+        atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_relaxed);
+        ss->empty_slots |= 1u << i;
+        break;
+    case SLAB_EMPTY:
+        ss->empty_slots |= 1u << i;
+        break;
+    case SLAB_SPAN_HEAD:
+        unmark_head(slab);
+        /* fall through */
+    case SLAB_SPAN_BODY:
+    case SLAB_HELD:
+    case SLAB_PACKED: /* It may have been on its way there. */
+        set_class_in_map(ss, i, CLASS_SPAN);
+        break;
+    case SLAB_OWNED: /* It may have been on its way to have gaps, or no longer. */
+        set_class_in_map(ss, i, class_in_map(slab));
+        break;
+    default:
+        break;
+    }
+}
+
+static void rebuild_pooled(struct superslab *ss, bool interrupted)
+{
+    ss->previous = ss->next = NULL;
+    ss->unused_slots = ss->empty_slots = 0;
+    for (uint32_t emptied = packed_rebuild(ss); emptied != 0; emptied &= emptied - 1)
+        set_class_in_map(ss, (unsigned)__builtin_ctz(emptied), CLASS_FOREIGN);
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        rebuild_slot(ss, i, interrupted);
+    pool.n_active_slots += SUPERSLAB_SLABS - pool_free_slots(ss);
+    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
+    pool_link_superslab(ss);
+}
+
 /* Files one SuperSlab anew by what its records say. */
 static void rebuild_superslab(struct superslab *ss, bool interrupted)
 {
     switch (atomic_load(&ss->state)) {
     case SUPERSLAB_POOLED:
+        rebuild_pooled(ss, interrupted);
         break;
     case SUPERSLAB_CACHED:
         pool_add_superslab(ss);
-        return;
+        break;
     case SUPERSLAB_RUN:
         unmark_head(superslab_slab(ss, 0));
-        return;
+        break;
     case SUPERSLAB_RUN_BODY:
     case SUPERSLAB_ABSENT:
-        return;
+        break;
     default: /* MAPPING, LEAVING: in the hands of a thread that is gone, and empty */
-        if (!interrupted) {
-            ss->dirty_by_slab = 1; /* It may not say so yet, or no longer. */
-            superslab_forget_slots(ss, false);
-            superslab_extend_dirty(ss, SUPERSLAB_BYTES);
-            arena_put(ss, 1);
-        }
-        return;
+        if (interrupted)
+            break;
+        ss->dirty_by_slab = 1; /* It may not say so yet, or no longer. */
+        superslab_forget_slots(ss, false);
+        superslab_extend_dirty(ss, SUPERSLAB_BYTES);
+        arena_put(ss, 1);
     }
-    ss->previous = ss->next = NULL;
-    ss->unused_slots = ss->empty_slots = 0;
-    uint32_t emptied = packed_rebuild(ss);
-    for (; emptied != 0; emptied &= emptied - 1)
-        arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + (unsigned)__builtin_ctz(emptied), 1,
-                            CLASS_FOREIGN);
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
-        struct slab *slab = superslab_slab(ss, i);
-        slab->idle_waits = 0;
-        switch (CTL_STATE(slab_ctl_read(slab))) {
-        case SLAB_UNUSED:
-            ss->unused_slots |= 1u << i;
-            break;
-        case SLAB_RETIRING:
-        case SLAB_TAKEN:
-            if (interrupted)
-                break;
-            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_FOREIGN);
-            atomic_store_explicit(&slab->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_relaxed);
-            ss->empty_slots |= 1u << i;
-            break;
-        case SLAB_EMPTY:
-            ss->empty_slots |= 1u << i;
-            break;
-        case SLAB_SPAN_HEAD:
-            unmark_head(slab);
-            /* fall through */
-        case SLAB_SPAN_BODY:
-        case SLAB_HELD:
-        case SLAB_PACKED: /* It may have been on its way there. */
-            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, CLASS_SPAN * CLASS_OFFSET_SCALE);
-            break;
-        case SLAB_OWNED: /* It may have been on its way to have gaps, or no longer. */
-            arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1,
-                                (uint8_t)(class_in_map(slab) * CLASS_OFFSET_SCALE));
-            break;
-        default:
-            break;
-        }
-    }
-    pool.n_active_slots += SUPERSLAB_SLABS - pool_free_slots(ss);
-    atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
-    pool_link_superslab(ss);
 }
 
 void shared_pool_fork_child(bool interrupted)

@@ -16,10 +16,8 @@
 #include "pool/shared_pool.h"
 #include "pool/span.h"
 #include "pool/tail.h"
-#include "service/budget.h"
+#include "service/config.h"
 #include "service/stats.h"
-
-#include <string.h>
 
 static uint32_t superslabs_for(size_t len_bytes)
 {
@@ -151,17 +149,10 @@ static void put_superslabs_and_unlock(struct superslab *ss, uint32_t n)
             ss[i].state = SUPERSLAB_LEAVING; /* ours, also while the lock is given up */
         lru_settle(0);
     }
-    if (n == 1) {
+    if (n == 1)
         lru_push(ss, n);
-    } else if (!lru_push_unasked(ss, n)) {
-        budget_note_leaving((int64_t)n << SUPERSLAB_SHIFT);
-        pool_unlock();
-        release_untouched(ss, n);
-        pool_lock_again(HAK_LOCK_SPAN, ss);
-        lru_push(ss, n);
-        budget_note_freed();
-        budget_note_leaving(-((int64_t)n << SUPERSLAB_SHIFT));
-    }
+    else if (!lru_push_unasked(ss, n))
+        lru_push_asked(ss, n);
     pool_unlock();
     release_evicted();
     background_wake();

@@ -510,16 +510,12 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
     stats_add(&stats_counters.slabs_released, 1);
     struct superslab *freed = pool_put_slots(ss, slab_idx, 1);
     EVENT("free-list push ss=%p slab=%u empties=%z", superslab_memory(ss), slab_idx, atomic_load(&pool.n_empty_slots));
-    bool eager = freed != NULL && release_guard_agrees(freed);
-    if (freed != NULL && !eager)
-        lru_push(freed, 1);
+    if (freed != NULL) {
+        release_detached_and_unlock(freed);
+        return RELEASE_DONE;
+    }
     pool_unlock();
-    if (eager)
-        release_superslab(freed);
-    else if (freed != NULL)
-        release_evicted();
-    else
-        shared_pool_slots_emptied(HAK_LOCK_RELEASE_SLAB);
+    shared_pool_slots_emptied(HAK_LOCK_RELEASE_SLAB);
     return RELEASE_DONE;
 }
 

@@ -85,7 +85,7 @@ enum release_result shared_pool_release_slab(struct superslab *ss, unsigned slab
 bool shared_pool_pin(struct superslab *ss);
 void shared_pool_unpin(struct superslab *ss);
 
-/* ---- Slots for spans; all under the pool lock ---- */
+/* ---- Slots, for slabs and for spans; all under the pool lock ---- */
 
 /* n slots in a row of a HOT SuperSlab, the first on a multiple of align_slots; they leave UNUSED and EMPTY.
  * Returns false when there are none. */
@@ -106,8 +106,8 @@ void pool_set_apart(struct superslab *ss);
 /* The n slots behind, for a span that grows in place. */
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n);
 
-/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller calls release_superslab
- * for it after unlocking; NULL otherwise. */
+/* Puts slots back as EMPTY. Returns the SuperSlab if it is now free and detached: the caller has it, and gives it to lru_push or to
+ * release_detached_and_unlock; NULL otherwise. */
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n);
 
 /* Puts an empty SuperSlab into the pool, HOT and rising. */
@@ -133,7 +133,7 @@ void shared_pool_purge_empty(size_t keep, enum hak_lock_cause cause);
 /* The same for a trim: all of them. Looks at every SuperSlab. */
 void shared_pool_purge_all_empty(void);
 
-/* Gives back every wholly free page inside listed slabs, and what lies behind large blocks (tail.h). */
+/* Gives back every wholly free page inside listed slabs, those between packed spans, and what lies behind large blocks (tail.h). */
 void shared_pool_purge_pages(void);
 
 /* Slots have become EMPTY: what exceeds the number that keeps its pages is purged, at once or when the delay has passed. */

@@ -1,5 +1,5 @@
 /* span.c - see span.h.
- * Owns     the span fields of slab records.     Called by  large.c, packed.c and held.c (slots)
+ * Owns     the span fields of slab records.     Called by  large.c, packed.c and held.c (slots); held.h, in front/span_cache.c
  * Calls    shared_pool.h (slots, lock), lru.h and release.h (SuperSlabs)
  * Threads  any; records of a span are written by the thread that claims or returns it, under the pool lock.
  * I1  Every slab of a span is CLASS_SPAN in the class map; exactly the first one is SPAN_HEAD.

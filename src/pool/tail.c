@@ -1,5 +1,5 @@
 /* tail.c - see tail.h.
- * Owns     the mark of a head whose tail is being purged.     Called by  front/large_block.c, span_cache.c (notes), purge.c, span.c, run.c
+ * Owns     the mark of a head whose tail is being purged.     Called by  front/large_block.c, span_cache.c (notes), purge.c, run.c
  * Calls    shared_pool.h (the lock), release.h, background.h
  * Threads  any. Records of blocks that others hold are read as a guess; what is done is done under the lock, with the head marked.
  *
@@ -179,11 +179,8 @@ bool tail_look(void)
 void tail_note(const void *block)
 {
     unsigned pages;
-    struct arena *arena = config.secure != 0 || config.purge_delay_ms < 0 ? NULL : registry_arena(block);
-    if (arena == NULL || arena->class_map == NULL) /* the second: pool/emergency.h */
-        return;
-    struct slab *head = &arena->slabs[arena_slab_index(arena, block)];
-    if (CTL_STATE(slab_ctl_read(head)) != SLAB_SPAN_HEAD) /* it is packed: nothing lies behind it */
+    struct slab *head = config.secure != 0 || config.purge_delay_ms < 0 ? NULL : registry_slab(block);
+    if (head == NULL || CTL_STATE(slab_ctl_read(head)) != SLAB_SPAN_HEAD) /* the latter: it is packed, and nothing lies behind it */
         return;
     bool run = span_slots(head) == 0;
     size_t bytes = run ? run_bytes_behind(arena_superslab_of(head)) : tail_of_span(head, &pages);

@@ -1,5 +1,5 @@
 /* tier.c - see tier.h.
- * Owns  nothing.     Called by  slots.c     Calls  nothing.     Threads  any.
+ * Owns  nothing.     Called by  slots.c, shared_pool.c     Calls  nothing.     Threads  any.
  */
 #include "pool/tier.h"
 

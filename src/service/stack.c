@@ -1,5 +1,6 @@
 /* stack.c - see stack.h.
- * Owns     nothing.     Called by  front/sampled.c, front/profile.c, api/introspect.c     Calls  unwind.h, os.h, report.h; libc's backtrace, and dladdr before 2.35
+ * Owns     nothing.     Called by  front/sampled.c, front/profile.c, front/thread.c, api/introspect.c, api/profile.c
+ * Calls    unwind.h, os.h, report.h; libc's backtrace, and dladdr before 2.35
  * Threads  any.
  * Signals  stack_take and stack_report may be called in a handler of a fault: backtrace's locks are recursive, and whoever holds one is
  *          running. dladdr's may be held by who waits for this thread (tests/scripts/report_in_dlopen.sh), so only old systems use it.

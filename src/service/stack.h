@@ -22,7 +22,7 @@ void stack_prepare(void);
 /* What can be had without an allocation: until stack_prepare, stacks that need backtrace() are empty. */
 void stack_prepare_early(void);
 
-/* The calling thread's stack from the first frame outside of this library on. No frame before stack_prepare, or where libc
+/* The calling thread's stack from the first frame outside of this library on. No frame before stack_prepare_early, or where libc
  * cannot unwind. Does not allocate. Keeps errno. */
 void stack_take(struct stack *stack);
 
