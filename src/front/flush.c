@@ -124,9 +124,10 @@ static ALWAYS_INLINE void *const *collect_more(struct word *word, const struct p
         size_t offset_bytes = (size_t)((const char *)*block - memory);
         if (offset_bytes >= len_bytes)
             break;
-        unsigned index = class_block_index(&class, offset_bytes);
+        unsigned index;
+        bool begins = class_block_at(&class, offset_bytes, &index);
         uint64_t bit = (uint64_t)1 << (index % 64);
-        if (unlikely((size_t)index * class.bytes != offset_bytes || (mask & bit) != 0))
+        if (unlikely(!begins || (mask & bit) != 0))
             break;
         mask |= bit;
     }

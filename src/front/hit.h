@@ -82,8 +82,8 @@ static ALWAYS_INLINE size_t hit_live_class_offset(const void *block)
         return 0;
     const struct class_info *class = class_at(class_offset);
     size_t offset_bytes = (uintptr_t)block & (SLAB_BYTES - 1);
-    unsigned index = class_block_index(class, offset_bytes);
-    if (unlikely((size_t)index * class->bytes != offset_bytes || index >= class->n_blocks))
+    unsigned index;
+    if (unlikely(!class_block_at(class, offset_bytes, &index) || index >= class->n_blocks))
         return 0;
     const struct slab *slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
     return unlikely(slab_is_free(slab, index)) ? 0 : class_offset;

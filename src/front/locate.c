@@ -36,8 +36,7 @@ bool locate_block(const void *block, const char *call, struct place *place)
         place->class_id = CTL_CLASS(slab_ctl_read(place->slab));
     const struct class_info *class = &class_table[place->class_id];
     size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
-    place->index = class_block_index(class, offset);
-    if (unlikely((size_t)place->index * class->bytes != offset || place->index >= class->n_blocks ||
+    if (unlikely(!class_block_at(class, offset, &place->index) || place->index >= class->n_blocks ||
                  (place->gaps && slab_follows(place->slab, place->index)))) {
         report_misuse(call, "pointer into the middle of a block", block, "class of bytes", class->bytes);
         return false;

@@ -31,8 +31,7 @@ static ALWAYS_INLINE bool locate_expected(const void *block, unsigned class_id, 
     size_t offset = (uintptr_t)block & (SLAB_BYTES - 1);
     place->slab = &registry_primary.slabs[((uintptr_t)block - registry_primary.base) >> SLAB_SHIFT];
     place->class_id = class_id;
-    place->index = class_block_index(class, offset);
-    return likely((size_t)place->index * class->bytes == offset && place->index < class->n_blocks);
+    return likely(class_block_at(class, offset, &place->index)) && likely(place->index < class->n_blocks);
 }
 
 #endif

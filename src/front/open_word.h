@@ -44,9 +44,10 @@ static ALWAYS_INLINE bool open_word_push(struct open_word *open, unsigned class_
     if (offset_bytes >= open->len_bytes)
         return false;
     const struct class_info *class = &class_table[class_id];
-    unsigned index = class_block_index(class, offset_bytes);
+    unsigned index;
+    bool begins = class_block_at(class, offset_bytes, &index);
     uint64_t bit = (uint64_t)1 << (index % 64);
-    if (unlikely((size_t)index * class->bytes != offset_bytes || (open->free & bit) != 0))
+    if (unlikely(!begins || (open->free & bit) != 0))
         return false;
     open->free |= bit;
     return true;

@@ -126,4 +126,13 @@ static inline unsigned class_block_index(const struct class_info *class, size_t 
     return (unsigned)((uint64_t)offset_bytes * class->reciprocal >> 32);
 }
 
+/* Whether a block begins at an offset within a slab, and its index (also if none does). The lower half of the product is what the division
+ * leaves, times the reciprocal: that once at least, or, of a multiple, the error times the index, which is below 2^16 and below any reciprocal. */
+static ALWAYS_INLINE bool class_block_at(const struct class_info *class, size_t offset_bytes, unsigned *index)
+{
+    uint64_t product = (uint64_t)offset_bytes * class->reciprocal;
+    *index = (unsigned)(product >> 32);
+    return (uint32_t)product < class->reciprocal;
+}
+
 #endif

@@ -80,10 +80,15 @@ static void block_index_is_exact(void **state)
 {
     (void)state;
     for (unsigned id = CLASS_FIRST; id < CLASS_END; id++)
-        for (size_t offset = 0; offset < SLAB_BYTES; offset++)
-            if (class_block_index(&class_table[id], offset) != offset / class_table[id].bytes)
-                fail_msg("class of %u, offset %zu: %u", class_table[id].bytes, offset,
-                         class_block_index(&class_table[id], offset));
+        for (size_t offset = 0; offset < SLAB_BYTES; offset++) {
+            const struct class_info *class = &class_table[id];
+            unsigned index;
+            bool begins = class_block_at(class, offset, &index);
+            if (class_block_index(class, offset) != offset / class->bytes || index != offset / class->bytes)
+                fail_msg("class of %u, offset %zu: %u, %u", class->bytes, offset, class_block_index(class, offset), index);
+            if (begins != (offset % class->bytes == 0))
+                fail_msg("class of %u, offset %zu: a block %s there", class->bytes, offset, begins ? "begins" : "ends");
+        }
 }
 
 /* The smallest class that fits and keeps the alignment, by a search that knows nothing of order. */
