@@ -94,8 +94,8 @@ HAK_API void hak_free(void *block) HAK_NOEXCEPT;
 
 /* Frees a block whose requested size the caller knows. NULL is ignored.
  * errno      always preserved.
- * Misuse     as hak_free. Of a block above 32 KiB another size is reported likewise, if it makes another number of pages; with
- *            HAKMEM_SECURE=1 or type of any block.
+ * Misuse     as hak_free. Of a block above 32 KiB another size is reported likewise, if it makes another number of pages; in
+ *            hardened mode (HAKMEM_SECURE) any other size of any block, or, by a list of checks without type, none.
  * Cost       as hak_free: a hit does not look at the size.
  * Source     C23 7.24.3.4. */
 HAK_API void hak_free_sized(void *block, size_t size_bytes) HAK_NOEXCEPT;
