@@ -255,7 +255,7 @@ static bool has_message_queue(void)
 
 bool os_leave_files(void)
 {
-    bool may_ask = !os_calls_are_filtered_since_start(); /* a filter may end the process for the question */
+    bool may_ask = !os_calls_are_filtered(); /* a filter may end the process for the question */
     has_left_files =
         !(may_ask && has_message_queue()) && system_call(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE, 0, 0, 0) == 0;
     return has_left_files;
