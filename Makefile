@@ -76,7 +76,7 @@ install:
 
 package: build
 	@$(SETUP) package
-	cpack --config build/CPackConfig.cmake -B build/package
+	umask 022 && cpack --config build/CPackConfig.cmake -B build/package
 
 setup:
 	@$(SETUP) build test coverage bench format package

@@ -17,7 +17,7 @@ packages_of_set() {
         test)
             echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
                  python3 python3-jsonschema libpython3.11-testsuite strace gdb spin binutils jq tmux prometheus curl \
-                 mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli dpkg-dev man-db
+                 mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli dpkg-dev file man-db
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
             ;;
@@ -27,7 +27,7 @@ packages_of_set() {
                  redis-server redis-tools gnuplot-nox
             ;;
         format) echo clang-format ;;
-        package) echo dpkg-dev ;;
+        package) echo dpkg-dev file ;;
         *) echo "setup-debian.sh: unknown set '$1'; the sets are build, test, coverage, bench, format, package" >&2; exit 2 ;;
     esac
 }

@@ -1,5 +1,5 @@
-/* override_dlopen.c - dlopen and dlmopen, which take no notice of RTLD_DEEPBIND.
- * Owns     nothing.     Called by  programs     Calls  libc's
+/* override_dlopen.c - dlopen and dlmopen, which take no notice of RTLD_DEEPBIND; dlsym, which finds ours where it would find libc's.
+ * Owns     nothing.     Called by  programs     Calls  libc's; os.h
  * Threads  any, as libc's.
  *
  * With that flag what is opened looks for malloc and free among its own libraries first: it finds libc's, while the program goes
@@ -8,14 +8,16 @@
  *
  * Not part of the static library: in a program that is linked statically there is no other dlopen to call.
  */
-#include "base/base.h"
+#include "os/os.h"
 
 #include <dlfcn.h>
+#include <gnu/libc-version.h>
 #include <stddef.h>
 
 typedef void function(void);
 typedef void *dlopen_function(const char *, int);
 typedef void *dlmopen_function(Lmid_t, const char *, int);
+typedef void *dlsym_function(void *, const char *);
 
 static function *find_libc_s(const char *name, _Atomic(function *) *found)
 {
@@ -35,6 +37,48 @@ __attribute__((visibility("default"))) void *dlopen(const char *path, int mode)
     if (unlikely(libc_s == NULL))
         return NULL;
     return ((dlopen_function *)libc_s)(path, mode & ~RTLD_DEEPBIND);
+}
+
+/* Defined by libc, not by a libc of another namespace. */
+static bool is_of_libc(const void *symbol)
+{
+    struct os_module its, libc_s;
+    return os_module_of(symbol, &its) && os_module_of(gnu_get_libc_version(), &libc_s) && its.dynamic == libc_s.dynamic;
+}
+
+static bool is_ours(const void *symbol)
+{
+    struct os_module its, own;
+    return symbol != NULL && os_module_of(symbol, &its) && os_module_of(find_libc_s, &own) && its.dynamic == own.dynamic;
+}
+
+#if defined(__x86_64__)
+#define DLSYM_VERSION "GLIBC_2.2.5"
+#elif defined(__aarch64__)
+#define DLSYM_VERSION "GLIBC_2.17"
+#else
+#define DLSYM_VERSION "GLIBC_2.34"
+#endif
+
+/* Foreign function interfaces (Python's ctypes, Ruby's Fiddle, Java's) look for free in libc by a handle of it, and give that free what
+ * libc's strdup has made of our blocks. What the program would find by that name is meant, if that is ours. RTLD_NEXT asks who calls. */
+__attribute__((visibility("default"))) void *dlsym(void *handle, const char *name)
+{
+    static _Atomic(function *) found;
+    function *libc_s = atomic_load_explicit(&found, memory_order_relaxed); /* relaxed: a constant */
+    if (libc_s == NULL) {
+        libc_s = (function *)(uintptr_t)dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
+        atomic_store_explicit(&found, libc_s, memory_order_relaxed);
+        if (unlikely(libc_s == NULL))
+            return NULL;
+    }
+    if (handle == RTLD_NEXT || handle == RTLD_DEFAULT)
+        return ((dlsym_function *)libc_s)(handle, name);
+    void *symbol = ((dlsym_function *)libc_s)(handle, name);
+    if (symbol == NULL || !is_of_libc(symbol))
+        return symbol;
+    void *program_s = ((dlsym_function *)libc_s)(RTLD_DEFAULT, name);
+    return is_ours(program_s) ? program_s : symbol;
 }
 
 /* In a namespace of its own there is none of our names, and the flag matters to nobody else. */

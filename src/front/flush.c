@@ -179,7 +179,6 @@ void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n)
     uint32_t count = magazine_count(magazine);
     if (n == 0)
         return;
-    thread->flushes++;
     if (n == count) { /* Nobody pushes until we are done, so they can lie where they are. */
         magazine->top = magazine->base;
         atomic_signal_fence(memory_order_acq_rel);

@@ -7,8 +7,9 @@
 
 #define REFILL_MAX 256 /* half of the largest magazine */
 
-/* Returns the n oldest blocks of a magazine: all of them, or REFILL_MAX at most. Between thread_enter and thread_leave, or for a
- * thread that is gone. */
+/* Returns the n oldest blocks of a magazine: all of them, or REFILL_MAX at most. The caller counts it in `flushes`, when what it does is
+ * done: `hakmem check` takes a change of that for another call, at whose beginning all agrees. Between thread_enter and thread_leave, or
+ * for a thread that is gone. */
 void flush_oldest(struct thread *thread, unsigned class_id, uint32_t n);
 
 /* Looks at the youngest blocks in each of the thread's magazines: whether they are blocks, and were not freed twice. What is none is

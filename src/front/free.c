@@ -54,6 +54,7 @@ static void return_to_magazine(struct thread *thread, const struct place *place,
         bool grow = magazine->refilled != 0 || magazine_capacity(magazine) < CONSUMER_CAPACITY;
         if (!(grow && magazine_grow(thread, place->class_id)) && magazine_capacity(magazine) != 0) {
             flush_oldest(thread, place->class_id, (magazine_count(magazine) + 1) / 2);
+            thread->flushes++;
             magazine->refilled -= magazine->refilled != 0;
         }
         if (!given && magazine_push(magazine, block))

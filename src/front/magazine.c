@@ -63,11 +63,13 @@ static void shrink_another(struct thread *thread, unsigned class_id)
             magazine->misses = 0; /* In use: spared this time. */
             continue;
         }
-        if (magazine_count(magazine) > capacity / 2)
+        bool flushes = magazine_count(magazine) > capacity / 2;
+        if (flushes)
             flush_oldest(thread, victim, magazine_count(magazine) - capacity / 2);
         magazine->limit = magazine->base + capacity / 2;
         size_t less_bytes = (size_t)(capacity - capacity / 2) * class_table[victim].bytes;
         thread->capacity_bytes -= less_bytes;
+        thread->flushes += flushes;
         note_capacity_change(thread);
         return;
     }

@@ -61,9 +61,11 @@ struct thread *thread_first(void)
 /* Blocks go back to their slabs. */
 static void flush_all(struct thread *thread)
 {
+    unsigned n_flushes = 0;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) {
         struct magazine *magazine = &thread->cache.magazine[c];
         if (magazine->base != NULL) {
+            n_flushes += magazine_count(magazine) != 0;
             flush_oldest(thread, c, magazine_count(magazine));
             magazine->base = magazine->top = magazine->limit = NULL;
             magazine->misses = 0;
@@ -74,6 +76,7 @@ static void flush_all(struct thread *thread)
     span_cache_empty(thread);
     harden_empty(thread);
     magazine_forget_arrays(thread);
+    thread->flushes += n_flushes;
 }
 
 /* The slabs that the record keeps are a thread's again, or are about to be nobody's. */

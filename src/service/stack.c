@@ -97,14 +97,13 @@ static void report_frame(unsigned i, const char *address)
     } else if (dladdr(address - 1, &info) == 0) {
         info.dli_fname = NULL;
     }
+    const void *place = (const void *)((uintptr_t)address - 1 - (uintptr_t)info.dli_fbase); /* NOLINT: a number */
     if (info.dli_fname == NULL)
         report_line("hakmem:     #%u %p", i, address);
     else if (info.dli_sname == NULL)
-        report_line("hakmem:     #%u %p (%s+0x%x)", i, address, info.dli_fname,
-                    (unsigned)(address - 1 - (const char *)info.dli_fbase));
+        report_line("hakmem:     #%u %p (%s+%p)", i, address, info.dli_fname, place);
     else
-        report_line("hakmem:     #%u %p %s (%s+0x%x)", i, address, info.dli_sname, info.dli_fname,
-                    (unsigned)(address - 1 - (const char *)info.dli_fbase));
+        report_line("hakmem:     #%u %p %s (%s+%p)", i, address, info.dli_sname, info.dli_fname, place);
 }
 
 void stack_report(const char *title, const struct stack *stack)

@@ -5,6 +5,7 @@
 source "$(dirname "$0")/_common.sh"
 
 step "cpack"
+umask 022
 cpack --config "$HAKMEM_BUILD_DIR/CPackConfig.cmake" -B "$work/made" > log 2>&1 || { cat log; fail "cpack"; }
 version=$("$HAKMEM_BUILD_DIR/hakmem" --version | sed 's/^hakmem //')
 machine=$(dpkg --print-architecture)
