@@ -157,7 +157,8 @@ static void build_ids_are_those_of_the_notes(void **state)
 /* ---- Files that no usual tool makes ------------------------------------------------------------------------------ */
 
 enum { FOLD, MIDDLE, LABEL, INNER, OUTER, LAST, N_NAMES, N_BUCKETS = 11 };
-static const char *const made_up_names[N_NAMES] = {"a_name_so_long_that_its_hash_is_folded", "b", "label", "inner", "outer", "last"};
+static const char *const made_up_names[N_NAMES] = {
+    "a_name_so_long_that_its_hash_is_folded", "b", "label", "inner", "outer", "last"};
 
 /* As in a file and in memory: the header, segments, tables. Places are counted from its beginning, but for those of the dynamic section,
  * which may be addresses. A symbol's place is 64 * its number, and it has 16 bytes. */
@@ -208,7 +209,8 @@ static struct os_module make_up(bool with_hash, uint32_t n_buckets)
     made_up.header.e_phentsize = sizeof made_up.segment[0];
     for (uint32_t i = 0; i < N_NAMES + 2; i++) {
         const char *name = i == 0 ? "" : i == 1 ? "asked_for" : made_up_names[i - 2];
-        made_up.symbol[i] = (ElfW(Sym)){.st_name = (uint32_t)len, .st_value = 64u * i, .st_size = 16, .st_shndx = i < 2 ? SHN_UNDEF : 1};
+        made_up.symbol[i] = (ElfW(Sym)){
+            .st_name = (uint32_t)len, .st_value = 64u * i, .st_size = 16, .st_shndx = i < 2 ? SHN_UNDEF : 1};
         strcpy(made_up.text + len, name);
         len += strlen(name) + 1;
     }
@@ -232,8 +234,11 @@ static struct os_module make_up(bool with_hash, uint32_t n_buckets)
         bucket[n_buckets - 1] = 2;
         bucket[n_buckets + i] = (gnu_hash_of(made_up_names[i]) & ~1u) | (i == N_NAMES - 1);
     }
-    return (struct os_module){
-        .start = (uintptr_t)&made_up, .end = (uintptr_t)(&made_up + 1), .bias = (uintptr_t)&made_up, .dynamic = made_up.dynamic, .path = ""};
+    return (struct os_module){.start = (uintptr_t)&made_up,
+                              .end = (uintptr_t)(&made_up + 1),
+                              .bias = (uintptr_t)&made_up,
+                              .dynamic = made_up.dynamic,
+                              .path = ""};
 }
 
 /* By both kinds of tables; an empty one has none, and what is only asked for is not defined. */
@@ -244,7 +249,8 @@ static void names_are_found_by_either_table(void **state)
         struct os_module module = make_up(with_hash != 0, 1);
         for (unsigned i = 0; i < N_NAMES; i++)
             assert_true(os_module_defines(&module, made_up_names[i]));
-        assert_false(os_module_defines(&module, "asked_for") || os_module_defines(&module, "none") || os_module_defines(&module, ""));
+        assert_false(os_module_defines(&module, "asked_for") || os_module_defines(&module, "none") ||
+                     os_module_defines(&module, ""));
         module = make_up(with_hash != 0, 0);
         assert_false(os_module_defines(&module, "b"));
         for (unsigned missing = 0; missing < 3; missing++) {
@@ -353,7 +359,8 @@ static void build_ids_of_odd_files(void **state)
     made_up.header.e_phentsize++;
     assert_null(os_module_build_id(&module, &n_bytes));
     made_up.header.e_phentsize--;
-    made_up.header.e_phnum = (uint16_t)(os_page_bytes() / sizeof made_up.segment[0]); /* the header's page is all that is sure to be there */
+    made_up.header.e_phnum =
+        (uint16_t)(os_page_bytes() / sizeof made_up.segment[0]); /* the header's page is all that is sure to be there */
     assert_null(os_module_build_id(&module, &n_bytes));
 }
 

@@ -163,7 +163,8 @@ static void a_stack_is_reported_by_lines(void **state)
     stack.n_frames = 2;
     stack.frame[0] = (void *)(uintptr_t)0x1235;
     stack.frame[1] = (void *)(uintptr_t)0x1236;
-    snprintf(expected, sizeof expected, "hakmem:   taken by thread %d:\nhakmem:     #0 0x1235\nhakmem:     #1 0x1236\n", (int)os_thread_id());
+    snprintf(expected, sizeof expected, "hakmem:   taken by thread %d:\nhakmem:     #0 0x1235\nhakmem:     #1 0x1236\n",
+             (int)os_thread_id());
     assert_string_equal(report(&stack), expected);
 }
 
