@@ -100,7 +100,8 @@ static bool find_headers(const struct os_module *module, struct headers *headers
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
         *headers = (struct headers){(const ElfW(Phdr) *)(module->start + header->e_phoff), header->e_phnum};
-        return header->e_phentsize == sizeof(ElfW(Phdr)) && header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) <= os_page_bytes();
+        return header->e_phentsize == sizeof(ElfW(Phdr)) &&
+               header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) <= os_page_bytes();
     }
     *headers =
         (struct headers){(const ElfW(Phdr) *)getauxval(AT_PHDR), getauxval(AT_PHNUM)}; /* NOLINT: by the kernel */
