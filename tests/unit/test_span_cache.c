@@ -312,7 +312,7 @@ static void room_has_a_bound(void **state)
 static void large_block_and_full_places(void **state)
 {
     (void)state;
-    static char *block[1200];
+    static char *block[1200], *missed[12];
     struct span_cache *cache = &tls_thread->span_cache;
     make_room();
     hak_trim(HAK_TRIM_CACHE);
@@ -337,12 +337,18 @@ static void large_block_and_full_places(void **state)
         }
     }
     assert_int_equal(cache->n_places, SPAN_CACHE_PLACES);
+    for (unsigned i = 0; i < 12; i++) { /* misses, after which several would be claimed at once */
+        missed[i] = hak_malloc(2 * SLAB_BYTES);
+        assert_int_equal(cache->n_places, SPAN_CACHE_PLACES);
+    }
     hak_free(large);
     assert_true(cache->n_places <= SPAN_CACHE_PLACES);
     assert_true(cache->held_slabs <= cache->room_slabs);
     assert_null(pool_check());
     for (unsigned i = 0; i < 1200; i++)
         hak_free(block[i]);
+    for (unsigned i = 0; i < 12; i++)
+        hak_free(missed[i]);
 }
 
 /* Where nobody waits, 1 MiB is held of what was freed, and is put back all at once. It serves blocks that take more than half of a row;
