@@ -100,7 +100,7 @@ static bool find_headers(const struct os_module *module, struct headers *headers
     const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
         *headers = (struct headers){(const ElfW(Phdr) *)(module->start + header->e_phoff), header->e_phnum};
-        return header->e_phentsize == sizeof(ElfW(Phdr)) && header->e_phoff <= os_page_bytes() &&
+        return header->e_phentsize == sizeof(ElfW(Phdr)) &&
                header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) <= os_page_bytes();
     }
     *headers =
@@ -193,7 +193,7 @@ static const ElfW(Sym) * find_by_gnu_hash(const struct names *names, const char 
     for (const unsigned char *at = (const unsigned char *)name; *at != 0; at++)
         hash = hash * 33 + *at;
     uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets];
-    if (i < n_left_out || i == STN_UNDEF)
+    if (i < n_left_out)
         return NULL;
     for (;; i++) {
         uint32_t other = hash_of[i - n_left_out];
@@ -249,7 +249,7 @@ const char *os_module_name_at(const struct os_module *module, const void *addres
         const ElfW(Sym) *symbol = &names.symbol[i];
         bool has = symbol->st_size == 0 ? symbol->st_value == offset : offset - symbol->st_value < symbol->st_size;
         if (symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && (symbol->st_info & 0xf) != STT_TLS && has &&
-            (name == NULL || symbol->st_value >= nearest)) {
+            symbol->st_value >= nearest) {
             nearest = symbol->st_value;
             name = names.text + symbol->st_name;
         }

@@ -152,7 +152,7 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
         return runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES) ? yes : ANSWER_NO;
     runs = strike_out_filled(&runs, &probes);
     size_t in_memory_bytes = bytes_in_memory(&runs);
-    if (runs.n == 0 || (runs.n < UNFILLED_RUNS && in_memory_bytes < most_bytes))
+    if (runs.n < UNFILLED_RUNS && in_memory_bytes < most_bytes)
         return yes;
     if (runs.n < UNFILLED_RUNS && in_memory_bytes < UNFILLED_BYTES)
         return ask_about_heads(&probes, yes, except != NULL);
@@ -176,7 +176,7 @@ static enum answer may_be_unfilled(const struct superslab *except, size_t len_by
 void huge_pages_note_run(struct superslab *ss)
 {
     unsigned free = UNFILLED_RUNS;
-    if (config.huge_pages == HUGE_PAGES_ALWAYS || ss->run_bytes < SUPERSLAB_BYTES || ss->run_bytes > HUGE_RUN_MAX_BYTES)
+    if (ss->run_bytes < SUPERSLAB_BYTES || ss->run_bytes > HUGE_RUN_MAX_BYTES)
         return;
     probes_note(ss);
     if (!ss->huge)

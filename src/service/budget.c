@@ -92,8 +92,7 @@ void budget_fork_child(void)
 {
     atomic_store(&budget.promised_bytes, own_promised_bytes);
     atomic_store(&budget.leaving_bytes, own_leaving_bytes);
-    if (lock_owner(&lock) != lock_self())
-        lock_reset(&lock);
+    lock_reset(&lock); /* also if a handler forked that interrupted us in it: nobody else is there */
 }
 
 /* What is kept back of the budget until a request was refused. */

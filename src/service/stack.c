@@ -48,9 +48,9 @@ void stack_prepare(void)
 }
 
 /* backtrace() for what unwind.h cannot do: frames of signal handlers, for one. */
-static ALWAYS_INLINE int take_frames(void **frame, int n, bool in_handler)
+static ALWAYS_INLINE int take_frames(void **frame, int n)
 {
-    int n_taken = in_handler ? -1 : unwind_take(frame, n);
+    int n_taken = unwind_take(frame, n);
     if (n_taken >= 0)
         return n_taken;
     return atomic_load_explicit(&prepared, memory_order_acquire) ? backtrace(frame, n) : 0;
@@ -72,7 +72,7 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     void *frame[STACK_MAX_FRAMES + 16]; /* some are our own */
     int n = 0, first = 0;
     if (atomic_load_explicit(&prepared_early, memory_order_acquire))
-        n = take_frames(frame, STACK_MAX_FRAMES + 16, pc != 0);
+        n = take_frames(frame, STACK_MAX_FRAMES + 16);
     while (pc != 0 && first < n && (uintptr_t)frame[first] != pc)
         first++;
     first = first == n ? 0 : first;

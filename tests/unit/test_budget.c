@@ -677,6 +677,130 @@ static void a_promise_sees_one_made_meanwhile(void **state)
     sigaction(SIGTRAP, &before, NULL);
     assert_true(n_other > 10 && n_own > 10);
 }
+
+/* Moves the lines whenever it is asked to, and else runs: so it sleeps only where somebody has the lock. */
+static struct {
+    _Atomic unsigned asked, done;
+    _Atomic int32_t thread_id;
+    unsigned n_steps, meet_at, n_waits;
+    bool by_group;
+    _Atomic bool is_inside, may_leave;
+} lines;
+
+static void *move_when_asked(void *unused)
+{
+    atomic_store(&lines.thread_id, os_thread_id());
+    for (unsigned n; (n = atomic_load(&lines.asked)) != UINT_MAX;)
+        if (n != atomic_load(&lines.done)) {
+            hak_budget_set(SOFT_BYTES, HARD_BYTES);
+            atomic_store(&lines.done, n);
+        }
+    return unused;
+}
+
+static void on_step_of_lines(int signal)
+{
+    uintptr_t sp;
+    (void)signal;
+    if (++lines.n_steps != lines.meet_at)
+        return;
+    if (lines.by_group) {
+        atomic_store(&budget_by_group, 1);
+        budget_follow("");
+    } else {
+        hak_budget_set(SOFT_BYTES, HARD_BYTES);
+    }
+    atomic_fetch_add(&lines.asked, 1);
+    while (atomic_load(&lines.done) != atomic_load(&lines.asked))
+        if (os_thread_waits(atomic_load(&lines.thread_id), &sp)) {
+            lines.n_waits++;
+            break;
+        }
+}
+
+/* A handler that interrupts who moves the lines, at any instruction, may move them, and leaves the lock to him. */
+static void a_handler_keeps_the_lock_of_the_lines(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    struct sigaction action = {.sa_handler = on_step_of_lines}, before;
+    memset(&lines, 0, sizeof lines);
+    assert_int_equal(pthread_create(&thread, NULL, move_when_asked, NULL), 0);
+    while (atomic_load(&lines.thread_id) == 0)
+        continue;
+    assert_int_equal(sigaction(SIGTRAP, &action, &before), 0);
+    for (unsigned by_group = 0; by_group < 2; by_group++) {
+        lines.by_group = by_group != 0;
+        lines.n_waits = 0;
+        lines.meet_at = 0;
+        do {
+            lines.n_steps = 0;
+            lines.meet_at++;
+            step_on();
+            bool moved = budget_set(SOFT_BYTES, HARD_BYTES);
+            step_off();
+            assert_true(moved);
+            while (atomic_load(&lines.done) != atomic_load(&lines.asked))
+                continue;
+        } while (lines.n_steps >= lines.meet_at);
+        atomic_store(&budget_by_group, 0);
+        print_message("%u of %u instructions have the lock\n", lines.n_waits, lines.meet_at - 1);
+        assert_true(lines.n_waits > 5);
+    }
+    atomic_store(&lines.asked, UINT_MAX);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    sigaction(SIGTRAP, &before, NULL);
+}
+
+static void stay_inside(int signal)
+{
+    (void)signal;
+    if (++lines.n_steps != lines.meet_at)
+        return;
+    atomic_store(&lines.is_inside, true);
+    while (!atomic_load(&lines.may_leave))
+        usleep(100);
+}
+
+static void *move_and_stay(void *unused)
+{
+    step_on();
+    budget_set(SOFT_BYTES, HARD_BYTES);
+    step_off();
+    atomic_store(&lines.is_inside, true);
+    return unused;
+}
+
+/* Who was moving the lines is not there in a child, which moves them all the same. */
+static void a_child_moves_lines_that_another_was_moving(void **state)
+{
+    (void)state;
+    struct sigaction action = {.sa_handler = stay_inside}, before;
+    assert_int_equal(sigaction(SIGTRAP, &action, &before), 0);
+    memset(&lines, 0, sizeof lines);
+    do {
+        pthread_t thread;
+        int status;
+        lines.n_steps = 0;
+        lines.meet_at++;
+        atomic_store(&lines.is_inside, false);
+        atomic_store(&lines.may_leave, false);
+        assert_int_equal(pthread_create(&thread, NULL, move_and_stay, NULL), 0);
+        while (!atomic_load(&lines.is_inside))
+            usleep(100);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            alarm(10);
+            _exit(hak_budget_set(SOFT_BYTES, HARD_BYTES) == 0 ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        atomic_store(&lines.may_leave, true);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(status, 0);
+    } while (lines.n_steps >= lines.meet_at);
+    sigaction(SIGTRAP, &before, NULL);
+}
 #endif
 
 /* ---- On its way back ---- */
@@ -1301,6 +1425,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(threads_keep_to_the_line, set_lines, clear_lines),
 #if defined(__x86_64__) && !defined(SANITIZED)
         cmocka_unit_test_setup_teardown(a_promise_sees_one_made_meanwhile, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_handler_keeps_the_lock_of_the_lines, set_lines, clear_lines),
+        cmocka_unit_test_setup_teardown(a_child_moves_lines_that_another_was_moving, set_lines, clear_lines),
 #endif
         cmocka_unit_test_setup_teardown(what_leaves_is_announced, set_lines, clear_lines),
         cmocka_unit_test_setup_teardown(a_handler_waits_for_no_relief, set_lines, clear_lines),

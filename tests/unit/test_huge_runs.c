@@ -507,6 +507,51 @@ static void a_run_that_grows(void **state)
     assert_int_equal(hold_and_count_huge(8, 2 * MIB), 4);
 }
 
+/* While it is not known how what is in memory is used, a new run begins with a head of small pages; one that grows ends with a probe. */
+static void a_probe_at_the_end_of_growth(void **state)
+{
+    (void)state;
+    leave_out_where_nobody_may_ask();
+    unsigned char *grows = hold(4 * MIB), *behind = hold_small_pages(2 * MIB);
+    hold_and_count_huge(2, 10 * MIB);
+    unsigned char *touched = hold(12 * MIB);
+    touched[0] = 1;
+    let_go(behind);
+    assert_ptr_equal(hak_realloc(grows, 6 * MIB), grows);
+    assert_int_equal(huge_ends(grows), 1);
+    assert_int_equal(huge_ends(hold(4 * MIB)), 2);
+}
+
+/* Leaves SuperSlabs with huge pages for others to take. */
+static void leave_huge(unsigned n, size_t len_bytes)
+{
+    assert_int_equal(hold_and_count_huge(n, len_bytes), n);
+    while (n_held > 0)
+        hak_free(held[--n_held]);
+    use(huge_pages_forget_runs);
+}
+
+/* Runs that are shorter, or longer, than those that get huge pages do not count, though they keep some that were there before. */
+static void neither_short_nor_long_ones_count(void **state)
+{
+    (void)state;
+    leave_out_where_nobody_may_ask();
+    config.purge_delay_ms = -1;
+    leave_huge(UNFILLED_MOST, 2 * MIB);
+    for (unsigned i = 0; i < UNFILLED_MOST; i++)
+        assert_true(superslab_of(hold(2 * MIB - 4 * KIB))->huge);
+    assert_int_equal(huge_ends(hold(2 * MIB)), 3);
+    let_go_of_all(state);
+
+    leave_huge(2, 40 * MIB);
+    unsigned char *block = hold(64 * MIB + SLAB_BYTES);
+    assert_int_equal(huge_ends(block), 3);
+    for (size_t at = 0; at < 64 * MIB; at += 2 * MIB)
+        block[at] = 1;
+    assert_int_equal(hold_and_count_huge(10, 2 * MIB), 10); /* more than were left */
+    config.purge_delay_ms = 0;
+}
+
 static void a_budget_that_presses(void **state)
 {
     (void)state;
@@ -544,6 +589,8 @@ int main(void)
         CLEAN(where_nobody_may_ask),
         CLEAN(a_head_tells),
         CLEAN(a_run_that_grows),
+        CLEAN(a_probe_at_the_end_of_growth),
+        CLEAN(neither_short_nor_long_ones_count),
         CLEAN(a_budget_that_presses),
     };
     return status_with_left_out(cmocka_run_group_tests(tests, NULL, NULL));

@@ -154,6 +154,235 @@ static void build_ids_are_those_of_the_notes(void **state)
     }
 }
 
+/* ---- Files that no usual tool makes ------------------------------------------------------------------------------ */
+
+enum { FOLD, MIDDLE, LABEL, INNER, OUTER, LAST, N_NAMES, N_BUCKETS = 11 };
+static const char *const made_up_names[N_NAMES] = {
+    "a_name_so_long_that_its_hash_is_folded", "b", "label", "inner", "outer", "last"};
+
+/* As in a file and in memory: the header, segments, tables. Places are counted from its beginning, but for those of the dynamic section,
+ * which may be addresses. A symbol's place is 64 * its number, and it has 16 bytes. */
+static struct made_up {
+    ElfW(Ehdr) header;
+    ElfW(Phdr) segment[4];
+    uint32_t notes[40];
+    ElfW(Dyn) dynamic[4];
+    ElfW(Sym) symbol[N_NAMES + 2]; /* the first one is none; the second one is asked for, and not in the table */
+    char text[128];
+    uint32_t hash[2 + N_BUCKETS + N_NAMES + 2], gnu_hash[4 + 2 + 2 + N_NAMES];
+} made_up __attribute__((aligned(4096)));
+
+static uint32_t place_in(const void *part)
+{
+    return (uint32_t)((const char *)part - (const char *)&made_up);
+}
+
+/* As the standard has it. */
+static uint32_t hash_of(const char *name)
+{
+    uint32_t hash = 0;
+    for (; *name != 0; name++) {
+        hash = (hash << 4) + (unsigned char)*name;
+        uint32_t high = hash & 0xf0000000;
+        hash = (hash ^ high >> 24) & ~high;
+    }
+    return hash;
+}
+
+static uint32_t gnu_hash_of(const char *name)
+{
+    uint32_t hash = 5381;
+    for (; *name != 0; name++)
+        hash = hash * 33 + (unsigned char)*name;
+    return hash;
+}
+
+/* In the GNU table all symbols are in the last of the buckets, so that their order does not depend on their hashes: where one is looked for
+ * by name there is one. */
+static struct os_module make_up(bool with_hash, uint32_t n_buckets)
+{
+    size_t len = 1;
+    memset(&made_up, 0, sizeof made_up);
+    memcpy(made_up.header.e_ident, ELFMAG, SELFMAG);
+    made_up.header.e_phoff = sizeof made_up.header;
+    made_up.header.e_phnum = 4;
+    made_up.header.e_phentsize = sizeof made_up.segment[0];
+    for (uint32_t i = 0; i < N_NAMES + 2; i++) {
+        const char *name = i == 0 ? "" : i == 1 ? "asked_for" : made_up_names[i - 2];
+        made_up.symbol[i] = (ElfW(Sym)){
+            .st_name = (uint32_t)len, .st_value = 64u * i, .st_size = 16, .st_shndx = i < 2 ? SHN_UNDEF : 1};
+        strcpy(made_up.text + len, name);
+        len += strlen(name) + 1;
+    }
+    made_up.dynamic[0] = (ElfW(Dyn)){.d_tag = DT_SYMTAB, .d_un.d_ptr = (ElfW(Addr))made_up.symbol};
+    made_up.dynamic[1] = (ElfW(Dyn)){.d_tag = DT_STRTAB, .d_un.d_ptr = place_in(made_up.text)};
+    made_up.dynamic[2] = with_hash ? (ElfW(Dyn)){.d_tag = DT_HASH, .d_un.d_ptr = place_in(made_up.hash)}
+                                   : (ElfW(Dyn)){.d_tag = DT_GNU_HASH, .d_un.d_ptr = place_in(made_up.gnu_hash)};
+    uint32_t *bucket = made_up.hash + 2, *next = bucket + N_BUCKETS;
+    made_up.hash[0] = n_buckets == 0 ? 0 : N_BUCKETS;
+    made_up.hash[1] = N_NAMES + 2;
+    for (uint32_t i = 1; i < N_NAMES + 2; i++) {
+        uint32_t hash = hash_of(made_up.text + made_up.symbol[i].st_name) % N_BUCKETS;
+        next[i] = bucket[hash];
+        bucket[hash] = i;
+    }
+    made_up.gnu_hash[0] = n_buckets;
+    made_up.gnu_hash[1] = 2;
+    made_up.gnu_hash[2] = 1;
+    bucket = made_up.gnu_hash + 4 + sizeof(ElfW(Addr)) / 4;
+    for (uint32_t i = 0; n_buckets != 0 && i < N_NAMES; i++) {
+        bucket[n_buckets - 1] = 2;
+        bucket[n_buckets + i] = (gnu_hash_of(made_up_names[i]) & ~1u) | (i == N_NAMES - 1);
+    }
+    return (struct os_module){.start = (uintptr_t)&made_up,
+                              .end = (uintptr_t)(&made_up + 1),
+                              .bias = (uintptr_t)&made_up,
+                              .dynamic = made_up.dynamic,
+                              .path = ""};
+}
+
+/* By both kinds of tables; an empty one has none, and what is only asked for is not defined. */
+static void names_are_found_by_either_table(void **state)
+{
+    (void)state;
+    for (unsigned with_hash = 0; with_hash < 2; with_hash++) {
+        struct os_module module = make_up(with_hash != 0, 1);
+        for (unsigned i = 0; i < N_NAMES; i++)
+            assert_true(os_module_defines(&module, made_up_names[i]));
+        assert_false(os_module_defines(&module, "asked_for") || os_module_defines(&module, "none") ||
+                     os_module_defines(&module, ""));
+        module = make_up(with_hash != 0, 0);
+        assert_false(os_module_defines(&module, "b"));
+        for (unsigned missing = 0; missing < 3; missing++) {
+            module = make_up(with_hash != 0, 1);
+            made_up.dynamic[missing].d_tag = DT_DEBUG;
+            assert_false(os_module_defines(&module, "b"));
+            assert_null(os_module_name_at(&module, (char *)&made_up + made_up.symbol[2].st_value));
+        }
+        module = make_up(with_hash != 0, 1);
+        module.end = (uintptr_t)made_up.hash; /* the tables lie behind the file */
+        assert_false(os_module_defines(&module, "b"));
+    }
+    struct os_module module = make_up(false, 1);
+    uint32_t *bucket = made_up.gnu_hash + 4 + sizeof(ElfW(Addr)) / 4;
+    *bucket = 1; /* what the table leaves out is not in it */
+    assert_false(os_module_defines(&module, "b"));
+}
+
+/* The inmost one of those that hold an address; of one without a length only the place itself; the last one, too. */
+static void names_at_places(void **state)
+{
+    (void)state;
+    for (unsigned with_hash = 0; with_hash < 2; with_hash++) {
+        struct os_module module = make_up(with_hash != 0, 2);
+        ElfW(Sym) *symbol = made_up.symbol + 2;
+        const char *base = (const char *)&made_up;
+        symbol[OUTER].st_value = symbol[INNER].st_value - 8; /* and it comes behind it */
+        symbol[OUTER].st_size = 32;
+        symbol[LABEL].st_size = 0;
+        symbol[MIDDLE].st_info = STT_TLS;
+        symbol[FOLD].st_value = 0;
+        assert_string_equal(os_module_name_at(&module, base + symbol[INNER].st_value), "inner");
+        assert_string_equal(os_module_name_at(&module, base + symbol[INNER].st_value - 1), "outer");
+        assert_string_equal(os_module_name_at(&module, base + symbol[INNER].st_value + 16), "outer");
+        assert_string_equal(os_module_name_at(&module, base + symbol[LABEL].st_value), "label");
+        assert_null(os_module_name_at(&module, base + symbol[LABEL].st_value + 1));
+        assert_null(os_module_name_at(&module, base + symbol[MIDDLE].st_value));
+        assert_null(os_module_name_at(&module, base)); /* at 0 there is the file's header */
+        assert_null(os_module_name_at(&module, base + made_up.symbol[1].st_value)); /* it is asked for */
+        assert_string_equal(os_module_name_at(&module, base + symbol[LAST].st_value + 15), "last");
+        assert_null(os_module_name_at(&module, base + symbol[LAST].st_value + 16));
+        symbol[FOLD].st_value = symbol[LAST].st_value - 8; /* and it comes before it */
+        symbol[FOLD].st_size = 32;
+        assert_string_equal(os_module_name_at(&module, base + symbol[LAST].st_value), "last");
+        assert_string_equal(os_module_name_at(&module, base + symbol[LAST].st_value + 16), made_up_names[FOLD]);
+    }
+    struct os_module module = make_up(false, 0); /* it names nothing, but lists what it asks for */
+    made_up.symbol[1].st_shndx = 1;
+    assert_string_equal(os_module_name_at(&module, (char *)&made_up + 64), "asked_for");
+    assert_null(os_module_name_at(&module, (char *)&made_up + 128));
+}
+
+/* Appends a note; returns its text. */
+static unsigned char *add_note(uint32_t *at, uint32_t type, const char *name, uint32_t name_bytes, uint32_t text_bytes)
+{
+    uint32_t *note = made_up.notes + *at, name_words = (name_bytes + 3) / 4;
+    note[0] = name_bytes;
+    note[1] = text_bytes;
+    note[2] = type;
+    memcpy(note + 3, name, name_bytes);
+    *at += 3 + name_words + (text_bytes + 3) / 4;
+    return (unsigned char *)(note + 3 + name_words);
+}
+
+/* Behind other notes, of odd lengths; not in a segment that is not loaded, nor in one that ends before it does. Segments in no order. */
+static void build_ids_of_odd_files(void **state)
+{
+    (void)state;
+    struct os_module module = make_up(true, 1);
+    uint32_t at = 0;
+    size_t n_bytes = 1;
+    ElfW(Phdr) *notes = &made_up.segment[0], *behind = &made_up.segment[1], *loaded = &made_up.segment[2];
+    *loaded = (ElfW(Phdr)){.p_type = PT_LOAD, .p_filesz = place_in(made_up.dynamic)};
+    *behind = (ElfW(Phdr)){.p_type = PT_LOAD, .p_vaddr = sizeof made_up, .p_filesz = 1};
+    *notes = (ElfW(Phdr)){.p_type = PT_NOTE, .p_vaddr = place_in(made_up.notes)};
+    add_note(&at, 3, "LONGER", 7, 5);
+    add_note(&at, 1, "GNU", 4, 16);
+    add_note(&at, 3, "GNV", 4, 0);
+    add_note(&at, 3, "GN", 3, 1);
+    add_note(&at, 3, "GNU\0X", 5, 1);
+    notes->p_filesz = 4 * at;
+    assert_null(os_module_build_id(&module, &n_bytes));
+    assert_int_equal(n_bytes, 0);
+    const unsigned char *id = add_note(&at, 3, "GNU", 4, 7);
+    notes->p_filesz = 4 * at;
+    made_up.segment[3] = (ElfW(Phdr)){.p_type = PT_NOTE, .p_vaddr = notes->p_vaddr, .p_filesz = 20}; /* has none */
+    assert_ptr_equal(os_module_build_id(&module, &n_bytes), id);
+    assert_int_equal(n_bytes, 7);
+    made_up.segment[3].p_type = PT_NULL;
+    for (size_t cut = 1; cut < 4 * at; cut++) {
+        notes->p_filesz = 4 * at - cut;
+        assert_null(os_module_build_id(&module, &n_bytes));
+        assert_int_equal(n_bytes, 0);
+    }
+    notes->p_filesz = 4 * at;
+    loaded->p_filesz = notes->p_vaddr + notes->p_filesz - 1;
+    assert_null(os_module_build_id(&module, &n_bytes));
+    loaded->p_filesz++;
+    loaded->p_type = PT_DYNAMIC;
+    assert_null(os_module_build_id(&module, &n_bytes));
+    loaded->p_type = PT_LOAD;
+    notes->p_type = PT_NULL;
+    assert_null(os_module_build_id(&module, &n_bytes));
+    notes->p_type = PT_NOTE;
+    assert_ptr_equal(os_module_build_id(&module, &n_bytes), id);
+    made_up.header.e_phentsize++;
+    assert_null(os_module_build_id(&module, &n_bytes));
+    made_up.header.e_phentsize--;
+    made_up.header.e_phnum =
+        (uint16_t)(os_page_bytes() / sizeof made_up.segment[0]); /* the header's page is all that is sure to be there */
+    assert_null(os_module_build_id(&module, &n_bytes));
+}
+
+/* As that of a static program, which is said to begin with its code: the kernel tells of the program, and only of it. */
+static void a_module_without_a_header_is_the_program_or_nothing(void **state)
+{
+    (void)state;
+    const char *own = (const char *)(uintptr_t)look_for_id;
+    struct os_module program = module_of(own), libc = module_of(symbol("strtol"));
+    size_t n_bytes, program_bytes;
+    const unsigned char *id = os_module_build_id(&program, &program_bytes);
+    program.start = (uintptr_t)own;
+    assert_ptr_equal(os_module_build_id(&program, &n_bytes), id);
+    assert_int_equal(n_bytes, program_bytes);
+    assert_true(os_module_contains(&program, "a_module_without_a_header_is_the_program", 40));
+    program.start = libc.start = (uintptr_t)symbol("strtol");
+    assert_null(os_module_build_id(&program, &n_bytes)); /* not where it is said to begin elsewhere */
+    assert_null(os_module_build_id(&libc, &n_bytes));
+    assert_int_equal(n_bytes, 0);
+    assert_false(os_module_contains(&libc, "\0Operation not permitted", 24));
+}
+
 /* ---- The table -------------------------------------------------------------------------------------------------------- */
 
 static struct modules modules;
@@ -301,6 +530,10 @@ int main(void)
         cmocka_unit_test(texts_are_found),
         cmocka_unit_test(libc_is_told_from_others),
         cmocka_unit_test(build_ids_are_those_of_the_notes),
+        cmocka_unit_test(names_are_found_by_either_table),
+        cmocka_unit_test(names_at_places),
+        cmocka_unit_test(build_ids_of_odd_files),
+        cmocka_unit_test(a_module_without_a_header_is_the_program_or_nothing),
         cmocka_unit_test(modules_of_frames_are_entered_once),
         cmocka_unit_test(modules_that_are_replaced_are_entered_again),
         cmocka_unit_test(a_full_table_stays_as_it_is),

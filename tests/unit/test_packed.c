@@ -308,6 +308,32 @@ static void what_is_freed_serves_again_without_a_lock(void **state)
     hak_free(other);
 }
 
+/* However many misses of one length: nothing is taken ahead where all places are taken, and no more than there are places. */
+static void places_have_a_bound(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    const struct span_cache *cache = &tls_thread->span_cache;
+    char *kept[SPAN_CACHE_PACKED], *block[N];
+    bool any_full = false;
+    for (unsigned n = 0; n <= SPAN_CACHE_PACKED; n++) {
+        empty_cache();
+        for (unsigned i = 0; i < n; i++)
+            kept[i] = claim(40000);
+        for (unsigned i = 0; i < n; i++)
+            hak_free(kept[i]);
+        any_full |= cache->n_packed == SPAN_CACHE_PACKED;
+        for (unsigned i = 0; i < N; i++) {
+            assert_non_null(block[i] = claim(50000)); /* longer than what is kept */
+            assert_true(cache->n_packed <= SPAN_CACHE_PACKED);
+        }
+        for (unsigned i = 0; i < N; i++)
+            hak_free(block[i]);
+        assert_null(pool_check());
+    }
+    assert_true(any_full);
+}
+
 /* One that is kept is clean no more. */
 static void calloc_clears_what_was_kept(void **state)
 {
@@ -636,6 +662,7 @@ int main(void)
         CLEAN(gaps_are_used_again),
         CLEAN(a_long_random_run),
         CLEAN(what_is_freed_serves_again_without_a_lock),
+        CLEAN(places_have_a_bound),
         CLEAN(calloc_clears_what_was_kept),
         CLEAN(calloc_touches_nothing_fresh),
         CLEAN(keeping_has_a_bound),

@@ -307,41 +307,76 @@ static void room_has_a_bound(void **state)
     assert_null(pool_check());
 }
 
-/* A block that is larger than the room, and of a SuperSlab that needs a place when all are taken: what is held goes back, and no
- * more than that. */
-static void large_block_and_full_places(void **state)
+#define MORE 1200
+
+/* Frees a block of each of so many SuperSlabs, but of one. */
+static void free_one_of_each(char *block[MORE], uintptr_t but, unsigned n)
 {
-    (void)state;
-    static char *block[1200];
-    struct span_cache *cache = &tls_thread->span_cache;
-    make_room();
-    hak_trim(HAK_TRIM_CACHE);
-    make_room();
-    char *large = hak_malloc(MIB);
-    for (unsigned i = 0; i < 1200; i++)
-        block[i] = hak_malloc(SLAB_BYTES);
-    hak_trim(HAK_TRIM_CACHE);
-    cache->crowded = 1;
-    cache->room_slabs = SPAN_CACHE_PLACES + 2;
-    uintptr_t seen[SPAN_CACHE_PLACES], own = (uintptr_t)large >> SUPERSLAB_SHIFT;
+    uintptr_t seen[SPAN_CACHE_PLACES + 2];
     unsigned n_seen = 0;
-    for (unsigned i = 0; i < 1200 && n_seen < SPAN_CACHE_PLACES; i++) {
+    for (unsigned i = 0; i < MORE && n_seen < n; i++) {
         uintptr_t superslab = (uintptr_t)block[i] >> SUPERSLAB_SHIFT;
-        bool is_new = superslab != own;
+        bool is_new = superslab != but;
         for (unsigned k = 0; k < n_seen; k++)
             is_new &= seen[k] != superslab;
         if (is_new) {
             seen[n_seen++] = superslab;
             hak_free(block[i]);
             block[i] = NULL;
+            assert_true(tls_thread->span_cache.n_places <= SPAN_CACHE_PLACES);
         }
     }
+    assert_int_equal(n_seen, n);
+}
+
+/* A block that is larger than the room, and of a SuperSlab that needs a place when all are taken: what is held goes back, and no
+ * more than that. */
+static void large_block_and_full_places(void **state)
+{
+    (void)state;
+    static char *block[MORE], *missed[12];
+    struct span_cache *cache = &tls_thread->span_cache;
+    make_room();
+    hak_trim(HAK_TRIM_CACHE);
+    make_room();
+    char *large = hak_malloc(MIB);
+    for (unsigned i = 0; i < MORE; i++)
+        block[i] = hak_malloc(SLAB_BYTES);
+    hak_trim(HAK_TRIM_CACHE);
+    cache->crowded = 1;
+    cache->room_slabs = SPAN_CACHE_PLACES + 2;
+    free_one_of_each(block, (uintptr_t)large >> SUPERSLAB_SHIFT, SPAN_CACHE_PLACES);
     assert_int_equal(cache->n_places, SPAN_CACHE_PLACES);
+    for (unsigned i = 0; i < 12; i++) { /* misses, after which several would be claimed at once */
+        missed[i] = hak_malloc(2 * SLAB_BYTES);
+        assert_int_equal(cache->n_places, SPAN_CACHE_PLACES);
+    }
     hak_free(large);
     assert_true(cache->n_places <= SPAN_CACHE_PLACES);
     assert_true(cache->held_slabs <= cache->room_slabs);
     assert_null(pool_check());
-    for (unsigned i = 0; i < 1200; i++)
+    for (unsigned i = 0; i < MORE; i++)
+        hak_free(block[i]);
+    for (unsigned i = 0; i < 12; i++)
+        hak_free(missed[i]);
+}
+
+/* There is room for more, but no place: half of them are given up. */
+static void full_places_and_more_room(void **state)
+{
+    (void)state;
+    static char *block[MORE];
+    struct span_cache *cache = &tls_thread->span_cache;
+    make_room();
+    for (unsigned i = 0; i < MORE; i++)
+        block[i] = hak_malloc(SLAB_BYTES);
+    hak_trim(HAK_TRIM_CACHE);
+    cache->crowded = 1;
+    cache->room_slabs = SPAN_CACHE_PLACES + 2;
+    free_one_of_each(block, 0, SPAN_CACHE_PLACES + 1);
+    assert_int_equal(cache->n_places, SPAN_CACHE_PLACES / 2 + 1);
+    assert_null(pool_check());
+    for (unsigned i = 0; i < MORE; i++)
         hak_free(block[i]);
 }
 
@@ -551,6 +586,7 @@ int main(void)
         TEST(calloc_clears_what_was_held),
         TEST(room_has_a_bound),
         TEST(large_block_and_full_places),
+        TEST(full_places_and_more_room),
         TEST(little_is_held_while_nobody_waits),
         TEST(little_is_held_while_few_wait),
         TEST(nothing_is_held_where_it_must_not_be),
