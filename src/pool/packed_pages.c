@@ -310,7 +310,8 @@ size_t packed_purge(struct slab *slab, enum hak_lock_cause cause)
 
 /* ---- Fork and checks ---------------------------------------------------------------------------------------------- */
 
-void packed_count(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS])
+/* The pages of each slot by the heads: what packed_pages must be. */
+static void count_pages(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS])
 {
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
         pages[i] = 0;
@@ -331,7 +332,7 @@ uint32_t packed_rebuild(struct superslab *ss)
 {
     uint16_t pages[SUPERSLAB_SLABS];
     uint32_t emptied = 0;
-    packed_count(ss, pages);
+    count_pages(ss, pages);
     hushed = false;
     ss->packed_slots = ss->packed_row = 0;
     ss->packed_previous = ss->packed_next = NULL;
@@ -355,7 +356,7 @@ uint32_t packed_rebuild(struct superslab *ss)
 const char *packed_check(const struct superslab *ss)
 {
     uint16_t pages[SUPERSLAB_SLABS];
-    packed_count(ss, pages);
+    count_pages(ss, pages);
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         const struct slab *slab = superslab_slab(ss, i);
         bool partly = packed_is(slab) && pages[i] != 0xffff;

@@ -236,7 +236,7 @@ static void consider_draining(struct superslab *ss)
 /* A slab became full. */
 static void consider_risen(struct superslab *ss)
 {
-    if (atomic_load_explicit(&ss->rising, memory_order_relaxed) && !tier_still_rising(true, superslab_use(ss)))
+    if (atomic_load_explicit(&ss->rising, memory_order_relaxed) && tier_has_risen(superslab_use(ss)))
         atomic_store(&ss->rising, 0);
 }
 

@@ -197,7 +197,8 @@ bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
     return (config.secure & SECURE_GUARD) == 0 || open_memory(ss, slot, n) || open_memory(ss, 0, SUPERSLAB_SLABS);
 }
 
-void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n)
+/* Makes memory of slots without a block inaccessible. */
+static void close_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
     uint32_t mask = pool_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
     if ((config.secure & SECURE_GUARD) == 0)
@@ -232,7 +233,7 @@ void pool_add_superslab(struct superslab *ss)
     ss->dirty_by_slab = 0;
     ss->dirty_prefix_bytes = 0;
     ss->state = SUPERSLAB_POOLED; /* The child of a fork goes by the slots' records from here on. */
-    pool_close_memory(ss, 0, SUPERSLAB_SLABS);
+    close_memory(ss, 0, SUPERSLAB_SLABS);
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     pool_link_superslab(ss);
 }
@@ -291,24 +292,21 @@ static void list_slabs(struct superslab *ss, bool enter)
 /* Looks whether the tier changes, and changes it. Lock held. One that has left the pool meanwhile is FREE. */
 void pool_evaluate_tier(struct superslab *ss)
 {
-    enum superslab_tier now = pool_tier_of(ss);
-    if (now != SS_TIER_HOT)
+    if (pool_tier_of(ss) != SS_TIER_HOT || !tier_is_to_drain(atomic_load(&ss->rising), superslab_use(ss)))
         return;
-    if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
-        unlink_superslab(ss);
-        packed_unlink(ss);
-        atomic_store(&ss->tier, SS_TIER_DRAINING);
-        pool_link_superslab(ss);
-        list_slabs(ss, false);
-        stats_add(&stats_counters.tier_hot_to_draining, 1);
-        EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
-    }
+    unlink_superslab(ss);
+    packed_unlink(ss);
+    atomic_store(&ss->tier, SS_TIER_DRAINING);
+    pool_link_superslab(ss);
+    list_slabs(ss, false);
+    stats_add(&stats_counters.tier_hot_to_draining, 1);
+    EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
 }
 
 bool pool_is_sparse(const struct superslab *ss)
 {
     return pool_tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) &&
-           tier_next(SS_TIER_HOT, false, superslab_use(ss)) == SS_TIER_DRAINING;
+           tier_is_to_drain(false, superslab_use(ss));
 }
 
 void pool_reopen_superslab(struct superslab *ss)
@@ -324,7 +322,8 @@ void pool_reopen_superslab(struct superslab *ss)
 
 /* ---- Slots (lock held) ------------------------------------------------------------------------------------------- */
 
-unsigned pool_find_slots(uint32_t free, unsigned n, unsigned align)
+/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
+static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
 {
     for (unsigned k = 1; k < n; k++)
         free &= free >> 1;                                         /* bit i stays if bits i .. i + k were set */
@@ -471,7 +470,7 @@ bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
 {
-    pool_close_memory(ss, slot, n);
+    close_memory(ss, slot, n);
     size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
     arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
     for (unsigned i = slot; i < slot + n; i++)
@@ -505,7 +504,7 @@ bool pool_reopen(unsigned n, unsigned class_id)
     for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT);
          ss = ss->next, tries++) {
         uint32_t free = ss->unused_slots | ss->empty_slots;
-        bool helps = pool_find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
+        bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
         any_slots |= free != 0;
         for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
             slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));

@@ -340,9 +340,10 @@ static void compare_classes(const struct census *c)
 static void compare_threads(void)
 {
     struct census_source source = introspect_source();
+    const struct thread *at = NULL;
     struct census_thread thread;
     unsigned n = 0, n_values = 0;
-    for (; census_thread_at(&source, n, &thread); n++) {
+    for (; census_thread_next(&source, &at, &thread); n++) {
         assert_member("thread_caches", n, "thread_id", (uint64_t)thread.thread_id);
         assert_member("thread_caches", n, "cached_bytes", thread.cached_bytes);
         assert_member("thread_caches", n, "cached_blocks", thread.cached_blocks);
