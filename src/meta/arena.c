@@ -438,12 +438,12 @@ void arena_purge_records(struct superslab *ss, uint32_t n)
     const size_t slabs_bytes = SUPERSLAB_SLABS * sizeof(struct slab);
     for (uint32_t i = 0; i < n; i++)
         if (ss[i].has_large_bits && os_page_bytes() <= bits_bytes) {
-            os_purge((void *)&ss->arena->large_bits[(size_t)ss[i].index * SUPERSLAB_SLABS * SLAB_MAX_WORDS],
+            os_purge((void *)&ss->arena->large_bits[superslab_slab_index(&ss[i], 0) * SLAB_MAX_WORDS],
                      bits_bytes);
             ss[i].has_large_bits = 0;
         }
     if (os_page_bytes() <= slabs_bytes)
-        os_purge(&ss->arena->slabs[(size_t)ss->index * SUPERSLAB_SLABS], n * slabs_bytes);
+        os_purge(superslab_slab(ss, 0), n * slabs_bytes);
 }
 
 struct superslab *arena_superslab_of(const struct slab *slab)
@@ -455,7 +455,7 @@ struct superslab *arena_superslab_of(const struct slab *slab)
     struct arena *arena = arena_first(); /* Below the frontier: of one that was given back the records are still there. */
     while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->frontier * SUPERSLAB_SLABS)
         arena = arena_next(arena);
-    return &arena->superslabs[(size_t)(slab - arena->slabs) / SUPERSLAB_SLABS];
+    return &arena->superslabs[slab_index(arena, slab) / SUPERSLAB_SLABS];
 }
 
 void arena_put(struct superslab *ss, uint32_t n)

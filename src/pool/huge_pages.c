@@ -91,7 +91,7 @@ enum spans_seen {
 /* Bytes handed out of a SuperSlab that holds spans; 0: it holds none. Of most that don't, the class map knows, in one line of the cache. */
 static size_t bytes_beside_spans(const struct superslab *ss)
 {
-    const _Atomic uint8_t *class_map = ss->arena->class_map + (size_t)ss->index * SUPERSLAB_SLABS;
+    const _Atomic uint8_t *class_map = ss->arena->class_map + superslab_slab_index(ss, 0);
     unsigned n_marked = 0, n_long = 0, n_spans = 0, least_long = class_of(2 * slab_page_bytes()) * CLASS_OFFSET_SCALE;
     size_t sum_bytes = 0;
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) { /* relaxed: a guess */

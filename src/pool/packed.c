@@ -96,7 +96,7 @@ static void *claim_locked(size_t len_bytes, bool *zeroed)
     if (!span_take_more_slots(n, 1, &ss, &slot))
         return NULL;
     unsigned pages = (unsigned)(len_bytes / PACKED_PAGE_BYTES);
-    *zeroed = packed_take_pages(ss, slot * PACKED_PAGES, pages, pool_slot_mask(slot, n));
+    *zeroed = packed_take_pages(ss, slot * PACKED_PAGES, pages, superslab_slot_mask(slot, n));
     return make_block(ss, slot * PACKED_PAGES, len_bytes);
 }
 

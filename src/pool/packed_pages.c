@@ -92,7 +92,7 @@ static ALWAYS_INLINE struct row next_row(const uint64_t map[MAP_WORDS], unsigned
 static uint32_t slots_around(unsigned page, unsigned n)
 {
     unsigned first = page / PACKED_PAGES, last = (page + n - 1) / PACKED_PAGES;
-    return pool_slot_mask(first, last - first + 1);
+    return superslab_slot_mask(first, last - first + 1);
 }
 
 /* What of n pages from `page` on lies in a slot, as bits of its pages. */
@@ -233,7 +233,7 @@ bool packed_take_pages(struct superslab *ss, unsigned page, unsigned n, uint32_t
         note_pages(ss, slot, pages);
     }
     for (uint32_t rest = fresh & slots; rest != 0; rest &= rest - 1)
-        arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + (unsigned)__builtin_ctz(rest), 1,
+        arena_set_class_map(ss->arena, superslab_slab_index(ss, (unsigned)__builtin_ctz(rest)), 1,
                             CLASS_SPAN * CLASS_OFFSET_SCALE);
     if (n_fresh_pages != 0)
         stats_commit((int64_t)(n_fresh_pages * PACKED_PAGE_BYTES));

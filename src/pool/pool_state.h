@@ -56,11 +56,6 @@ static inline unsigned pool_free_slots(const struct superslab *ss)
     return count_bits(ss->unused_slots | ss->empty_slots);
 }
 
-static inline uint32_t pool_slot_mask(unsigned slot, unsigned n)
-{
-    return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
-}
-
 /* The most free slots in a row that a SuperSlab has. */
 unsigned pool_longest_row(const struct superslab *ss);
 

@@ -68,7 +68,7 @@ static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
         while (slot + n < SUPERSLAB_SLABS && (mask >> (slot + n) & 1) != 0)
             n++;
         if (n > 0 && os_purge(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
-            purged |= pool_slot_mask(slot, n);
+            purged |= superslab_slot_mask(slot, n);
         slot += n + 1;
     }
     return purged;
@@ -195,7 +195,7 @@ static bool purge_slab(struct slab *slab, unsigned class_id, size_t *purged_byte
 {
     if (!slab_own(slab, class_id))
         return false;
-    class_set_drop(slab->superslab->arena, class_id, (size_t)(slab - slab->superslab->arena->slabs));
+    class_set_drop(slab->superslab->arena, class_id, slab_index(slab->superslab->arena, slab));
     *purged_bytes += slab_purge_free_pages(slab);
     shared_pool_disown_slab(slab);
     return true;

@@ -130,7 +130,7 @@ static struct slab *open_slot(struct superslab *ss, unsigned slot, unsigned clas
     if (slab->last_class != 0 && slab->last_class != class_id)
         stats_add(&stats_counters.slot_reuses_other_class, 1);
     slab_open(slab, ss, slot, class_id);
-    arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+    arena_set_class_map(ss->arena, slab_index(ss->arena, slab), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
     return slab;
 }
 
@@ -148,7 +148,7 @@ static struct slab *acquire_from_new(struct superslab *ss, unsigned class_id)
         return NULL;
     pool_add_superslab(ss);
     unsigned slot = begins_at_end(class_id) ? SUPERSLAB_SLABS - 1 : 0;
-    pool_take_slots_out(ss, pool_slot_mask(slot, 1));
+    pool_take_slots_out(ss, superslab_slot_mask(slot, 1));
     pool_unlock();
     return open_slot(ss, slot, class_id);
 }
@@ -246,11 +246,11 @@ static void list_slab(struct slab *slab, unsigned class_id)
 {
     struct superslab *ss = arena_superslab_of(slab);
     if (unlikely(slab_has_gaps(slab))) /* Draining or not: its pages are in memory anyway. */
-        class_set_enter(ss->arena, CLASS_GAPS, (size_t)(slab - ss->arena->slabs));
+        class_set_enter(ss->arena, CLASS_GAPS, slab_index(ss->arena, slab));
     else
         gap_note_sparse(slab, class_id);
     if (pool_tier_of(ss) != SS_TIER_DRAINING)
-        class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
+        class_set_enter(ss->arena, class_id, slab_index(ss->arena, slab));
     else
         pool_note_draining(class_id);
 }
@@ -272,7 +272,7 @@ bool shared_pool_list_spare(unsigned class_id)
 static void release_retiring(struct slab *slab)
 {
     struct superslab *ss = slab->superslab;
-    shared_pool_release_slab(ss, (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS));
+    shared_pool_release_slab(ss, superslab_slot_of(ss, slab));
 }
 
 struct slab *pool_take_idle(void)
@@ -285,7 +285,7 @@ void shared_pool_retire(struct slab *slab)
     slab_ctl ctl = slab_ctl_read(slab);
     if (CTL_STATE(ctl) != SLAB_PARTIAL || CTL_USED(ctl) != 0 || !slab_own(slab, CTL_CLASS(ctl)))
         return;
-    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
+    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), slab_index(slab->superslab->arena, slab));
     switch (slab_disown(slab)) {
     case SLAB_RETURN_LISTABLE: /* It was used in between. */
         list_slab(slab, CTL_CLASS(ctl));

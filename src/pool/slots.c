@@ -172,7 +172,7 @@ static void note_rows(uint32_t before, uint32_t now)
 /* Without the lock too, for slots that the caller holds. */
 static bool open_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n);
+    uint32_t mask = superslab_slot_mask(slot, n);
     if (!os_commit(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
         return false;
     uint32_t before = atomic_fetch_and(&ss->closed_slots, ~mask);
@@ -200,7 +200,7 @@ bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
 /* Makes memory of slots without a block inaccessible. */
 static void close_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
+    uint32_t mask = superslab_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
     if ((config.secure & SECURE_GUARD) == 0)
         return;
     if (rows_of(before | mask) > rows_of(before) &&
@@ -280,7 +280,7 @@ static void list_slabs(struct superslab *ss, bool enter)
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = atomic_load(&slab->ctl);
-        size_t index = (size_t)(slab - ss->arena->slabs);
+        size_t index = slab_index(ss->arena, slab);
         if (CTL_STATE(ctl) != SLAB_PARTIAL)
             continue;
         (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
@@ -375,7 +375,7 @@ bool pool_take_slot(bool last, bool untouched, struct superslab **ss, unsigned *
     if (*ss == NULL)
         return false;
     *slot = find_slot(*ss, last, untouched);
-    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
+    pool_take_slots_out(*ss, superslab_slot_mask(*slot, 1));
     return true;
 }
 
@@ -394,10 +394,10 @@ static void fit_into(struct superslab *ss, unsigned n, unsigned align, struct fi
         unsigned slot = (first + align - 1) & ~(align - 1);
         if (align == 1 && len > n && first != 0 && (ss->packed_slots >> (first - 1) & 1) != 0)
             slot = first + len - n; /* What is free before it goes on with the row's beginning. */
-        rest &= ~pool_slot_mask(first, len);
+        rest &= ~superslab_slot_mask(first, len);
         if (slot + n > first + len || (best->ss != NULL && len - n > best->left))
             continue;
-        unsigned n_empty = count_bits(ss->empty_slots & pool_slot_mask(slot, n));
+        unsigned n_empty = count_bits(ss->empty_slots & superslab_slot_mask(slot, n));
         if (best->ss == NULL || len - n < best->left || n_empty > best->n_empty)
             *best = (struct fit){ss, slot, len - n, n_empty};
     }
@@ -425,7 +425,7 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, un
     struct fit found = find_row(n, align_slots);
     if (found.ss == NULL)
         return false;
-    pool_take_slots_out(found.ss, pool_slot_mask(found.slot, n));
+    pool_take_slots_out(found.ss, superslab_slot_mask(found.slot, n));
     *ss = found.ss;
     *slot = found.slot;
     return true;
@@ -449,7 +449,7 @@ enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot)
         return APART_HUGE;
     apart = *ss;
     *slot = find_slot(*ss, false, false);
-    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
+    pool_take_slots_out(*ss, superslab_slot_mask(*slot, 1));
     return APART_TAKEN;
 }
 
@@ -460,22 +460,22 @@ void pool_set_apart(struct superslab *ss)
 
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n);
+    uint32_t mask = superslab_slot_mask(slot, n);
     if (slot + n > SUPERSLAB_SLABS || pool_tier_of(ss) != SS_TIER_HOT ||
         ((ss->unused_slots | ss->empty_slots) & mask) != mask)
         return false;
-    pool_take_slots_out(ss, pool_slot_mask(slot, n));
+    pool_take_slots_out(ss, mask);
     return true;
 }
 
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
 {
     close_memory(ss, slot, n);
-    size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
+    size_t index = superslab_slab_index(ss, slot);
     arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
     for (unsigned i = slot; i < slot + n; i++)
         atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_release);
-    ss->empty_slots |= pool_slot_mask(slot, n);
+    ss->empty_slots |= superslab_slot_mask(slot, n);
     pool.n_active_slots -= n;
     atomic_fetch_add(&pool.n_empty_slots, n);
     pool_relink_superslab(ss);

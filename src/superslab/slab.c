@@ -56,7 +56,7 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     atomic_store_explicit(&slab->n_following, 0, memory_order_relaxed);
     slab->bits = class->n_words <= SLAB_SMALL_WORDS
                      ? slab->small_bits
-                     : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
+                     : &ss->arena->large_bits[slab_index(ss->arena, slab) * SLAB_MAX_WORDS];
     if (class->n_words > SLAB_SMALL_WORDS)
         atomic_store_explicit(&ss->has_large_bits, 1,
                               memory_order_relaxed); /* relaxed: the slot's state publishes it */
