@@ -37,10 +37,6 @@ static struct {
 /* Most clean SuperSlabs in the cache: they cost nothing but the time that it takes to pass them by, under the lock. */
 #define CLEAN_SUPERSLABS_MAX 1024
 
-/* The longest run that may wait unasked, a GiB: it does so for the delay at most, and no fresh memory is mapped meanwhile. (A loop that
- * takes 200 MiB and touches two pages: 87 microseconds a turn where it is asked about each time.) */
-#define UNASKED_MAX_SUPERSLABS 512
-
 static uint32_t count_warm(const struct superslab *ss, uint32_t n)
 {
     uint32_t n_warm = 0;
@@ -245,9 +241,11 @@ void lru_push(struct superslab *ss, uint32_t n)
     evict(most);
 }
 
+/* It waits for the delay at most, and no fresh memory is mapped meanwhile. (A loop that takes 200 MiB and touches two pages: 87
+ * microseconds a turn where it is asked about each time.) */
 bool lru_push_unasked(struct superslab *ss, uint32_t n)
 {
-    if (!time_empties() || !config.background || n > UNASKED_MAX_SUPERSLABS || lru.unasked != NULL || !ss->committed ||
+    if (!time_empties() || !config.background || n > RELEASE_ASK_MAX_SUPERSLABS || lru.unasked != NULL || !ss->committed ||
         any_pinned(ss, n))
         return false;
     set_time(ss, n);

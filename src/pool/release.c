@@ -132,9 +132,6 @@ void release_row(struct superslab *ss, uint32_t n)
     pool_unlock();
 }
 
-/* Of longer rows nothing is asked: 512 questions take some 200 microseconds. */
-#define UNTOUCHED_MAX_SUPERSLABS 512
-
 /* Of less than a sixteenth in memory it costs as much to bring it there again as to keep account of it. */
 static bool is_touched(const struct superslab *ss)
 {
@@ -145,7 +142,7 @@ static bool is_touched(const struct superslab *ss)
  * less than to ask for it. */
 bool release_may_ask(uint32_t n)
 {
-    return n <= UNTOUCHED_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
+    return n <= RELEASE_ASK_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
 }
 
 void release_untouched(struct superslab *ss, uint32_t n)

@@ -22,8 +22,12 @@ void release_evicted(void);
 /* The child of a fork: what was to be given back is forgotten; the records tell what it is. Pool lock. */
 void release_forget(void);
 
+/* A GiB. Of longer rows the system is not asked what is in memory: 512 questions take some 200 microseconds. Nor may a longer run wait to
+ * be asked about (lru_push_unasked). */
+#define RELEASE_ASK_MAX_SUPERSLABS 512
+
 /* Asks the system which of n SuperSlabs in a row, detached and empty, are in memory at all, and purges those that hardly are: they
- * are clean afterwards. It asks nothing of more than a GiB, under a filter of system calls, with HAKMEM_BACKGROUND=off, or where
+ * are clean afterwards. It asks nothing of longer rows, under a filter of system calls, with HAKMEM_BACKGROUND=off, or where
  * only a trim may give back (HAKMEM_PURGE_DELAY_MS=-1). Not under the lock. */
 void release_untouched(struct superslab *ss, uint32_t n);
 
