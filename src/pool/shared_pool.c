@@ -153,6 +153,27 @@ static struct slab *acquire_from_new(struct superslab *ss, unsigned class_id)
     return open_slot(ss, slot, class_id);
 }
 
+/* Stage 3: an empty SuperSlab from the cache or the system. NULL: no memory. Lock held; returns without it. */
+static struct superslab *take_superslab_and_unlock(void)
+{
+    struct superslab *ss = lru_take_for_pool(1);
+    if (ss == NULL)
+        lru_make_way(1);
+    pool_unlock();
+    if (ss != NULL) {
+        stats_add(&stats_counters.stage_lru, 1);
+    } else {
+        release_evicted();
+        ss = superslab_map(1, SUPERSLAB_BYTES);
+        if (ss == NULL)
+            return NULL;
+        stats_add(&stats_counters.stage_os, 1);
+    }
+    if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
+        superslab_choose_page(ss, huge_pages_for_slabs(ss));
+    return ss;
+}
+
 static struct slab *acquire(unsigned class_id, bool untouched)
 {
     for (;;) {
@@ -183,22 +204,8 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             stats_add(&stats_counters.stage_reopen, 1);
             continue; /* It offers slabs of the class, or slots. */
         }
-        ss = lru_take_for_pool(1); /* stage 3 */
-        if (ss == NULL)
-            lru_make_way(1);
-        pool_unlock();
-        if (ss != NULL) {
-            stats_add(&stats_counters.stage_lru, 1);
-        } else {
-            release_evicted();
-            ss = superslab_map(1, SUPERSLAB_BYTES);
-            if (ss == NULL)
-                return NULL;
-            stats_add(&stats_counters.stage_os, 1);
-        }
-        if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
-            superslab_choose_page(ss, huge_pages_for_slabs(ss));
-        return acquire_from_new(ss, class_id);
+        ss = take_superslab_and_unlock();
+        return ss == NULL ? NULL : acquire_from_new(ss, class_id);
     }
 }
 

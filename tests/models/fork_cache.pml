@@ -1,6 +1,6 @@
 /* fork_cache.pml - what a thread has in its cache, in the child of a fork that comes at any instant.
  * Stands for
- *   src/front/fork.c: fork_mend mend_child on_fork_child
+ *   src/front/fork.c: fork_mend mend_child mend_record mend_own mend_others on_fork_child
  *   src/front/thread.c: thread_empty thread_keep_all thread_empty_kept thread_release
  *   src/front/magazine.h: cache_pop cache_push
  *   src/front/refill.c: refill choose_slab
