@@ -202,20 +202,6 @@ static inline void thread_leave_slab(struct thread *thread, unsigned class_id)
     shared_pool_disown_slab(slab);
 }
 
-/* magazine.c: the largest capacity that a magazine of the class may get; 0: it gets none. */
-uint32_t magazine_max(const struct class_info *class);
-
-/* magazine.c: opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is.
- * Between thread_enter and thread_leave. */
-bool magazine_grow(struct thread *thread, unsigned class_id);
-
-/* magazine.c: all magazines are closed, or forgotten: they have no capacity, and the array space is free. The caller has the record as
- * thread_empty. */
-void magazine_forget_arrays(struct thread *thread);
-
-/* magazine.c: gives back the pages of an array space that is free. Likewise. */
-void magazine_purge_arrays(struct thread *thread);
-
 /* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, is
  * gone, or sleeps and has its door closed and its record claimed. */
 void thread_empty(struct thread *thread);

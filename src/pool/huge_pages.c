@@ -1,12 +1,13 @@
 /* huge_pages.c - see huge_pages.h.
  * Owns     `huge` of SuperSlabs, what a child shares with its parent.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c,
  *          packed_pages.c (before parts go back), fork.c
- * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
+ * Calls    os.h, release.h, dirty.h, slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
 #include "pool/huge_pages.h"
 
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/release.h"
 #include "service/budget.h"
 #include "service/config.h"

@@ -1,6 +1,6 @@
 /* lru.c - see lru.h.
  * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, release.c, repair.c, pressure.c.
- * Calls    release.h, os.h
+ * Calls    release.h, dirty.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
  *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
@@ -13,6 +13,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"

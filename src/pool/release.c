@@ -1,6 +1,6 @@
 /* release.c - see release.h.
  * Owns     the SuperSlabs that are to be given back.
- * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, os.h
+ * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, dirty.h, os.h
  * Threads  lists under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache (lru.c), a run.
@@ -9,6 +9,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/lru.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
@@ -25,59 +26,6 @@ bool release_guard_agrees(const struct superslab *ss)
 }
 
 /* ---- Back to the system ---- */
-
-bool superslab_is_clean(const struct superslab *ss)
-{
-    return !ss->dirty_by_slab && ss->dirty_prefix_bytes == 0;
-}
-
-size_t superslab_dirty_bytes(const struct superslab *ss)
-{
-    if (ss->state != SUPERSLAB_POOLED && !ss->dirty_by_slab)
-        return ss->dirty_prefix_bytes;
-    size_t sum_bytes = 0;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-        sum_bytes += slab_dirty_bytes(superslab_slab(ss, i));
-    return sum_bytes;
-}
-
-void superslab_extend_dirty(struct superslab *ss, size_t len_bytes)
-{
-    if (len_bytes <= ss->dirty_prefix_bytes)
-        return;
-    stats_commit((int64_t)(len_bytes - ss->dirty_prefix_bytes));
-    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
-}
-
-void superslab_cut_dirty(struct superslab *ss, size_t len_bytes)
-{
-    if (len_bytes >= ss->dirty_prefix_bytes)
-        return;
-    stats_commit(-(int64_t)(ss->dirty_prefix_bytes - len_bytes));
-    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
-}
-
-void superslab_forget_slots(struct superslab *ss, bool gone)
-{
-    size_t dirty_bytes = superslab_dirty_bytes(ss), prefix_bytes = ss->dirty_prefix_bytes;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty_by_slab; i++) {
-        struct slab *slab = superslab_slab(ss, i);
-        unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
-        if (slab_ctl_read(slab) == 0 && dirty == 0)
-            continue;
-        if (dirty != 0)
-            prefix_bytes = i * SLAB_BYTES + (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
-        slab->last_class = 0;
-        atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
-        atomic_store_explicit(&slab->ctl, 0, memory_order_release);
-    }
-    if (gone)
-        prefix_bytes = 0;
-    ss->dirty_by_slab = 0;
-    ss->dirty_prefix_bytes = (uint32_t)prefix_bytes;
-    if (prefix_bytes != dirty_bytes)
-        stats_commit((int64_t)prefix_bytes - (int64_t)dirty_bytes);
-}
 
 /* The system has refused to take some SuperSlab back: it is nobody's, and its pages are in memory. */
 static _Atomic bool any_refused;

@@ -34,21 +34,6 @@ void release_untouched(struct superslab *ss, uint32_t n);
 /* Whether the system may be asked what of n SuperSlabs is in memory: see above. */
 bool release_may_ask(uint32_t n);
 
-/* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on
- * known as a prefix, or is nothing when `gone`. The caller has it in its hands. */
-void superslab_forget_slots(struct superslab *ss, bool gone);
-
-/* Notes that the first len_bytes of a SuperSlab outside the pool may be in memory, or that nothing behind them is. The
- * caller has it in its hands. */
-void superslab_extend_dirty(struct superslab *ss, size_t len_bytes);
-void superslab_cut_dirty(struct superslab *ss, size_t len_bytes);
-
-/* Whether all of a SuperSlab outside the pool reads as zero. */
-bool superslab_is_clean(const struct superslab *ss);
-
-/* What of a SuperSlab may be in memory, by its records. Exact when nobody works on it. */
-size_t superslab_dirty_bytes(const struct superslab *ss);
-
 /* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
 void release_refused(void);
 

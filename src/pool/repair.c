@@ -1,14 +1,14 @@
 /* repair.c - the pool by what its records say: built anew in the child of a fork, and checked.
- * Owns     nothing.     Called by  front/fork.c, tests     Calls  pool_state.h, idle.h, release.h, slab.h, arena.h
+ * Owns     nothing.     Called by  front/fork.c, tests     Calls  pool_state.h, idle.h, dirty.h, slab.h, arena.h
  * Threads  a child's only one; the check is exact when no other thread is at work.
  */
 #include "meta/arena.h"
+#include "pool/dirty.h"
 #include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/packed_pages.h"
 #include "pool/pool_state.h"
-#include "pool/release.h"
 #include "service/stats.h"
 
 uint64_t pool_count_dirty_bytes(void)

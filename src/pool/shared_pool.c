@@ -1,6 +1,6 @@
 /* shared_pool.c - slabs to threads and back: see shared_pool.h.
  * Owns     nothing: the lists are slots.c's.
- * Called by  front/, large.c and what it leads to     Calls  pool_state.h, class_set.h, gap.h, idle.h, release.h, slab.h, arena.h
+ * Called by  front/, large.c and what it leads to     Calls  pool_state.h, class_set.h, gap.h, idle.h, release.h, dirty.h, slab.h, arena.h
  * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
  * I1  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
  *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
@@ -11,6 +11,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/gap.h"
 #include "pool/huge_pages.h"
 #include "pool/idle.h"

@@ -1,6 +1,6 @@
 /* slots.c - the pool lock, the lists of SuperSlabs, their tiers and slots: see pool_state.h and shared_pool.h.
  * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
- * Called by  the rest of pool/; front/, api/override_limit.c (the lock alone)     Calls  class_set.h, tier.h, release.h, slab.h
+ * Called by  the rest of pool/; front/, api/override_limit.c (the lock alone)     Calls  class_set.h, tier.h, dirty.h, slab.h
  * Threads  any, under the lock.
  * I1  A POOLED SuperSlab is in the bucket of its number of free slots and in the list of its longest row of them if HOT, in the
  *     draining list if not.
@@ -12,8 +12,8 @@
 #include "meta/arena.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/pool_state.h"
-#include "pool/release.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"

@@ -9,7 +9,8 @@
  *     check_release
  *   src/pool/shared_pool.c: shared_pool_release_slab shared_pool_pin shared_pool_unpin
  *   src/pool/release.c: release_guard_agrees release_later release_superslab release_row give_back
- *   src/pool/release.c: superslab_forget_slots superslab_map
+ *   src/pool/release.c: superslab_map
+ *   src/pool/dirty.c: superslab_forget_slots
  *   src/pool/lru.c: lru_push lru_take_for_pool take_expired
  *   src/pool/purge.c: purge_empty_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove

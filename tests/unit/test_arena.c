@@ -11,7 +11,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
-#include "pool/release.h"
+#include "pool/dirty.h"
 #include "pool/shared_pool.h"
 #include "look.h"
 

@@ -5,6 +5,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"

@@ -16,6 +16,7 @@
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/large.h"
 #include "pool/lru.h"
 #include "pool/release.h"
