@@ -97,7 +97,9 @@ static bool slack_is_whole(const char *from, const char *to, uint64_t pattern)
     const char *first = (const char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
     uint64_t wrong = (*(const word *)(const void *)first >> shift ^ (pattern << shift >> shift));
     const char *second = last - first < 8 ? last : first + 8;
-    wrong |= last == first ? 0 : (*(const word *)(const void *)last ^ pattern) | (*(const word *)(const void *)second ^ pattern);
+    wrong |= last == first
+                 ? 0
+                 : (*(const word *)(const void *)last ^ pattern) | (*(const word *)(const void *)second ^ pattern);
     return wrong == 0;
 }
 
@@ -191,8 +193,8 @@ static void clear_fresh(char *base, const struct extent *extent, bool zeroed, bo
 typedef void *claim_span_function(size_t size_bytes, size_t alignment, bool *zeroed);
 
 /* room_bytes: how long it may become where it lies; address space alone. */
-static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind,
-                   bool guard)
+static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t room_bytes, size_t alignment,
+                   enum block_kind kind, bool guard)
 {
     bool zeroed = false; /* Not asked for: what is not clean goes back whole. */
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)

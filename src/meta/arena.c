@@ -89,7 +89,8 @@ static void hide_rest(const struct arena *arena, size_t shown_bytes)
 static void show_chunk(const struct arena *arena, size_t slab, size_t n_slabs)
 {
     os_set_in_cores((void *)&arena->slabs[slab], n_slabs * sizeof(struct slab), true);
-    os_set_in_cores((void *)&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t), true);
+    os_set_in_cores((void *)&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t),
+                    true);
 }
 
 /* Cuts len_bytes from the metadata mapping, on a multiple of 64 KiB so that parts never share a page. */
@@ -222,7 +223,8 @@ static void give_up_from(struct arena *arena, uint32_t n)
     unreserve_tail(&arena->slabs[n_slabs], &arena->slabs[n_before]);
     /* To the end of its last page, not of all that was reserved: that page is the last one kept where this is not the first time. */
     unreserve_tail((void *)&arena->class_map[n_slabs], (void *)&arena->class_map[round_up(n_before, os_page_bytes())]);
-    unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS], (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
+    unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS],
+                   (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
 }
 
 void arena_fit_limit(size_t limit_bytes)
@@ -230,7 +232,8 @@ void arena_fit_limit(size_t limit_bytes)
     size_t part = LIMITED_FIRST_PART;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena), part = LIMITED_NEXT_PART) {
         /* The registry's table knows all of a later arena below its frontier. */
-        uint32_t n = arena == registry_first.arena ? atomic_load_explicit(&arena->high, memory_order_relaxed) : arena->frontier;
+        uint32_t n =
+            arena == registry_first.arena ? atomic_load_explicit(&arena->high, memory_order_relaxed) : arena->frontier;
         size_t most = max_size(limit_bytes / part >> SUPERSLAB_SHIFT, max_size(n, 1));
         if (most < arena->n_superslabs)
             give_up_from(arena, (uint32_t)most);

@@ -13,7 +13,8 @@
      .range = RANGE_OF(b),                                                                                             \
      .n_words = (uint8_t)((SLAB_BYTES / (b) + 63) / 64)},
 
-const struct class_info class_table[CLASS_SET_SLOTS] = {{0}, {0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
+const struct class_info class_table[CLASS_SET_SLOTS] = {
+    {0}, {0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
 
 const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] = SMALL_CLASS_OFFSETS;
 

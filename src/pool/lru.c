@@ -246,8 +246,8 @@ void lru_push(struct superslab *ss, uint32_t n)
  * microseconds a turn where it is asked about each time.) */
 bool lru_push_unasked(struct superslab *ss, uint32_t n)
 {
-    if (!time_empties() || !config.background || n > RELEASE_ASK_MAX_SUPERSLABS || lru.unasked != NULL || !ss->committed ||
-        any_pinned(ss, n))
+    if (!time_empties() || !config.background || n > RELEASE_ASK_MAX_SUPERSLABS || lru.unasked != NULL ||
+        !ss->committed || any_pinned(ss, n))
         return false;
     set_time(ss, n);
     link_alone(ss, n);

@@ -132,7 +132,8 @@ static bool purge_empty_of(struct superslab *ss, enum hak_lock_cause cause)
         return true;
     if (!pool_lock(cause))
         return false;
-    bool purged = ss->state != SUPERSLAB_POOLED || ss->empty_slots == 0 || purge_empty_slots(ss, ss->empty_slots, cause);
+    bool purged =
+        ss->state != SUPERSLAB_POOLED || ss->empty_slots == 0 || purge_empty_slots(ss, ss->empty_slots, cause);
     if (pool_lock_is_mine())
         pool_unlock();
     return purged;
@@ -227,7 +228,8 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
     else if (ticks == QUIET_DONE)
         return false;
     atomic_store_explicit(&slab->seen_used, (uint16_t)number, memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks), memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks),
+                          memory_order_relaxed);
     if (ticks == TICKS_OF_DELAY)
         return true;
     *waiting_bytes += idle_bytes;

@@ -104,7 +104,8 @@ static bool is_touched(const struct superslab *ss)
  * less than to ask for it. */
 bool release_may_ask(uint32_t n)
 {
-    return n <= RELEASE_ASK_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
+    return n <= RELEASE_ASK_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background &&
+           !os_calls_are_filtered();
 }
 
 void release_untouched(struct superslab *ss, uint32_t n)

@@ -170,7 +170,8 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
         return false;
     struct huge_part part = huge_superslabs(ss, len_bytes);
     superslab_count_mapped(n_new - n_old);
-    superslab_choose_pages(ss + n_old, n_new - n_old, (struct huge_part){.end = part.end > n_old ? part.end - n_old : 0});
+    superslab_choose_pages(ss + n_old, n_new - n_old,
+                           (struct huge_part){.end = part.end > n_old ? part.end - n_old : 0});
     return true;
 }
 

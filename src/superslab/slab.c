@@ -382,7 +382,8 @@ bool slab_unfill(struct slab *slab, unsigned class_id)
 {
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: the CAS decides */
     do {
-        if (CTL_STATE(ctl) != SLAB_FULL || CTL_CLASS(ctl) != class_id || CTL_USED(ctl) >= class_table[class_id].n_blocks)
+        if (CTL_STATE(ctl) != SLAB_FULL || CTL_CLASS(ctl) != class_id ||
+            CTL_USED(ctl) >= class_table[class_id].n_blocks)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, SLAB_CTL(SLAB_PARTIAL, class_id, CTL_USED(ctl)),
                                                     memory_order_acq_rel, memory_order_relaxed)); /* R2, as a return */

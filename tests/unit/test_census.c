@@ -147,7 +147,8 @@ static void compare_classes(const struct census *c, const struct model *m)
             assert_equal(waiting, 0, "blocks too many", i);
         if (i < CLASS_END) {
             assert_equal(class->live_blocks, m->blocks[i], "live blocks", i);
-            assert_equal(class->live_bytes, (m->blocks[i] + class->following_blocks) * class_table[i].bytes, "live bytes", i);
+            assert_equal(class->live_bytes, (m->blocks[i] + class->following_blocks) * class_table[i].bytes,
+                         "live bytes", i);
             assert_equal(class->cached_bytes, class->cached_blocks * class_table[i].bytes, "cached bytes", i);
             assert_equal(class->live_blocks + class->following_blocks + class->cached_blocks + class->free_blocks,
                          class->slabs * class_table[i].n_blocks, "blocks of all kinds", i);
