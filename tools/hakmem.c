@@ -20,10 +20,11 @@
 
 static int help_main(int argc, char **argv);
 
-static const struct tool_command help_command = {"help", help_main, "explain a command",
-                                                 "usage: hakmem help [COMMAND|variables]\n"
-                                                 "\n"
-                                                 "Lists the commands, explains one, or lists the variables that the library reads.\n"};
+static const struct tool_command help_command = {
+    "help", help_main, "explain a command",
+    "usage: hakmem help [COMMAND|variables]\n"
+    "\n"
+    "Lists the commands, explains one, or lists the variables that the library reads.\n"};
 
 static const struct tool_command *const commands[] = {&run_command,  &top_command,   &map_command,     &profile_command,
                                                       &diff_command, &check_command, &metrics_command, &help_command};
@@ -48,14 +49,17 @@ static void print_overview(FILE *out)
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n'hakmem help COMMAND' explains a command, 'hakmem help variables' what the library reads when a process starts.\n", out);
+    fputs("\n'hakmem help COMMAND' explains a command, 'hakmem help variables' what the library reads when a process "
+          "starts.\n",
+          out);
 }
 
 static void print_variables(FILE *out)
 {
     const struct config_help *row;
     for (size_t i = 0; (row = config_help_row(i)) != NULL; i++)
-        fprintf(out, "%s%s=%s\n    %s\n    default: %s\n", i == 0 ? "" : "\n", row->name, row->values, row->meaning, row->standard);
+        fprintf(out, "%s%s=%s\n    %s\n    default: %s\n", i == 0 ? "" : "\n", row->name, row->values, row->meaning,
+                row->standard);
 }
 
 static int help_main(int argc, char **argv)

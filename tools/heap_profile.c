@@ -313,7 +313,8 @@ double heap_variance(const struct heap_profile *profile, const struct heap_sampl
     if (profile->interval_bytes <= 0 || blocks == 0 || bytes == 0)
         return 0;
     /* Each of n blocks of size s is seen with the chance p (sampler_chance), and then counts for 1/p: n s^2 (1 - p)/p. */
-    double size = fabs(bytes / blocks), interval = (double)profile->interval_bytes, p = interval <= 1 ? 1 : -expm1(-(size + 1) / interval);
+    double size = fabs(bytes / blocks), interval = (double)profile->interval_bytes,
+           p = interval <= 1 ? 1 : -expm1(-(size + 1) / interval);
     return fabs(blocks) * size * size * (1 - p) / p;
 }
 

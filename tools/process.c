@@ -20,7 +20,8 @@
 
 enum { NAME_BYTES = 16, DIRECTORY_BYTES = 64, PATH_BYTES = DIRECTORY_BYTES + 16, STATUS_BYTES = 4096 };
 
-bool process_parse_pid(const char *text, pid_t *pid)
+/* Reads "1234". Returns false when the text is no process id. */
+static bool parse_pid(const char *text, pid_t *pid)
 {
     char *end;
     if (!isdigit((unsigned char)text[0]))
@@ -37,7 +38,7 @@ bool process_choose(const char *number, const char *name, pid_t *pid)
 {
     char why[TARGET_WHY_BYTES];
     if (name == NULL) {
-        if (process_parse_pid(number, pid))
+        if (parse_pid(number, pid))
             return true;
         tool_complain("'%s' is no process id", number);
         return false;
@@ -119,7 +120,7 @@ size_t process_threads(pid_t pid, struct process_thread **out)
     for (struct dirent *entry; task != NULL && (entry = readdir(task)) != NULL;) {
         pid_t id;
         struct process_thread thread;
-        if (!process_parse_pid(entry->d_name, &id))
+        if (!parse_pid(entry->d_name, &id))
             continue;
         snprintf(directory, sizeof directory, "/proc/%d/task/%d", (int)pid, (int)id);
         thread.thread_id = elsewhere ? read_inner_id(directory, id) : id;

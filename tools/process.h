@@ -7,9 +7,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Reads "1234". Returns false when the text is no process id. */
-bool process_parse_pid(const char *text, pid_t *pid);
-
 /* The process that a command is about: by the text of its number, or, if name is not NULL, by its name (target_find_by_name).
  * Returns false after a line on stderr. */
 bool process_choose(const char *number, const char *name, pid_t *pid);

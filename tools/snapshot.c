@@ -79,7 +79,8 @@ static uint32_t dirty_sum(const struct image_arena *arena, uint32_t i, size_t pa
 {
     size_t sum_bytes = 0;
     for (unsigned slot = 0; slot < SUPERSLAB_SLABS; slot++)
-        sum_bytes += count_bits(atomic_load_explicit(&image_slab(arena, i, slot)->dirty_pages, memory_order_relaxed)) * page_bytes;
+        sum_bytes += count_bits(atomic_load_explicit(&image_slab(arena, i, slot)->dirty_pages, memory_order_relaxed)) *
+                     page_bytes;
     return (uint32_t)min_size(sum_bytes, SUPERSLAB_BYTES);
 }
 

@@ -247,18 +247,6 @@ bool census_thread_next(const struct census_source *source, const struct thread 
     return true;
 }
 
-bool census_thread_at(const struct census_source *source, size_t i, struct census_thread *out)
-{
-    const struct thread *thread = source->threads;
-    for (; thread != NULL; thread = thread->next)
-        if (is_in_use(thread) && i-- == 0)
-            break;
-    if (thread == NULL)
-        return false;
-    read_thread(source, thread, out);
-    return true;
-}
-
 /* ---- Sums --------------------------------------------------------------------------------------------------------- */
 
 /* What was counted as live so far, but is in a cache or waits. */

@@ -67,10 +67,7 @@ struct census_thread {
     uint32_t cached_by_class[CLASS_END]; /* blocks */
 };
 
-/* The i-th of the threads that there are. False: there is no i-th. */
-bool census_thread_at(const struct census_source *source, size_t i, struct census_thread *out);
-
-/* The same for going through all: returns the record behind *at, or the first when that is NULL; false at the end. */
+/* Goes through the threads that there are: the one behind *at, or the first when that is NULL. False: there is none. */
 bool census_thread_next(const struct census_source *source, const struct thread **at, struct census_thread *out);
 
 #endif

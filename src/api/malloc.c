@@ -212,7 +212,8 @@ static bool may_stay(void *block, bool span, size_t old_bytes, size_t size_bytes
         return worth_keeping(noted_bytes, size_bytes);
     if (!span)
         return worth_keeping(old_bytes, size_bytes);
-    return size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) && large_block_resize(block, size_bytes);
+    return size_bytes > CLASS_MAX_BYTES && !leaves_a_gap(old_bytes, size_bytes) &&
+           large_block_resize(block, size_bytes);
 }
 
 /* realloc of a block above 32 KiB, in another arena than the first, or with something wrong about it. */

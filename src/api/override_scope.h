@@ -10,11 +10,11 @@
 #include "base/base.h"
 
 /* The names that make the others. */
+/* clang-format off */
 #define SCOPE_NAMES(X)                                                                                                 \
-    X(free)                                                                                                            \
-    X(realloc)                                                                                                         \
-    X(_Znwm) X(_Znam) X(_ZdlPv) X(_ZdaPv) X(_ZnwmSt11align_val_t) X(_ZnamSt11align_val_t) X(_ZdlPvSt11align_val_t)     \
-        X(_ZdaPvSt11align_val_t)
+    X(free) X(realloc) X(_Znwm) X(_Znam) X(_ZdlPv) X(_ZdaPv) X(_ZnwmSt11align_val_t) X(_ZnamSt11align_val_t)           \
+    X(_ZdlPvSt11align_val_t) X(_ZdaPvSt11align_val_t)
+/* clang-format on */
 #define SCOPE_NAME(name) SCOPE_##name,
 enum scope_name { SCOPE_NAMES(SCOPE_NAME) SCOPE_N_NAMES };
 

@@ -37,7 +37,8 @@ static SELDOM_USED _Atomic(handler_function) handlers[N_TRAMPOLINES]; /* NULL: n
 #if defined(__aarch64__)
 /* The kernel passes the second and the third argument only to handlers that were installed with SA_SIGINFO. But it leaves both where the
  * stack pointer is: struct rt_sigframe. Trampolines are no C, for that says nothing of the stack pointer at a function's beginning. */
-void call_handler_at(unsigned i, int number, char *frame) __asm__("hakmem_call_handler") __attribute__((visibility("hidden")));
+void call_handler_at(unsigned i, int number, char *frame) __asm__("hakmem_call_handler")
+    __attribute__((visibility("hidden")));
 static ALWAYS_INLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context);
 __attribute__((used)) NOINLINE HIT_TEXT void call_handler_at(unsigned i, int number, char *frame)
 {

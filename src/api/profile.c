@@ -163,7 +163,8 @@ static void print_unloaded(struct output *output)
         const struct module *module = module_at(i);
         if (module == NULL || module->path[0] != '/' || os_module_of((const void *)(uintptr_t)module->start, &now))
             continue;
-        print(output, "%llx-%llx r-xp 00000000 00:00 0 ", (unsigned long long)module->start, (unsigned long long)module->end);
+        print(output, "%llx-%llx r-xp 00000000 00:00 0 ", (unsigned long long)module->start,
+              (unsigned long long)module->end);
         print_path(output, module->path);
     }
 }

@@ -60,7 +60,8 @@ HIT_TEXT void *front_claim_medium(size_t size_bytes, unsigned *clean)
     struct cache *cache = cache_behind_door();
     *clean = 0;
     if (likely(cache_pop(cache, cache->claim_offset_of_class[class_id], &block)) ||
-        sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block) || is_answered(size_bytes, 1, &block))
+        sampler_hit(cache, (size_t)class_id * CLASS_OFFSET_SCALE, size_bytes, &block) ||
+        is_answered(size_bytes, 1, &block))
         return block;
     return front_claim_class_clean(class_id, false, clean);
 }

@@ -37,6 +37,52 @@ static bool is_own(const struct thread *thread)
     return thread->tls_slot == &tls_cache && atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0;
 }
 
+/* The record that is the calling thread's. */
+static void mend_own(struct thread *thread, bool interrupted, bool being_emptied)
+{
+    thread->thread_id = os_thread_id();
+    harden_fork_child(thread, interrupted || being_emptied);
+    if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
+        fork_mend(thread, interrupted);
+}
+
+/* The record of a thread that is gone: what it held in its cache is free memory. Outside slow paths magazines are whole at any instruction
+ * (magazine.h). What a thread inside a slow path held is lost to the child: a bounded leak. Returns how many calls were cut off. */
+static unsigned mend_others(struct thread *thread, bool interrupted, bool being_emptied)
+{
+    bool in_use = atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0;
+    bool keeps = atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0;
+    bool cut_off = in_use ? being_emptied || atomic_load(&thread->busy) != 0 : keeps && being_emptied;
+    if (cut_off)
+        fork_mend(thread, interrupted);
+    if (in_use) {
+        if (cut_off || pool_lock_is_mine() || !thread_keep_all(thread)) /* with the lock it could not be filed */
+            thread_empty(thread);
+    } else if (keeps) { /* One that keeps nothing may be about to be claimed, and half prepared. */
+        thread_empty(thread);
+    }
+    thread_release(thread);
+    return cut_off;
+}
+
+static unsigned mend_record(struct thread *thread, bool interrupted)
+{
+    if (thread == tls_other) { /* We were at it, and go on. */
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
+            thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
+        return 0;
+    }
+    unsigned claim = atomic_load(&thread->claim);
+    if (claim != THREAD_UNCLAIMED) /* what is not written is not copied */
+        atomic_store(&thread->claim, THREAD_UNCLAIMED);
+    if (claim == THREAD_EMPTYING_SPANS)
+        span_cache_forget(thread);
+    if (!is_own(thread))
+        return mend_others(thread, interrupted, claim == THREAD_EMPTYING);
+    mend_own(thread, interrupted, claim == THREAD_EMPTYING);
+    return 0;
+}
+
 /* interrupted: what this very thread is in the midst of goes on afterwards. */
 static void mend_child(bool interrupted)
 {
@@ -47,47 +93,10 @@ static void mend_child(bool interrupted)
     uint32_t n_cut_off = background_fork_child() + interrupted;
     pressure_fork_child();
     profile_fork_child();
-    /* The other threads are gone: what they held in their caches is free memory. Outside slow paths magazines are
-     * whole at any instruction (magazine.h). What a thread inside a slow path held is lost to the child: a bounded
-     * leak. */
     if (!pool_lock_is_mine())
         thread_forget_free(); /* The lock's holder may have been in the midst of it: all records are filed again. */
-    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
-        if (thread == tls_other) { /* We were at it, and go on. */
-            if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0)
-                thread->tls_slot = &tls_cache; /* so that thread_end_claim knows it for an orphan */
-            continue;
-        }
-        unsigned claim = atomic_load(&thread->claim);
-        if (claim != THREAD_UNCLAIMED) /* what is not written is not copied */
-            atomic_store(&thread->claim, THREAD_UNCLAIMED);
-        bool being_emptied = claim == THREAD_EMPTYING;
-        if (claim == THREAD_EMPTYING_SPANS)
-            span_cache_forget(thread);
-        if (is_own(thread)) {
-            thread->thread_id = os_thread_id();
-            harden_fork_child(thread, interrupted || being_emptied);
-            if (being_emptied) /* It woke up meanwhile, and has not touched its cache since. */
-                fork_mend(thread, interrupted);
-            continue;
-        }
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) != 0) {
-            bool whole = !being_emptied && atomic_load(&thread->busy) == 0;
-            if (!whole) {
-                n_cut_off++;
-                fork_mend(thread, interrupted);
-            }
-            if (!whole || pool_lock_is_mine() || !thread_keep_all(thread)) /* with the lock it could not be filed */
-                thread_empty(thread);
-        } else if (atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
-            if (being_emptied) {
-                n_cut_off++;
-                fork_mend(thread, interrupted);
-            }
-            thread_empty(thread); /* One that keeps nothing may be about to be claimed, and half prepared. */
-        }
-        thread_release(thread);
-    }
+    for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
+        n_cut_off += mend_record(thread, interrupted);
     atomic_fetch_add(&thread_cut_off, n_cut_off);
     profile_end_inherited();
     background_hold(held);

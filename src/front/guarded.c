@@ -97,7 +97,9 @@ static bool slack_is_whole(const char *from, const char *to, uint64_t pattern)
     const char *first = (const char *)((uintptr_t)from & ~(uintptr_t)7), *last = first < to - 8 ? to - 8 : first;
     uint64_t wrong = (*(const word *)(const void *)first >> shift ^ (pattern << shift >> shift));
     const char *second = last - first < 8 ? last : first + 8;
-    wrong |= last == first ? 0 : (*(const word *)(const void *)last ^ pattern) | (*(const word *)(const void *)second ^ pattern);
+    wrong |= last == first
+                 ? 0
+                 : (*(const word *)(const void *)last ^ pattern) | (*(const word *)(const void *)second ^ pattern);
     return wrong == 0;
 }
 
@@ -149,59 +151,82 @@ static void discount_guard(void)
     atomic_fetch_sub_explicit(&n_guarded, 1, memory_order_relaxed); /* relaxed: a number */
 }
 
+/* What a large block has of its span or run: inaccessible space, pages with its bytes, room to grow, inaccessible space. */
+struct extent {
+    size_t front_bytes, data_bytes, total_bytes;
+};
+
+static struct extent extent_for(size_t size_bytes, size_t room_bytes, size_t alignment)
+{
+    size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
+    size_t least_bytes = guard_bytes == 0 ? 1 : 0;
+    struct extent extent = {.front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment),
+                            .data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes)};
+    extent.total_bytes = extent.front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
+    if (checks(SECURE_PAGES) && extent.total_bytes < SUPERSLAB_BYTES)
+        extent.total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
+    return extent;
+}
+
+/* Where in its pages it begins. */
+static char *place_block(char *base, const struct extent *extent, size_t size_bytes, size_t alignment)
+{
+    char *first = base + extent->front_bytes;
+    if (!checks(SECURE_PAGES) || extent->data_bytes == 0)
+        return first;
+    size_t least_alignment = max_size(alignment, size_bytes < 16 ? 8 : 16); /* right before the inaccessible page */
+    return (char *)((uintptr_t)(first + extent->data_bytes - size_bytes) & ~(least_alignment - 1));
+}
+
+/* Makes zeros of it, unless it consists of them. */
+static void clear_fresh(char *base, const struct extent *extent, bool zeroed, bool guard)
+{
+    if (!zeroed && is_cleared_in_place(extent->total_bytes, guard)) { /* its room too: the block may wait, and be taken again longer */
+        wipe_clear(base + extent->front_bytes, extent->total_bytes - extent->front_bytes);
+        return;
+    }
+    if (!large_discard(base, !zeroed))
+        memset(base, 0, extent->total_bytes);
+    large_take_pages(base, extent->front_bytes + extent->data_bytes);
+}
+
 typedef void *claim_span_function(size_t size_bytes, size_t alignment, bool *zeroed);
 
 /* room_bytes: how long it may become where it lies; address space alone. */
-static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t room_bytes, size_t alignment, enum block_kind kind,
-                   bool guard)
+static void *claim(claim_span_function *claim_span, size_t size_bytes, size_t room_bytes, size_t alignment,
+                   enum block_kind kind, bool guard)
 {
-    size_t page_bytes = os_page_bytes(), guard_bytes = checks(SECURE_GUARD) ? page_bytes : 0;
-    bool zeroed = false, waited = true; /* Not asked for: what is not clean goes back whole. */
+    bool zeroed = false; /* Not asked for: what is not clean goes back whole. */
     if (room_bytes >> ADDRESS_BITS != 0 || alignment >> ADDRESS_BITS != 0)
         return claim_span(room_bytes, alignment, &zeroed); /* It is refused there, as any other. */
-    size_t front_bytes = guard_bytes == 0 ? 0 : max_size(guard_bytes, alignment);
-    size_t least_bytes = guard_bytes == 0 ? 1 : 0;
-    size_t data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes);
-    size_t total_bytes = front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
-    if (checks(SECURE_PAGES) && total_bytes < SUPERSLAB_BYTES)
-        total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
-    char *base = guarded_take_waiting(total_bytes, front_bytes, data_bytes, alignment, guard);
-    if (base == NULL) {
-        waited = false;
-        base = claim_span(total_bytes, max_size(alignment, page_bytes), &zeroed);
-    }
+    struct extent extent = extent_for(size_bytes, room_bytes, alignment);
+    char *base = guarded_take_waiting(extent.total_bytes, extent.front_bytes, extent.data_bytes, alignment, guard);
+    bool waited = base != NULL;
+    if (!waited)
+        base = claim_span(extent.total_bytes, max_size(alignment, os_page_bytes()), &zeroed);
     if (base == NULL)
         return NULL;
-    char *block = base + front_bytes;
-    if (checks(SECURE_PAGES) && data_bytes != 0) { /* right before the inaccessible page */
-        size_t least_alignment = max_size(alignment, size_bytes < 16 ? 8 : 16);
-        block = (char *)((uintptr_t)(block + data_bytes - size_bytes) & ~(least_alignment - 1));
-    }
+    char *block = place_block(base, &extent, size_bytes, alignment);
     struct large *large = large_at(block);
     if (large == NULL) {
         if (guard)
             discount_guard();
         return base; /* emergency.h: outside of all this */
     }
-    if (!waited && !zeroed && is_cleared_in_place(total_bytes, guard)) {
-        wipe_clear(base + front_bytes, total_bytes - front_bytes); /* its room too: the block may wait, and be taken again longer */
-    } else if (!waited) {
-        if (!large_discard(base, !zeroed))
-            memset(base, 0, total_bytes);
-        large_take_pages(base, front_bytes + data_bytes);
-    }
+    if (!waited)
+        clear_fresh(base, &extent, zeroed, guard);
     struct arena *arena = registry_arena(block);
     atomic_store(&arena->superslabs[arena_slab_index(arena, block) / SUPERSLAB_SLABS].has_large_bits, 1);
     *large = (struct large){.block = block,
                             .base = base,
-                            .front_bytes = front_bytes,
-                            .total_bytes = total_bytes,
+                            .front_bytes = extent.front_bytes,
+                            .total_bytes = extent.total_bytes,
                             .kind = kind,
                             .is_guarded = guard,
                             .state = LARGE_LIVE};
     if (!waited && guard)
-        forbid(base, front_bytes);
-    seal_large(large, size_bytes, data_bytes, waited);
+        forbid(base, extent.front_bytes);
+    seal_large(large, size_bytes, extent.data_bytes, waited);
     return block;
 }
 

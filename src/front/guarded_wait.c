@@ -26,7 +26,8 @@ static _Atomic uint64_t n_random;
 
 static uint64_t random_bits_of_process(void)
 {
-    return fold(atomic_fetch_add_explicit(&n_random, 1, memory_order_relaxed) ^ harden_secrets.address, harden_secrets.factor);
+    return fold(atomic_fetch_add_explicit(&n_random, 1, memory_order_relaxed) ^ harden_secrets.address,
+                harden_secrets.factor);
 }
 
 void guarded_fork_child(void)

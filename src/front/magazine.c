@@ -122,7 +122,8 @@ void magazine_purge_arrays(struct thread *thread)
     size_t page_bytes = os_page_bytes();
     uintptr_t from = round_up((uintptr_t)thread_array_space(thread), page_bytes), to = (uintptr_t)thread + THREAD_BYTES;
     /* relaxed, both: others guess */
-    if (atomic_load_explicit(&thread->array_pages_used, memory_order_relaxed) && thread->array_slots_used == 0 && from < to)
+    if (atomic_load_explicit(&thread->array_pages_used, memory_order_relaxed) && thread->array_slots_used == 0 &&
+        from < to)
         atomic_store_explicit(&thread->array_pages_used, !os_purge((void *)from, to - from), /* NOLINT: our own address */
                               memory_order_relaxed);
 }

@@ -142,4 +142,22 @@ static inline uint32_t magazine_capacity(const struct magazine *magazine)
     return (uint32_t)(magazine->limit - magazine->base);
 }
 
+/* ---- How they open, grow and shrink: magazine.c --------------------------------------------------------------------- */
+
+struct thread;
+
+/* The largest capacity that a magazine of the class may get; 0: it gets none. */
+uint32_t magazine_max(const struct class_info *class);
+
+/* Opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is.
+ * Between thread_enter and thread_leave. */
+bool magazine_grow(struct thread *thread, unsigned class_id);
+
+/* All magazines are closed, or forgotten: they have no capacity, and the array space is free. The caller has the record as
+ * thread_empty. */
+void magazine_forget_arrays(struct thread *thread);
+
+/* Gives back the pages of an array space that is free. Likewise. */
+void magazine_purge_arrays(struct thread *thread);
+
 #endif

@@ -226,11 +226,8 @@ bool pressure_promise(struct thread *thread, size_t need_bytes)
 void *pressure_claim_one(struct thread *thread, unsigned class_id)
 {
     size_t block_bytes = class_table[class_id].bytes;
-    if (thread != NULL && thread->current[class_id] != NULL) { /* so that it is listed, too */
-        struct slab *slab = thread->current[class_id];
-        thread->current[class_id] = NULL;
-        shared_pool_disown_slab(slab);
-    }
+    if (thread != NULL && thread->current[class_id] != NULL)
+        thread_leave_slab(thread, class_id); /* so that it is listed, too */
     void *block = shared_pool_claim_in_memory(class_id);
     if (block != NULL)
         return block;

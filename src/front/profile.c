@@ -444,7 +444,8 @@ void profile_follow(struct thread *thread)
     sampler_follow(thread);
     /* What a signal handler interrupted may be pthread_create, with a lock in its hands that ours takes; a child's thread would end with it.
      * The thread's next call obeys. */
-    if (unlikely(atomic_load(&profile_state.request) != 0) && (handler_runs() || background_is_held() || os_is_vfork_child())) {
+    if (unlikely(atomic_load(&profile_state.request) != 0) &&
+        (handler_runs() || background_is_held() || os_is_vfork_child())) {
         atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
         atomic_fetch_sub(&thread->sampler_epoch, 1); /* whether the request is still there or not: the door must open again */
         return;

@@ -30,8 +30,7 @@ static struct slab *current_slab(struct thread *thread, unsigned class_id)
     struct slab *slab = thread->current[class_id];
     if (slab != NULL &&
         unlikely(atomic_load_explicit(&slab->superslab->tier, memory_order_relaxed) == SS_TIER_DRAINING)) {
-        thread->current[class_id] = NULL; /* relaxed: a block more or less from a draining SuperSlab does no harm */
-        shared_pool_disown_slab(slab);
+        thread_leave_slab(thread, class_id); /* relaxed: a block more or less from a draining SuperSlab does no harm */
         return NULL;
     }
     return slab;
@@ -109,14 +108,6 @@ static struct slab *choose_slab(struct thread *thread, unsigned class_id, unsign
     return slab;
 }
 
-/* The thread's slab has no free block, or is to serve others: another one next time. */
-static void leave_slab(struct thread *thread, unsigned class_id)
-{
-    struct slab *slab = thread->current[class_id];
-    thread->current[class_id] = NULL;
-    shared_pool_disown_slab(slab);
-}
-
 /* Claims up to n blocks, out[0] the highest; acquires slabs until there is at least one. 0: no memory.
  * Before fresh blocks, unless the class must be exact, one of the next class. */
 static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsigned n, void **out, unsigned *clean)
@@ -135,7 +126,7 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
             *clean = fresh ? ~dirty : 0;
             return n_claimed;
         }
-        leave_slab(thread, class_id);
+        thread_leave_slab(thread, class_id);
     }
 }
 
@@ -158,7 +149,7 @@ static void *open_next_word(struct thread *thread, unsigned class_id)
             open->len_bytes = (uint32_t)min_size(64, class->n_blocks - open->word * 64) * class->bytes;
             return open_word_pop(open, class_id);
         }
-        leave_slab(thread, class_id);
+        thread_leave_slab(thread, class_id);
     }
 }
 
@@ -226,7 +217,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact, unsign
     atomic_signal_fence(memory_order_acq_rel); /* contents before top: see magazine.h */
     magazine->top = magazine->base + (n_claimed - 1);
     if (unlikely(shares) && thread->current[class_id] != NULL)
-        leave_slab(thread, class_id); /* the blocks are in the magazine: a fork meanwhile loses none */
+        thread_leave_slab(thread, class_id); /* the blocks are in the magazine: a fork meanwhile loses none */
     if (n_claimed == n) /* A full batch: a larger one would have saved the next miss. */
         magazine_grow(thread, class_id);
     return block;

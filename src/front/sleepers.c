@@ -88,7 +88,8 @@ static void empty_free_record(struct thread *thread)
 static bool empty_if_asleep(struct thread *thread)
 {
     /* The first look: most are awake, and need no closed door. */
-    if (thread == tls_thread || !os_may_look_at_threads() || !sleeps_outside_of_us(thread) || !thread_claim_other(thread, true))
+    if (thread == tls_thread || !os_may_look_at_threads() || !sleeps_outside_of_us(thread) ||
+        !thread_claim_other(thread, true))
         return false;
     /* A slow path that was under way when the door was closed has opened it again. */
     bool asleep = sleeps_outside_of_us(thread) &&
@@ -109,7 +110,8 @@ static bool empty_if_asleep(struct thread *thread)
  * a web server kept 10 MiB.) The door stays as it is: of a thread that ended by a system call of its own the variables are gone. */
 static void empty_spans(struct thread *thread)
 {
-    if (thread == tls_thread || thread->span_cache.held_slabs == 0 || !os_may_look_at_threads() || !thread_claim_other(thread, false))
+    if (thread == tls_thread || thread->span_cache.held_slabs == 0 || !os_may_look_at_threads() ||
+        !thread_claim_other(thread, false))
         return;
     if (os_barrier_of_all() && atomic_load(&thread->busy) == 0) {
         atomic_store(&thread->claim, THREAD_EMPTYING_SPANS);
@@ -157,7 +159,8 @@ static size_t tick(bool of_living)
         waiting_bytes += span_cache_tick(thread);
         if (thread->quiet_ticks >= TICKS_OF_DELAY && empty_if_asleep(thread))
             continue;
-        if (thread->quiet_ticks >= TICKS_OF_DELAY && atomic_load_explicit(&thread->span_cache.stale, memory_order_relaxed) != 0) /* a hint */
+        if (thread->quiet_ticks >= TICKS_OF_DELAY &&
+            atomic_load_explicit(&thread->span_cache.stale, memory_order_relaxed) != 0) /* a hint */
             empty_spans(thread);
         if (thread->quiet_ticks < GIVE_UP_TICKS) /* else it is busy elsewhere, for how long nobody knows */
             waiting_bytes += thread->capacity_bytes;

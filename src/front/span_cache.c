@@ -128,6 +128,11 @@ static void leave_place(struct thread *thread, unsigned i)
     thread->span_places[i] = thread->span_places[--cache->n_places];
 }
 
+static inline void count_in(struct span_cache *cache, size_t n)
+{
+    cache->held_slabs = (uint16_t)(cache->held_slabs + n);
+}
+
 static inline void count_out(struct span_cache *cache, size_t n)
 {
     cache->held_slabs = (uint16_t)(cache->held_slabs - n);
@@ -187,7 +192,7 @@ static bool keep_packed(struct thread *thread, const void *block, struct slab *s
         return false;
     cache->n_uses++;
     cache->misses = 0;
-    cache->held_slabs = (uint16_t)(cache->held_slabs + slots_of_packed(n));
+    count_in(cache, slots_of_packed(n));
     thread->packed_places[cache->n_packed++] = (struct packed_block){(char *)(uintptr_t)block, n, 0};
     return true;
 }
@@ -257,7 +262,7 @@ static void *claim_packed_ahead(struct thread *thread, unsigned n, size_t len_by
         return NULL;
     for (unsigned i = n_blocks - 1; i != 0; i--)
         thread->packed_places[cache->n_packed++] = blocks[i];
-    cache->held_slabs = (uint16_t)(cache->held_slabs + (n_blocks - 1) * n);
+    count_in(cache, (n_blocks - 1) * n);
     cache->n_uses++;
     packed_give(blocks[0].block, blocks[0].pages);
     *zeroed = blocks[0].is_zero != 0;
@@ -290,7 +295,7 @@ static void *claim_ahead(struct thread *thread, unsigned n, size_t len_bytes, bo
         return NULL;
     for (unsigned i = n_rows - 1; i != 0; i--) /* the last one is claimed next: the lowest */
         thread->span_places[cache->n_places++] = rows[i];
-    cache->held_slabs = (uint16_t)(cache->held_slabs + (n_rows - 1) * n);
+    count_in(cache, (n_rows - 1) * n);
     if (cache->held_slabs > cache->room_slabs)
         set_room(cache, cache->held_slabs);
     cache->n_uses++;
@@ -334,7 +339,7 @@ static ALWAYS_INLINE bool keep(struct thread *thread, const void *block, struct 
         return false;
     cache->n_uses++;
     cache->misses = 0;
-    cache->held_slabs = (uint16_t)(cache->held_slabs + n);
+    count_in(cache, n);
     thread->span_places[cache->n_places++] = slots;
     return true;
 }

@@ -17,6 +17,7 @@
 #include "meta/metapool.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/shared_pool.h"
 
 /* Cached memory a thread may hold: magazines stop growing, or shrink each other, at this sum of capacities. Few threads may
  * hold more each. (Geometric mean of 15 workloads of `make bench`: with 512 KiB 1.13 times the time of 1 MiB, 256 KiB 1.33,
@@ -193,19 +194,13 @@ static inline void thread_leave_open(struct thread *thread)
     background_look();
 }
 
-/* magazine.c: the largest capacity that a magazine of the class may get; 0: it gets none. */
-uint32_t magazine_max(const struct class_info *class);
-
-/* magazine.c: opens a magazine or doubles it, within the class's maximum and the thread's. False: it stays as it is.
- * Between thread_enter and thread_leave. */
-bool magazine_grow(struct thread *thread, unsigned class_id);
-
-/* magazine.c: all magazines are closed, or forgotten: they have no capacity, and the array space is free. The caller has the record as
- * thread_empty. */
-void magazine_forget_arrays(struct thread *thread);
-
-/* magazine.c: gives back the pages of an array space that is free. Likewise. */
-void magazine_purge_arrays(struct thread *thread);
+/* The thread's slab of the class, which there is, has no free block, or is to serve others: another one next time. */
+static inline void thread_leave_slab(struct thread *thread, unsigned class_id)
+{
+    struct slab *slab = thread->current[class_id];
+    thread->current[class_id] = NULL;
+    shared_pool_disown_slab(slab);
+}
 
 /* Takes the record's magazines and slabs apart: blocks go back to their slabs. The record's thread is the caller, is
  * gone, or sleeps and has its door closed and its record claimed. */

@@ -89,7 +89,8 @@ static void hide_rest(const struct arena *arena, size_t shown_bytes)
 static void show_chunk(const struct arena *arena, size_t slab, size_t n_slabs)
 {
     os_set_in_cores((void *)&arena->slabs[slab], n_slabs * sizeof(struct slab), true);
-    os_set_in_cores((void *)&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t), true);
+    os_set_in_cores((void *)&arena->large_bits[slab * SLAB_MAX_WORDS], n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t),
+                    true);
 }
 
 /* Cuts len_bytes from the metadata mapping, on a multiple of 64 KiB so that parts never share a page. */
@@ -124,56 +125,51 @@ static void unreserve_records(char *records, size_t len_bytes)
     os_unreserve(guarded ? records - SLAB_BYTES : records, len_bytes + (guarded ? 2 * SLAB_BYTES : 0));
 }
 
-/* need_bytes of it are committed at once: a request that the system will not serve shall not leave an arena behind. */
-static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t need_bytes)
+/* Where the records of an arena begin in their mapping; and how much of it is committed at once. */
+struct places {
+    size_t taken, set2, set1, set0, superslabs, slabs, large_bits, head_bytes, end;
+};
+
+static struct places lay_out(size_t n_superslabs)
 {
-    uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
-    size_t n_slabs = (size_t)n * SUPERSLAB_SLABS;
+    struct places at = {.taken = sizeof(struct arena)};
+    size_t n_slabs = n_superslabs * SUPERSLAB_SLABS;
     size_t n_rows0 = (n_slabs + 63) / 64, n_rows1 = (n_rows0 + 63) / 64, n_rows2 = (n_rows1 + 63) / 64;
+    at.set2 = round_up(at.taken + (n_superslabs + 63) / 64 * sizeof(uint64_t), CACHE_LINE_BYTES);
+    at.set1 = at.set2 + n_rows2 * sizeof(struct class_set_row);
+    at.head_bytes = at.set1 + n_rows1 * sizeof(struct class_set_row);
+    cut(&at.end, at.head_bytes);
+    at.set0 = cut(&at.end, n_rows0 * sizeof(struct class_set_row));
+    at.superslabs = cut(&at.end, n_superslabs * sizeof(struct superslab));
+    at.slabs = cut(&at.end, n_slabs * sizeof(struct slab));
+    at.large_bits = cut(&at.end, n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t));
+    return at;
+}
 
-    size_t end = 0;
-    size_t at_taken = sizeof(struct arena);
-    size_t at_set2 = round_up(at_taken + (n + 63) / 64 * sizeof(uint64_t), CACHE_LINE_BYTES);
-    size_t at_set1 = at_set2 + n_rows2 * sizeof(struct class_set_row);
-    size_t head_bytes = at_set1 + n_rows1 * sizeof(struct class_set_row);
-    cut(&end, head_bytes);
-    size_t at_set0 = cut(&end, n_rows0 * sizeof(struct class_set_row));
-    size_t at_superslabs = cut(&end, n * sizeof(struct superslab));
-    size_t at_slabs = cut(&end, n_slabs * sizeof(struct slab));
-    size_t at_large_bits = cut(&end, n_slabs * SLAB_MAX_WORDS * sizeof(uint64_t));
-
-    char *base = (at_random ? os_reserve_anywhere : os_reserve)(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
-    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : reserve_records(end);
-    void *class_map = metadata == NULL ? NULL : os_reserve_readable(round_up(n_slabs, SLAB_BYTES));
-    if (class_map == NULL || !commit_around(metadata, head_bytes)) {
-        if (class_map != NULL)
-            os_unreserve(class_map, round_up(n_slabs, SLAB_BYTES));
-        if (metadata != NULL)
-            unreserve_records(metadata, end);
-        if (base != NULL)
-            os_unreserve(base, len_bytes);
-        return NULL;
-    }
+/* Writes the arena's own record, the first of them. */
+static struct arena *describe(char *base, size_t len_bytes, char *metadata, const struct places *at, void *class_map)
+{
     struct arena *arena = (struct arena *)(void *)metadata;
     arena->base = base;
     arena->len_bytes = len_bytes;
-    arena->n_superslabs = n;
-    arena->taken = (uint64_t *)(void *)(metadata + at_taken);
-    arena->set0 = (struct class_set_row *)(void *)(metadata + at_set0);
-    arena->set1 = (struct class_set_row *)(void *)(metadata + at_set1);
-    arena->set2 = (struct class_set_row *)(void *)(metadata + at_set2);
-    arena->superslabs = (struct superslab *)(void *)(metadata + at_superslabs);
-    arena->slabs = (struct slab *)(void *)(metadata + at_slabs);
-    arena->large_bits = (_Atomic uint64_t *)(void *)(metadata + at_large_bits);
+    arena->n_superslabs = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
+    arena->taken = (uint64_t *)(void *)(metadata + at->taken);
+    arena->set0 = (struct class_set_row *)(void *)(metadata + at->set0);
+    arena->set1 = (struct class_set_row *)(void *)(metadata + at->set1);
+    arena->set2 = (struct class_set_row *)(void *)(metadata + at->set2);
+    arena->superslabs = (struct superslab *)(void *)(metadata + at->superslabs);
+    arena->slabs = (struct slab *)(void *)(metadata + at->slabs);
+    arena->large_bits = (_Atomic uint64_t *)(void *)(metadata + at->large_bits);
     arena->class_map = class_map;
     arena->metadata = metadata;
-    arena->metadata_bytes = end;
-    arena->metadata_committed_bytes = head_bytes;
-    hide_rest(arena, need_bytes);
+    arena->metadata_bytes = at->end;
+    arena->metadata_committed_bytes = at->head_bytes;
+    return arena;
+}
 
-    os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
-    os_advise_huge(metadata, end, false); /* Nor do records get one at the first touch where the system gives them to all. */
-    os_advise_huge(class_map, round_up(n_slabs, SLAB_BYTES), false);
+/* From here on everybody finds it. */
+static void link_arena(struct arena *arena)
+{
     if (last_arena == NULL) {
         registry_set_first(arena, !hardened);
         atomic_store_explicit(&arena_list, arena, memory_order_release); /* A1 */
@@ -181,6 +177,31 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
         atomic_store_explicit(&last_arena->next, arena, memory_order_release); /* A1 */
     }
     last_arena = arena;
+}
+
+/* need_bytes of it are committed at once: a request that the system will not serve shall not leave an arena behind. */
+static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t need_bytes)
+{
+    const struct places at = lay_out(len_bytes >> SUPERSLAB_SHIFT);
+    size_t map_bytes = round_up(len_bytes >> SLAB_SHIFT, SLAB_BYTES);
+    char *base = (at_random ? os_reserve_anywhere : os_reserve)(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
+    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : reserve_records(at.end);
+    void *class_map = metadata == NULL ? NULL : os_reserve_readable(map_bytes);
+    if (class_map == NULL || !commit_around(metadata, at.head_bytes)) {
+        if (class_map != NULL)
+            os_unreserve(class_map, map_bytes);
+        if (metadata != NULL)
+            unreserve_records(metadata, at.end);
+        if (base != NULL)
+            os_unreserve(base, len_bytes);
+        return NULL;
+    }
+    struct arena *arena = describe(base, len_bytes, metadata, &at, class_map);
+    hide_rest(arena, need_bytes);
+    os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
+    os_advise_huge(metadata, at.end, false); /* Nor do records get one at the first touch where the system gives them to all. */
+    os_advise_huge(class_map, map_bytes, false);
+    link_arena(arena);
     return arena;
 }
 
@@ -202,7 +223,8 @@ static void give_up_from(struct arena *arena, uint32_t n)
     unreserve_tail(&arena->slabs[n_slabs], &arena->slabs[n_before]);
     /* To the end of its last page, not of all that was reserved: that page is the last one kept where this is not the first time. */
     unreserve_tail((void *)&arena->class_map[n_slabs], (void *)&arena->class_map[round_up(n_before, os_page_bytes())]);
-    unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS], (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
+    unreserve_tail((void *)&arena->large_bits[n_slabs * SLAB_MAX_WORDS],
+                   (void *)&arena->large_bits[n_before * SLAB_MAX_WORDS]);
 }
 
 void arena_fit_limit(size_t limit_bytes)
@@ -210,7 +232,8 @@ void arena_fit_limit(size_t limit_bytes)
     size_t part = LIMITED_FIRST_PART;
     for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena), part = LIMITED_NEXT_PART) {
         /* The registry's table knows all of a later arena below its frontier. */
-        uint32_t n = arena == registry_first.arena ? atomic_load_explicit(&arena->high, memory_order_relaxed) : arena->frontier;
+        uint32_t n =
+            arena == registry_first.arena ? atomic_load_explicit(&arena->high, memory_order_relaxed) : arena->frontier;
         size_t most = max_size(limit_bytes / part >> SUPERSLAB_SHIFT, max_size(n, 1));
         if (most < arena->n_superslabs)
             give_up_from(arena, (uint32_t)most);
@@ -438,12 +461,12 @@ void arena_purge_records(struct superslab *ss, uint32_t n)
     const size_t slabs_bytes = SUPERSLAB_SLABS * sizeof(struct slab);
     for (uint32_t i = 0; i < n; i++)
         if (ss[i].has_large_bits && os_page_bytes() <= bits_bytes) {
-            os_purge((void *)&ss->arena->large_bits[(size_t)ss[i].index * SUPERSLAB_SLABS * SLAB_MAX_WORDS],
+            os_purge((void *)&ss->arena->large_bits[superslab_slab_index(&ss[i], 0) * SLAB_MAX_WORDS],
                      bits_bytes);
             ss[i].has_large_bits = 0;
         }
     if (os_page_bytes() <= slabs_bytes)
-        os_purge(&ss->arena->slabs[(size_t)ss->index * SUPERSLAB_SLABS], n * slabs_bytes);
+        os_purge(superslab_slab(ss, 0), n * slabs_bytes);
 }
 
 struct superslab *arena_superslab_of(const struct slab *slab)
@@ -455,7 +478,7 @@ struct superslab *arena_superslab_of(const struct slab *slab)
     struct arena *arena = arena_first(); /* Below the frontier: of one that was given back the records are still there. */
     while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->frontier * SUPERSLAB_SLABS)
         arena = arena_next(arena);
-    return &arena->superslabs[(size_t)(slab - arena->slabs) / SUPERSLAB_SLABS];
+    return &arena->superslabs[slab_index(arena, slab) / SUPERSLAB_SLABS];
 }
 
 void arena_put(struct superslab *ss, uint32_t n)

@@ -250,9 +250,32 @@ static inline char *superslab_memory(const struct superslab *ss)
     return ss->arena->base + ((size_t)ss->index << SUPERSLAB_SHIFT);
 }
 
+/* A slab's number in its arena, by which the class map, the class sets and the large bit maps have it: of a slot, and of a record. */
+static inline size_t superslab_slab_index(const struct superslab *ss, unsigned slot)
+{
+    return (size_t)ss->index * SUPERSLAB_SLABS + slot;
+}
+
+static inline size_t slab_index(const struct arena *arena, const struct slab *slab)
+{
+    return (size_t)(slab - arena->slabs);
+}
+
 static inline struct slab *superslab_slab(const struct superslab *ss, unsigned slot)
 {
-    return &ss->arena->slabs[(size_t)ss->index * SUPERSLAB_SLABS + slot];
+    return &ss->arena->slabs[superslab_slab_index(ss, slot)];
+}
+
+/* Of a slab of this SuperSlab: in which slot it lies. */
+static inline unsigned superslab_slot_of(const struct superslab *ss, const struct slab *slab)
+{
+    return (unsigned)(slab_index(ss->arena, slab) % SUPERSLAB_SLABS);
+}
+
+/* The bits of n slots in a row, in one of a SuperSlab's masks. */
+static inline uint32_t superslab_slot_mask(unsigned slot, unsigned n)
+{
+    return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
 }
 
 static inline size_t arena_slab_index(const struct arena *arena, const void *address)

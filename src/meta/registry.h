@@ -55,7 +55,8 @@ static inline struct slab *registry_span_slab(const void *address)
         return NULL;
     size_t index = arena_slab_index(arena, address);
     /* relaxed: see arena_set_class_map */
-    bool spans = atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) == CLASS_SPAN * CLASS_OFFSET_SCALE;
+    bool spans =
+        atomic_load_explicit(&arena->class_map[index], memory_order_relaxed) == CLASS_SPAN * CLASS_OFFSET_SCALE;
     return spans ? &arena->slabs[index] : NULL;
 }
 

@@ -13,7 +13,8 @@
      .range = RANGE_OF(b),                                                                                             \
      .n_words = (uint8_t)((SLAB_BYTES / (b) + 63) / 64)},
 
-const struct class_info class_table[CLASS_SET_SLOTS] = {{0}, {0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
+const struct class_info class_table[CLASS_SET_SLOTS] = {
+    {0}, {0}, {0}, TINY_CLASSES(CLASS_ROW) MEDIUM_CLASSES(CLASS_ROW)};
 
 const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] = SMALL_CLASS_OFFSETS;
 
@@ -23,10 +24,11 @@ const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] = SMALL_CLASS_OFFSETS;
 enum { MEDIUM_GRAIN_BYTES = 256 };
 #define MEDIUM_E(k) (uint8_t)(CLASS_OF_4096 + 1 MEDIUM_STEPS(SMALL_MAX_BYTES + (k)*MEDIUM_GRAIN_BYTES + 1))
 #define MEDIUM_S(n, b) +((n) > (b))
+/* clang-format off */
 #define MEDIUM_STEPS(n)                                                                                                \
-    MEDIUM_S(n, 4368)                                                                                                  \
-    MEDIUM_S(n, 5440) MEDIUM_S(n, 6528) MEDIUM_S(n, 8192) MEDIUM_S(n, 9344) MEDIUM_S(n, 10880) MEDIUM_S(n, 13056)      \
-        MEDIUM_S(n, 16384) MEDIUM_S(n, 17664) MEDIUM_S(n, 21760) MEDIUM_S(n, 28672)
+    MEDIUM_S(n, 4368) MEDIUM_S(n, 5440) MEDIUM_S(n, 6528) MEDIUM_S(n, 8192) MEDIUM_S(n, 9344) MEDIUM_S(n, 10880)       \
+    MEDIUM_S(n, 13056) MEDIUM_S(n, 16384) MEDIUM_S(n, 17664) MEDIUM_S(n, 21760) MEDIUM_S(n, 28672)
+/* clang-format on */
 #define MEDIUM_E4(k) MEDIUM_E(k), MEDIUM_E(k + 1), MEDIUM_E(k + 2), MEDIUM_E(k + 3)
 #define MEDIUM_E16(k) MEDIUM_E4(k), MEDIUM_E4(k + 4), MEDIUM_E4(k + 8), MEDIUM_E4(k + 12)
 enum { CLASS_OF_4096 = CLASS_FIRST SMALL_STEPS(SMALL_MAX_BYTES) };

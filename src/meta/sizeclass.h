@@ -17,14 +17,14 @@
 
 #include "meta/layout.h"
 
+/* clang-format off */
 #define TINY_CLASSES(X)                                                                                                \
-    X(8)                                                                                                               \
-    X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256) X(288)   \
-        X(320) X(352) X(384) X(416) X(448) X(480) X(512) X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
+    X(8) X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256)     \
+    X(288) X(320) X(352) X(384) X(416) X(448) X(480) X(512) X(576) X(640) X(704) X(768) X(832) X(896) X(960) X(1024)
 #define MEDIUM_CLASSES(X)                                                                                              \
-    X(1088)                                                                                                            \
-    X(1280) X(1536) X(1792) X(2048) X(2176) X(2560) X(3072) X(3584) X(4096) X(4368) X(5440) X(6528) X(8192) X(9344)    \
-        X(10880) X(13056) X(16384) X(17664) X(21760) X(28672) X(32768)
+    X(1088) X(1280) X(1536) X(1792) X(2048) X(2176) X(2560) X(3072) X(3584) X(4096) X(4368) X(5440) X(6528) X(8192)    \
+    X(9344) X(10880) X(13056) X(16384) X(17664) X(21760) X(28672) X(32768)
+/* clang-format on */
 
 enum {
     CLASS_FOREIGN = 0, /* not a block of ours */
@@ -68,17 +68,17 @@ extern const uint8_t small_class_offset[SMALL_TABLE_ENTRIES] __attribute__((visi
 /* The table as an initializer. The class of n bytes is the first id plus the number of classes that are too small. */
 #define SMALL_E(k) (uint8_t)(CLASS_OFFSET_SCALE * (CLASS_FIRST SMALL_STEPS((k)*8)))
 #define SMALL_STEP(n, b) +((n) > (b))
+/* clang-format off */
 #define SMALL_STEPS(n)                                                                                                 \
-    SMALL_STEP(n, 8)                                                                                                   \
-    SMALL_STEP(n, 16) SMALL_STEP(n, 32) SMALL_STEP(n, 48) SMALL_STEP(n, 64) SMALL_STEP(n, 80) SMALL_STEP(n, 96)        \
-        SMALL_STEP(n, 112) SMALL_STEP(n, 128) SMALL_STEP(n, 144) SMALL_STEP(n, 160) SMALL_STEP(n, 176)                 \
-            SMALL_STEP(n, 192) SMALL_STEP(n, 208) SMALL_STEP(n, 224) SMALL_STEP(n, 240) SMALL_STEP(n, 256)             \
-                SMALL_STEP(n, 288) SMALL_STEP(n, 320) SMALL_STEP(n, 352) SMALL_STEP(n, 384) SMALL_STEP(n, 416)         \
-                    SMALL_STEP(n, 448) SMALL_STEP(n, 480) SMALL_STEP(n, 512) SMALL_STEP(n, 576) SMALL_STEP(n, 640)     \
-                        SMALL_STEP(n, 704) SMALL_STEP(n, 768) SMALL_STEP(n, 832) SMALL_STEP(n, 896) SMALL_STEP(n, 960) \
-                            SMALL_STEP(n, 1024) SMALL_STEP(n, 1088) SMALL_STEP(n, 1280) SMALL_STEP(n, 1536)            \
-                                SMALL_STEP(n, 1792) SMALL_STEP(n, 2048) SMALL_STEP(n, 2176) SMALL_STEP(n, 2560)        \
-                                    SMALL_STEP(n, 3072) SMALL_STEP(n, 3584)
+    SMALL_STEP(n, 8) SMALL_STEP(n, 16) SMALL_STEP(n, 32) SMALL_STEP(n, 48) SMALL_STEP(n, 64) SMALL_STEP(n, 80)         \
+    SMALL_STEP(n, 96) SMALL_STEP(n, 112) SMALL_STEP(n, 128) SMALL_STEP(n, 144) SMALL_STEP(n, 160) SMALL_STEP(n, 176)   \
+    SMALL_STEP(n, 192) SMALL_STEP(n, 208) SMALL_STEP(n, 224) SMALL_STEP(n, 240) SMALL_STEP(n, 256) SMALL_STEP(n, 288)  \
+    SMALL_STEP(n, 320) SMALL_STEP(n, 352) SMALL_STEP(n, 384) SMALL_STEP(n, 416) SMALL_STEP(n, 448) SMALL_STEP(n, 480)  \
+    SMALL_STEP(n, 512) SMALL_STEP(n, 576) SMALL_STEP(n, 640) SMALL_STEP(n, 704) SMALL_STEP(n, 768) SMALL_STEP(n, 832)  \
+    SMALL_STEP(n, 896) SMALL_STEP(n, 960) SMALL_STEP(n, 1024) SMALL_STEP(n, 1088) SMALL_STEP(n, 1280)                  \
+    SMALL_STEP(n, 1536) SMALL_STEP(n, 1792) SMALL_STEP(n, 2048) SMALL_STEP(n, 2176) SMALL_STEP(n, 2560)                \
+    SMALL_STEP(n, 3072) SMALL_STEP(n, 3584)
+/* clang-format on */
 #define SMALL_E8(k)                                                                                                    \
     SMALL_E(k), SMALL_E(k + 1), SMALL_E(k + 2), SMALL_E(k + 3), SMALL_E(k + 4), SMALL_E(k + 5), SMALL_E(k + 6),        \
         SMALL_E(k + 7)

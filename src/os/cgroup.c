@@ -164,7 +164,8 @@ size_t os_cgroup_limit_bytes(const char *root)
     /* Beside version 1 the tree of version 2 is mounted elsewhere. */
     size_t limit_bytes = least_on_the_way_up(root, "/sys/fs/cgroup", VERSION_2, "memory.max");
     limit_bytes = min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/unified", VERSION_2, "memory.max"));
-    limit_bytes = min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/memory", VERSION_1, "memory.limit_in_bytes"));
+    limit_bytes =
+        min_size(limit_bytes, least_on_the_way_up(root, "/sys/fs/cgroup/memory", VERSION_1, "memory.limit_in_bytes"));
     errno = saved_errno;
     /* Version 1 says "none" by a number near 2^63. */
     return limit_bytes >= (size_t)1 << 62 ? SIZE_MAX : limit_bytes;
@@ -201,7 +202,8 @@ int os_memory_pressure(const char *root)
         read_text(path.text, text, sizeof text))
         pressure = parse_pressure(text);
     cut(&path, 0);
-    if (pressure < 0 && append(&path, root) && append(&path, "/proc/pressure/memory") && read_text(path.text, text, sizeof text))
+    if (pressure < 0 && append(&path, root) && append(&path, "/proc/pressure/memory") &&
+        read_text(path.text, text, sizeof text))
         pressure = parse_pressure(text);
     errno = saved_errno;
     return pressure;

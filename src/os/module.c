@@ -177,7 +177,8 @@ static const ElfW(Sym) * find_by_hash(const struct names *names, const char *nam
         hash = (hash ^ (hash >> 28 << 4)) & 0x0fffffff;
     }
     const ElfW(Sym) *symbol = NULL;
-    for (uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets]; i != STN_UNDEF && symbol == NULL; i = next[i])
+    for (uint32_t i = n_buckets == 0 ? STN_UNDEF : bucket[hash % n_buckets]; i != STN_UNDEF && symbol == NULL;
+         i = next[i])
         symbol = symbol_if(names, i, name);
     return symbol;
 }

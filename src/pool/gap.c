@@ -39,7 +39,7 @@ static _Atomic size_t next_open, next_sparse; /* where to look in either set: sl
 static void set_map(struct slab *slab, unsigned class_id)
 {
     struct arena *arena = slab->superslab->arena;
-    arena_set_class_map(arena, (size_t)(slab - arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+    arena_set_class_map(arena, slab_index(arena, slab), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
 }
 
 static bool is_sparse(slab_ctl ctl)
@@ -180,7 +180,7 @@ void gap_note_sparse(struct slab *slab, unsigned class_id)
     if (!is_sparse(slab_ctl_read(slab)) || !could_serve(class_id))
         return;
     struct arena *arena = arena_superslab_of(slab)->arena;
-    size_t index = (size_t)(slab - arena->slabs);
+    size_t index = slab_index(arena, slab);
     if (arena != arena_first() || class_set_has(arena, SPARSE_SET, index))
         return;
     class_set_enter(arena, SPARSE_SET, index);

@@ -15,7 +15,7 @@ unsigned held_find(const struct held_slots *slots, unsigned n, unsigned *slot)
     unsigned least_left = SUPERSLAB_SLABS;
     for (uint32_t rest = slots->mask; rest != 0;) {
         unsigned first = (unsigned)__builtin_ctz(rest), len = (unsigned)__builtin_ctzll(~((uint64_t)rest >> first));
-        rest &= ~pool_slot_mask(first, len);
+        rest &= ~superslab_slot_mask(first, len);
         if (len >= n && len - n < least_left) {
             least_left = len - n;
             *slot = first;
@@ -34,7 +34,7 @@ void *held_make(struct held_slots *slots, unsigned slot, size_t len_bytes, bool 
         span_set_slots(&head[i], i);
         span_set_state(&head[i], SLAB_SPAN_BODY);
     }
-    slots->mask &= ~pool_slot_mask(slot, n);
+    slots->mask &= ~superslab_slot_mask(slot, n);
     slots->dirty_pages -= n_dirty;
     *zeroed = span_hand_out_pages(head, len_bytes);
     return held_give(slots->ss, head, slot, len_bytes);
@@ -53,8 +53,8 @@ static struct held_slots hold(struct superslab *ss, unsigned slot, unsigned n)
         span_set_state(&head[i], SLAB_HELD);
     }
     span_set_bytes(head, 0);
-    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + slot, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
-    return (struct held_slots){ss, pool_slot_mask(slot, n), n_dirty};
+    arena_set_class_map(ss->arena, superslab_slab_index(ss, slot), n, CLASS_SPAN * CLASS_OFFSET_SCALE);
+    return (struct held_slots){ss, superslab_slot_mask(slot, n), n_dirty};
 }
 
 unsigned held_take_rows(unsigned n, unsigned most, struct held_slots *rows)
@@ -78,7 +78,7 @@ static void put(const struct held_slots *slots)
     for (uint32_t rest = slots->mask; rest != 0;) {
         unsigned slot = (unsigned)__builtin_ctz(rest), n = (unsigned)__builtin_ctzll(~((uint64_t)rest >> slot));
         struct superslab *freed = pool_put_slots(slots->ss, slot, n);
-        rest &= ~pool_slot_mask(slot, n);
+        rest &= ~superslab_slot_mask(slot, n);
         if (freed != NULL) /* then this was its last row */
             lru_push(freed, 1);
     }

@@ -33,11 +33,11 @@ static ALWAYS_INLINE unsigned held_take(const void *block, struct slab *head, st
         span_set_state(&head[i], SLAB_HELD);
     }
     unsigned slot = (unsigned)((uintptr_t)block >> SLAB_SHIFT) % SUPERSLAB_SLABS;
-    *slots = (struct held_slots){ss, (uint32_t)((((uint64_t)1 << n) - 1) << slot), n_dirty};
+    *slots = (struct held_slots){ss, superslab_slot_mask(slot, n), n_dirty};
     return n;
 }
 
-/* Whether these slots are n in a row, and no others. */
+/* Whether these slots are n in a row, and no others. (Bits beyond the SuperSlab's end count: n may be more than lie there.) */
 static inline bool held_are_row_of(const struct held_slots *slots, size_t n)
 {
     return slots->mask == (((uint64_t)1 << n) - 1) << __builtin_ctz(slots->mask);

@@ -1,12 +1,13 @@
 /* huge_pages.c - see huge_pages.h.
  * Owns     `huge` of SuperSlabs, what a child shares with its parent.     Called by  shared_pool.c, span.c, run.c (fresh ones), purge.c, tail.c,
  *          packed_pages.c (before parts go back), fork.c
- * Calls    os.h, release.h, slab.h; budget.h, config.h, stats.h
+ * Calls    os.h, release.h, dirty.h, slab.h; budget.h, config.h, stats.h
  * Threads  any; the records of other SuperSlabs are read as a guess.
  */
 #include "pool/huge_pages.h"
 
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/release.h"
 #include "service/budget.h"
 #include "service/config.h"
@@ -91,7 +92,7 @@ enum spans_seen {
 /* Bytes handed out of a SuperSlab that holds spans; 0: it holds none. Of most that don't, the class map knows, in one line of the cache. */
 static size_t bytes_beside_spans(const struct superslab *ss)
 {
-    const _Atomic uint8_t *class_map = ss->arena->class_map + (size_t)ss->index * SUPERSLAB_SLABS;
+    const _Atomic uint8_t *class_map = ss->arena->class_map + superslab_slab_index(ss, 0);
     unsigned n_marked = 0, n_long = 0, n_spans = 0, least_long = class_of(2 * slab_page_bytes()) * CLASS_OFFSET_SCALE;
     size_t sum_bytes = 0;
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) { /* relaxed: a guess */

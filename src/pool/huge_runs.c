@@ -169,7 +169,8 @@ static enum answer may_be_unfilled(const struct superslab *except, size_t len_by
     if (refused != 0 && now_ms - refused < REFUSED_MS)
         return ANSWER_NO;
     enum answer answer = ask_about_unfilled(except, len_bytes);
-    atomic_store_explicit(&refused_ms, answer != ANSWER_NO || probes_lack_one(len_bytes) ? 0 : now_ms, memory_order_relaxed);
+    atomic_store_explicit(&refused_ms, answer != ANSWER_NO || probes_lack_one(len_bytes) ? 0 : now_ms,
+                          memory_order_relaxed);
     return answer;
 }
 

@@ -1,6 +1,6 @@
 /* lru.c - see lru.h.
  * Owns     the cache and the order in it.     Called by  shared_pool.c, purge.c, span.c, run.c, packed.c, held.c, release.c, repair.c, pressure.c.
- * Calls    release.h, os.h
+ * Calls    release.h, dirty.h, os.h
  * Threads  the cache under the pool lock; system calls outside it.
  * I1  What counts in the cache is at most lru_most(), whenever the lock is free and release_evicted has run; but for the row that
  *     came last, and for entries that were pinned when they should have gone: they leave at the next push or trim after the pin.
@@ -13,6 +13,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
@@ -36,10 +37,6 @@ static struct {
 
 /* Most clean SuperSlabs in the cache: they cost nothing but the time that it takes to pass them by, under the lock. */
 #define CLEAN_SUPERSLABS_MAX 1024
-
-/* The longest run that may wait unasked, a GiB: it does so for the delay at most, and no fresh memory is mapped meanwhile. (A loop that
- * takes 200 MiB and touches two pages: 87 microseconds a turn where it is asked about each time.) */
-#define UNASKED_MAX_SUPERSLABS 512
 
 static uint32_t count_warm(const struct superslab *ss, uint32_t n)
 {
@@ -245,10 +242,12 @@ void lru_push(struct superslab *ss, uint32_t n)
     evict(most);
 }
 
+/* It waits for the delay at most, and no fresh memory is mapped meanwhile. (A loop that takes 200 MiB and touches two pages: 87
+ * microseconds a turn where it is asked about each time.) */
 bool lru_push_unasked(struct superslab *ss, uint32_t n)
 {
-    if (!time_empties() || !config.background || n > UNASKED_MAX_SUPERSLABS || lru.unasked != NULL || !ss->committed ||
-        any_pinned(ss, n))
+    if (!time_empties() || !config.background || n > RELEASE_ASK_MAX_SUPERSLABS || lru.unasked != NULL ||
+        !ss->committed || any_pinned(ss, n))
         return false;
     set_time(ss, n);
     link_alone(ss, n);

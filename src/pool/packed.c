@@ -44,7 +44,8 @@ static struct packed_head *head_at(struct slab *slab, const void *block)
     return &slab->packed[page_of(block) % PACKED_PAGES / (PACKED_PAGES / PACKED_HEADS)];
 }
 
-struct packed_head *packed_head_in(struct slab *slab, const void *block)
+/* The head of a block in this slot; NULL: no block of the program's begins there. */
+static struct packed_head *head_in(struct slab *slab, const void *block)
 {
     struct packed_head *head = head_at(slab, block);
     uint32_t word = packed_is(slab) ? packed_word(head) : 0;
@@ -54,7 +55,7 @@ struct packed_head *packed_head_in(struct slab *slab, const void *block)
 struct packed_head *packed_head_of(const void *block)
 {
     struct slab *slab = registry_span_slab(block);
-    return slab == NULL ? NULL : packed_head_in(slab, block);
+    return slab == NULL ? NULL : head_in(slab, block);
 }
 
 /* ---- Claim -------------------------------------------------------------------------------------------------------- */
@@ -95,7 +96,7 @@ static void *claim_locked(size_t len_bytes, bool *zeroed)
     if (!span_take_more_slots(n, 1, &ss, &slot))
         return NULL;
     unsigned pages = (unsigned)(len_bytes / PACKED_PAGE_BYTES);
-    *zeroed = packed_take_pages(ss, slot * PACKED_PAGES, pages, pool_slot_mask(slot, n));
+    *zeroed = packed_take_pages(ss, slot * PACKED_PAGES, pages, superslab_slot_mask(slot, n));
     return make_block(ss, slot * PACKED_PAGES, len_bytes);
 }
 
@@ -233,7 +234,7 @@ unsigned packed_hold_ahead(size_t len_bytes, unsigned most, struct packed_block 
 
 unsigned packed_length_in(struct slab *slab, const void *block)
 {
-    const struct packed_head *head = packed_head_in(slab, block);
+    const struct packed_head *head = head_in(slab, block);
     return head == NULL || head->sample != 0 ? 0 : PACKED_LENGTH(packed_word(head));
 }
 

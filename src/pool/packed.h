@@ -16,10 +16,7 @@
 /* Whether a new block of len_bytes, a multiple of the page, is to be packed. */
 bool packed_suits(size_t len_bytes);
 
-/* The head of a block in this slot; NULL: no block of the program's begins there. Any thread. */
-struct packed_head *packed_head_in(struct slab *slab, const void *block);
-
-/* The same of any address. */
+/* The head of a block; NULL: no block of the program's begins there. Any thread, any address. */
 struct packed_head *packed_head_of(const void *block);
 
 /* Usable bytes of a block. Who holds it. */

@@ -92,7 +92,7 @@ static ALWAYS_INLINE struct row next_row(const uint64_t map[MAP_WORDS], unsigned
 static uint32_t slots_around(unsigned page, unsigned n)
 {
     unsigned first = page / PACKED_PAGES, last = (page + n - 1) / PACKED_PAGES;
-    return pool_slot_mask(first, last - first + 1);
+    return superslab_slot_mask(first, last - first + 1);
 }
 
 /* What of n pages from `page` on lies in a slot, as bits of its pages. */
@@ -233,7 +233,7 @@ bool packed_take_pages(struct superslab *ss, unsigned page, unsigned n, uint32_t
         note_pages(ss, slot, pages);
     }
     for (uint32_t rest = fresh & slots; rest != 0; rest &= rest - 1)
-        arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + (unsigned)__builtin_ctz(rest), 1,
+        arena_set_class_map(ss->arena, superslab_slab_index(ss, (unsigned)__builtin_ctz(rest)), 1,
                             CLASS_SPAN * CLASS_OFFSET_SCALE);
     if (n_fresh_pages != 0)
         stats_commit((int64_t)(n_fresh_pages * PACKED_PAGE_BYTES));
@@ -310,7 +310,8 @@ size_t packed_purge(struct slab *slab, enum hak_lock_cause cause)
 
 /* ---- Fork and checks ---------------------------------------------------------------------------------------------- */
 
-void packed_count(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS])
+/* The pages of each slot by the heads: what packed_pages must be. */
+static void count_pages(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS])
 {
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
         pages[i] = 0;
@@ -331,7 +332,7 @@ uint32_t packed_rebuild(struct superslab *ss)
 {
     uint16_t pages[SUPERSLAB_SLABS];
     uint32_t emptied = 0;
-    packed_count(ss, pages);
+    count_pages(ss, pages);
     hushed = false;
     ss->packed_slots = ss->packed_row = 0;
     ss->packed_previous = ss->packed_next = NULL;
@@ -355,7 +356,7 @@ uint32_t packed_rebuild(struct superslab *ss)
 const char *packed_check(const struct superslab *ss)
 {
     uint16_t pages[SUPERSLAB_SLABS];
-    packed_count(ss, pages);
+    count_pages(ss, pages);
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         const struct slab *slab = superslab_slab(ss, i);
         bool partly = packed_is(slab) && pages[i] != 0xffff;

@@ -48,9 +48,6 @@ static inline unsigned packed_idle_pages(const struct slab *slab)
 /* Gives them back. Returns the bytes. Takes the lock. */
 size_t packed_purge(struct slab *slab, enum hak_lock_cause cause);
 
-/* The pages of each slot by the heads: what packed_pages must be. */
-void packed_count(const struct superslab *ss, uint16_t pages[SUPERSLAB_SLABS]);
-
 /* In the child of a fork: sets the PACKED slots' pages by the heads. Those without become EMPTY, and are in the mask that is returned. */
 uint32_t packed_rebuild(struct superslab *ss);
 

@@ -56,14 +56,6 @@ static inline unsigned pool_free_slots(const struct superslab *ss)
     return count_bits(ss->unused_slots | ss->empty_slots);
 }
 
-static inline uint32_t pool_slot_mask(unsigned slot, unsigned n)
-{
-    return (uint32_t)((((uint64_t)1 << n) - 1) << slot);
-}
-
-/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
-unsigned pool_find_slots(uint32_t free, unsigned n, unsigned align);
-
 /* The most free slots in a row that a SuperSlab has. */
 unsigned pool_longest_row(const struct superslab *ss);
 
@@ -80,10 +72,9 @@ void pool_relink_superslab(struct superslab *ss);
 void packed_relink(struct superslab *ss);
 void packed_unlink(struct superslab *ss);
 
-/* Hardened mode: memory of slots without a block is inaccessible. Makes that of n slots accessible, and not so. False: the system
- * refuses. In any other mode it always is. */
+/* Hardened mode: memory of slots without a block is inaccessible. Makes that of n slots accessible. False: the system refuses. In any
+ * other mode it always is. */
 bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n);
-void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n);
 
 /* Takes an empty SuperSlab out of the pool. */
 void pool_detach_superslab(struct superslab *ss);

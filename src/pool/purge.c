@@ -68,7 +68,7 @@ static uint32_t purge_slots(struct superslab *ss, uint32_t mask)
         while (slot + n < SUPERSLAB_SLABS && (mask >> (slot + n) & 1) != 0)
             n++;
         if (n > 0 && os_purge(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
-            purged |= pool_slot_mask(slot, n);
+            purged |= superslab_slot_mask(slot, n);
         slot += n + 1;
     }
     return purged;
@@ -132,7 +132,8 @@ static bool purge_empty_of(struct superslab *ss, enum hak_lock_cause cause)
         return true;
     if (!pool_lock(cause))
         return false;
-    bool purged = ss->state != SUPERSLAB_POOLED || ss->empty_slots == 0 || purge_empty_slots(ss, ss->empty_slots, cause);
+    bool purged =
+        ss->state != SUPERSLAB_POOLED || ss->empty_slots == 0 || purge_empty_slots(ss, ss->empty_slots, cause);
     if (pool_lock_is_mine())
         pool_unlock();
     return purged;
@@ -195,7 +196,7 @@ static bool purge_slab(struct slab *slab, unsigned class_id, size_t *purged_byte
 {
     if (!slab_own(slab, class_id))
         return false;
-    class_set_drop(slab->superslab->arena, class_id, (size_t)(slab - slab->superslab->arena->slabs));
+    class_set_drop(slab->superslab->arena, class_id, slab_index(slab->superslab->arena, slab));
     *purged_bytes += slab_purge_free_pages(slab);
     shared_pool_disown_slab(slab);
     return true;
@@ -227,7 +228,8 @@ static bool is_quiet(struct slab *slab, unsigned number, size_t idle_bytes, size
     else if (ticks == QUIET_DONE)
         return false;
     atomic_store_explicit(&slab->seen_used, (uint16_t)number, memory_order_relaxed);
-    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks), memory_order_relaxed);
+    atomic_store_explicit(&slab->quiet_ticks, (uint8_t)(ticks < TICKS_OF_DELAY ? ticks + 1 : ticks),
+                          memory_order_relaxed);
     if (ticks == TICKS_OF_DELAY)
         return true;
     *waiting_bytes += idle_bytes;

@@ -1,6 +1,6 @@
 /* release.c - see release.h.
  * Owns     the SuperSlabs that are to be given back.
- * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, os.h
+ * Called by  the rest of pool/, front/pressure.c.     Calls  arena.h, dirty.h, os.h
  * Threads  lists under the pool lock; system calls outside it.
  * I1  A SuperSlab is in exactly one place: absent (arena), MAPPING or LEAVING (one thread's hands), the pool, the
  * cache (lru.c), a run.
@@ -9,6 +9,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/lru.h"
 #include "pool/shared_pool.h"
 #include "service/budget.h"
@@ -26,66 +27,43 @@ bool release_guard_agrees(const struct superslab *ss)
 
 /* ---- Back to the system ---- */
 
-bool superslab_is_clean(const struct superslab *ss)
-{
-    return !ss->dirty_by_slab && ss->dirty_prefix_bytes == 0;
-}
-
-size_t superslab_dirty_bytes(const struct superslab *ss)
-{
-    if (ss->state != SUPERSLAB_POOLED && !ss->dirty_by_slab)
-        return ss->dirty_prefix_bytes;
-    size_t sum_bytes = 0;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
-        sum_bytes += slab_dirty_bytes(superslab_slab(ss, i));
-    return sum_bytes;
-}
-
-void superslab_extend_dirty(struct superslab *ss, size_t len_bytes)
-{
-    if (len_bytes <= ss->dirty_prefix_bytes)
-        return;
-    stats_commit((int64_t)(len_bytes - ss->dirty_prefix_bytes));
-    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
-}
-
-void superslab_cut_dirty(struct superslab *ss, size_t len_bytes)
-{
-    if (len_bytes >= ss->dirty_prefix_bytes)
-        return;
-    stats_commit(-(int64_t)(ss->dirty_prefix_bytes - len_bytes));
-    ss->dirty_prefix_bytes = (uint32_t)len_bytes;
-}
-
-void superslab_forget_slots(struct superslab *ss, bool gone)
-{
-    size_t dirty_bytes = superslab_dirty_bytes(ss), prefix_bytes = ss->dirty_prefix_bytes;
-    for (unsigned i = 0; i < SUPERSLAB_SLABS && ss->dirty_by_slab; i++) {
-        struct slab *slab = superslab_slab(ss, i);
-        unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed);
-        if (slab_ctl_read(slab) == 0 && dirty == 0)
-            continue;
-        if (dirty != 0)
-            prefix_bytes = i * SLAB_BYTES + (32 - (size_t)__builtin_clz(dirty)) * slab_page_bytes();
-        slab->last_class = 0;
-        atomic_store_explicit(&slab->dirty_pages, 0, memory_order_relaxed); /* relaxed: ctl publishes it */
-        atomic_store_explicit(&slab->ctl, 0, memory_order_release);
-    }
-    if (gone)
-        prefix_bytes = 0;
-    ss->dirty_by_slab = 0;
-    ss->dirty_prefix_bytes = (uint32_t)prefix_bytes;
-    if (prefix_bytes != dirty_bytes)
-        stats_commit((int64_t)prefix_bytes - (int64_t)dirty_bytes);
-}
-
 /* The system has refused to take some SuperSlab back: it is nobody's, and its pages are in memory. */
 static _Atomic bool any_refused;
+
+/* What has become of memory that was given back. */
+struct given_back {
+    bool clean;       /* false: the system has refused, and it is in memory still */
+    bool decommitted; /* a fresh mapping lies there */
+    bool committed;   /* writable */
+};
+
+static struct given_back give_back(char *memory, size_t len_bytes, bool moved, bool committed)
+{
+    bool charged = os_charges_writable();
+    /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. Only that ends a charge, too. */
+    bool decommitted = (moved || charged) && os_decommit(memory, len_bytes);
+    bool clean = decommitted || os_purge(memory, len_bytes);
+    if (!clean) /* Locked by mlockall, on an old system: a fresh mapping takes its place. */
+        decommitted = clean = os_decommit(memory, len_bytes);
+    /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
+    if (decommitted)
+        committed = !charged && os_commit(memory, len_bytes);
+    if (decommitted && committed && !os_purge(memory, len_bytes)) /* Locked, it is in memory at once. */
+        committed = !os_decommit(memory, len_bytes);
+    /* Nor is any of it writable then: who takes it closes its slots anyway, and what is writable counts against RLIMIT_DATA, so that none could
+     * be opened. Also where not all of it is: of what could not be made so for want of memory some is. Refused, a part may be closed all the
+     * same (where several mappings lie there, and the last one had to be cut): who takes it opens it. */
+    if ((config.secure & SECURE_GUARD) != 0) {
+        os_forbid(memory, len_bytes);
+        committed = false;
+    }
+    return (struct given_back){clean, decommitted, committed};
+}
 
 void release_row(struct superslab *ss, uint32_t n)
 {
     size_t len_bytes = (size_t)n << SUPERSLAB_SHIFT, leaving_bytes = 0;
-    bool moved = false, huge = false, committed = ss->committed, charged = os_charges_writable();
+    bool moved = false, huge = false, committed = ss->committed;
     for (uint32_t i = 0; i < n && unlikely(budget_is_set()); i++)
         leaving_bytes += superslab_dirty_bytes(&ss[i]);
     if (leaving_bytes != 0)
@@ -95,29 +73,13 @@ void release_row(struct superslab *ss, uint32_t n)
         huge |= atomic_exchange(&ss[i].huge, 0) != 0;
         ss[i].committed = 0; /* until it is known: a fork's child may take it from here */
     }
-    /* Pages that came by remapping sit in a mapping of their own, which only a fresh mapping merges again. Only that ends a charge, too. */
-    bool decommitted = (moved || charged) && os_decommit(superslab_memory(ss), len_bytes);
-    bool clean = decommitted || os_purge(superslab_memory(ss), len_bytes);
-    if (!clean) /* Locked by mlockall, on an old system: a fresh mapping takes its place. */
-        decommitted = clean = os_decommit(superslab_memory(ss), len_bytes);
-    /* Where protection and advice are the same, mappings merge, of which a process may have some ten thousand. */
-    if (decommitted)
-        committed = !charged && os_commit(superslab_memory(ss), len_bytes);
-    if (decommitted && committed && !os_purge(superslab_memory(ss), len_bytes)) /* Locked, it is in memory at once. */
-        committed = !os_decommit(superslab_memory(ss), len_bytes);
-    /* Nor is any of it writable then: who takes it closes its slots anyway, and what is writable counts against RLIMIT_DATA, so that none could
-     * be opened. Also where not all of it is: of what could not be made so for want of memory some is. Refused, a part may be closed all the
-     * same (where several mappings lie there, and the last one had to be cut): who takes it opens it. */
-    if ((config.secure & SECURE_GUARD) != 0) {
-        os_forbid(superslab_memory(ss), len_bytes);
-        committed = false;
-    }
-    if (huge || decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
+    struct given_back given = give_back(superslab_memory(ss), len_bytes, moved, committed);
+    if (huge || given.decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
-        superslab_forget_slots(ss + i, clean);
-        ss[i].committed = committed;
-        if (decommitted)
+        superslab_forget_slots(ss + i, given.clean);
+        ss[i].committed = given.committed;
+        if (given.decommitted)
             ss[i].moved = 0;
     }
     if (leaving_bytes != 0)
@@ -127,13 +89,10 @@ void release_row(struct superslab *ss, uint32_t n)
     if (!pool_lock(HAK_LOCK_RELEASE_SLAB))
         return; /* Stays LEAVING: a signal handler in the midst of the lock; address space is lost, no more. */
     arena_put(ss, n);
-    if (!clean) /* behind it, for who looks takes only what is the arena's */
+    if (!given.clean) /* behind it, for who looks takes only what is the arena's */
         atomic_store_explicit(&any_refused, true, memory_order_relaxed); /* relaxed: a hint */
     pool_unlock();
 }
-
-/* Of longer rows nothing is asked: 512 questions take some 200 microseconds. */
-#define UNTOUCHED_MAX_SUPERSLABS 512
 
 /* Of less than a sixteenth in memory it costs as much to bring it there again as to keep account of it. */
 static bool is_touched(const struct superslab *ss)
@@ -145,7 +104,8 @@ static bool is_touched(const struct superslab *ss)
  * less than to ask for it. */
 bool release_may_ask(uint32_t n)
 {
-    return n <= UNTOUCHED_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background && !os_calls_are_filtered();
+    return n <= RELEASE_ASK_MAX_SUPERSLABS && config.purge_delay_ms >= 0 && config.background &&
+           !os_calls_are_filtered();
 }
 
 void release_untouched(struct superslab *ss, uint32_t n)

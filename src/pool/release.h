@@ -22,28 +22,17 @@ void release_evicted(void);
 /* The child of a fork: what was to be given back is forgotten; the records tell what it is. Pool lock. */
 void release_forget(void);
 
+/* A GiB. Of longer rows the system is not asked what is in memory: 512 questions take some 200 microseconds. Nor may a longer run wait to
+ * be asked about (lru_push_unasked). */
+#define RELEASE_ASK_MAX_SUPERSLABS 512
+
 /* Asks the system which of n SuperSlabs in a row, detached and empty, are in memory at all, and purges those that hardly are: they
- * are clean afterwards. It asks nothing of more than a GiB, under a filter of system calls, with HAKMEM_BACKGROUND=off, or where
+ * are clean afterwards. It asks nothing of longer rows, under a filter of system calls, with HAKMEM_BACKGROUND=off, or where
  * only a trim may give back (HAKMEM_PURGE_DELAY_MS=-1). Not under the lock. */
 void release_untouched(struct superslab *ss, uint32_t n);
 
 /* Whether the system may be asked what of n SuperSlabs is in memory: see above. */
 bool release_may_ask(uint32_t n);
-
-/* The slot records of a SuperSlab outside the pool become those of a fresh one. What may be in memory of it is from then on
- * known as a prefix, or is nothing when `gone`. The caller has it in its hands. */
-void superslab_forget_slots(struct superslab *ss, bool gone);
-
-/* Notes that the first len_bytes of a SuperSlab outside the pool may be in memory, or that nothing behind them is. The
- * caller has it in its hands. */
-void superslab_extend_dirty(struct superslab *ss, size_t len_bytes);
-void superslab_cut_dirty(struct superslab *ss, size_t len_bytes);
-
-/* Whether all of a SuperSlab outside the pool reads as zero. */
-bool superslab_is_clean(const struct superslab *ss);
-
-/* What of a SuperSlab may be in memory, by its records. Exact when nobody works on it. */
-size_t superslab_dirty_bytes(const struct superslab *ss);
 
 /* Tries again to give back what the system has refused to take. For trims. Not under the lock. */
 void release_refused(void);

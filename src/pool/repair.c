@@ -1,14 +1,14 @@
 /* repair.c - the pool by what its records say: built anew in the child of a fork, and checked.
- * Owns     nothing.     Called by  front/fork.c, tests     Calls  pool_state.h, idle.h, release.h, slab.h, arena.h
+ * Owns     nothing.     Called by  front/fork.c, tests     Calls  pool_state.h, idle.h, dirty.h, slab.h, arena.h
  * Threads  a child's only one; the check is exact when no other thread is at work.
  */
 #include "meta/arena.h"
+#include "pool/dirty.h"
 #include "pool/huge_pages.h"
 #include "pool/idle.h"
 #include "pool/lru.h"
 #include "pool/packed_pages.h"
 #include "pool/pool_state.h"
-#include "pool/release.h"
 #include "service/stats.h"
 
 uint64_t pool_count_dirty_bytes(void)
@@ -45,7 +45,7 @@ static void unmark_deferred(void)
 
 static void set_class_in_map(const struct superslab *ss, unsigned slot, unsigned class_id)
 {
-    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + slot, 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+    arena_set_class_map(ss->arena, superslab_slab_index(ss, slot), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
 }
 
 /* One slot of a SuperSlab of the pool, whose pages of packed spans are right already. */
@@ -168,7 +168,7 @@ static const char *check_superslab(const struct superslab *ss)
         slab_ctl ctl = slab_ctl_read(slab);
         enum slab_state state = CTL_STATE(ctl);
         bool unused = ss->unused_slots >> i & 1, empty = ss->empty_slots >> i & 1;
-        unsigned offset = atomic_load(&ss->arena->class_map[slab - ss->arena->slabs]);
+        unsigned offset = atomic_load(&ss->arena->class_map[slab_index(ss->arena, slab)]);
         if (unused != (state == SLAB_UNUSED) || empty != (state == SLAB_EMPTY))
             return "a slot's mask and state differ";
         if (state == SLAB_UNUSED && atomic_load(&slab->dirty_pages) != 0)

@@ -1,6 +1,6 @@
 /* run.c - see run.h.
  * Owns     the fields run_superslabs and run_bytes of SuperSlab records.     Called by  large.c
- * Calls    lru.h, release.h, huge_pages.h (SuperSlabs), shared_pool.h (lock), tail.h, background.h
+ * Calls    lru.h, release.h, dirty.h, huge_pages.h (SuperSlabs), shared_pool.h (lock), tail.h, background.h
  * Threads  any; records are written by the thread that claims or returns the run, or resizes it, under the pool lock or with the
  *          SuperSlabs in its hands.
  * I1  Every slab of a run is CLASS_SPAN in the class map; the first one alone is SPAN_HEAD, with 0 slots.
@@ -10,6 +10,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/huge_pages.h"
 #include "pool/lru.h"
 #include "pool/release.h"
@@ -169,7 +170,8 @@ static bool take_behind(struct superslab *ss, uint32_t n_old, uint32_t n_new, si
         return false;
     struct huge_part part = huge_superslabs(ss, len_bytes);
     superslab_count_mapped(n_new - n_old);
-    superslab_choose_pages(ss + n_old, n_new - n_old, (struct huge_part){.end = part.end > n_old ? part.end - n_old : 0});
+    superslab_choose_pages(ss + n_old, n_new - n_old,
+                           (struct huge_part){.end = part.end > n_old ? part.end - n_old : 0});
     return true;
 }
 

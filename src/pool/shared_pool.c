@@ -1,6 +1,6 @@
 /* shared_pool.c - slabs to threads and back: see shared_pool.h.
  * Owns     nothing: the lists are slots.c's.
- * Called by  front/, large.c and what it leads to     Calls  pool_state.h, class_set.h, gap.h, idle.h, release.h, slab.h, arena.h
+ * Called by  front/, large.c and what it leads to     Calls  pool_state.h, class_set.h, gap.h, idle.h, release.h, dirty.h, slab.h, arena.h
  * Threads  any. Slots, buckets and tiers under the lock; slabs by their ctl word (slab.h).
  * I1  A SuperSlab leaves the pool only when all its slots are in the masks and nobody refers to it (release guard), under
  *     the same lock that hands its slots out; so no slab of it can be acquired meanwhile.
@@ -11,6 +11,7 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/gap.h"
 #include "pool/huge_pages.h"
 #include "pool/idle.h"
@@ -130,7 +131,7 @@ static struct slab *open_slot(struct superslab *ss, unsigned slot, unsigned clas
     if (slab->last_class != 0 && slab->last_class != class_id)
         stats_add(&stats_counters.slot_reuses_other_class, 1);
     slab_open(slab, ss, slot, class_id);
-    arena_set_class_map(ss->arena, (size_t)(slab - ss->arena->slabs), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
+    arena_set_class_map(ss->arena, slab_index(ss->arena, slab), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
     return slab;
 }
 
@@ -148,9 +149,30 @@ static struct slab *acquire_from_new(struct superslab *ss, unsigned class_id)
         return NULL;
     pool_add_superslab(ss);
     unsigned slot = begins_at_end(class_id) ? SUPERSLAB_SLABS - 1 : 0;
-    pool_take_slots_out(ss, pool_slot_mask(slot, 1));
+    pool_take_slots_out(ss, superslab_slot_mask(slot, 1));
     pool_unlock();
     return open_slot(ss, slot, class_id);
+}
+
+/* Stage 3: an empty SuperSlab from the cache or the system. NULL: no memory. Lock held; returns without it. */
+static struct superslab *take_superslab_and_unlock(void)
+{
+    struct superslab *ss = lru_take_for_pool(1);
+    if (ss == NULL)
+        lru_make_way(1);
+    pool_unlock();
+    if (ss != NULL) {
+        stats_add(&stats_counters.stage_lru, 1);
+    } else {
+        release_evicted();
+        ss = superslab_map(1, SUPERSLAB_BYTES);
+        if (ss == NULL)
+            return NULL;
+        stats_add(&stats_counters.stage_os, 1);
+    }
+    if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
+        superslab_choose_page(ss, huge_pages_for_slabs(ss));
+    return ss;
 }
 
 static struct slab *acquire(unsigned class_id, bool untouched)
@@ -183,22 +205,8 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             stats_add(&stats_counters.stage_reopen, 1);
             continue; /* It offers slabs of the class, or slots. */
         }
-        ss = lru_take_for_pool(1); /* stage 3 */
-        if (ss == NULL)
-            lru_make_way(1);
-        pool_unlock();
-        if (ss != NULL) {
-            stats_add(&stats_counters.stage_lru, 1);
-        } else {
-            release_evicted();
-            ss = superslab_map(1, SUPERSLAB_BYTES);
-            if (ss == NULL)
-                return NULL;
-            stats_add(&stats_counters.stage_os, 1);
-        }
-        if (superslab_is_clean(ss)) /* Old pages are better than new ones, large or small. */
-            superslab_choose_page(ss, huge_pages_for_slabs(ss));
-        return acquire_from_new(ss, class_id);
+        ss = take_superslab_and_unlock();
+        return ss == NULL ? NULL : acquire_from_new(ss, class_id);
     }
 }
 
@@ -236,7 +244,7 @@ static void consider_draining(struct superslab *ss)
 /* A slab became full. */
 static void consider_risen(struct superslab *ss)
 {
-    if (atomic_load_explicit(&ss->rising, memory_order_relaxed) && !tier_still_rising(true, superslab_use(ss)))
+    if (atomic_load_explicit(&ss->rising, memory_order_relaxed) && tier_has_risen(superslab_use(ss)))
         atomic_store(&ss->rising, 0);
 }
 
@@ -246,11 +254,11 @@ static void list_slab(struct slab *slab, unsigned class_id)
 {
     struct superslab *ss = arena_superslab_of(slab);
     if (unlikely(slab_has_gaps(slab))) /* Draining or not: its pages are in memory anyway. */
-        class_set_enter(ss->arena, CLASS_GAPS, (size_t)(slab - ss->arena->slabs));
+        class_set_enter(ss->arena, CLASS_GAPS, slab_index(ss->arena, slab));
     else
         gap_note_sparse(slab, class_id);
     if (pool_tier_of(ss) != SS_TIER_DRAINING)
-        class_set_enter(ss->arena, class_id, (size_t)(slab - ss->arena->slabs));
+        class_set_enter(ss->arena, class_id, slab_index(ss->arena, slab));
     else
         pool_note_draining(class_id);
 }
@@ -272,7 +280,7 @@ bool shared_pool_list_spare(unsigned class_id)
 static void release_retiring(struct slab *slab)
 {
     struct superslab *ss = slab->superslab;
-    shared_pool_release_slab(ss, (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS));
+    shared_pool_release_slab(ss, superslab_slot_of(ss, slab));
 }
 
 struct slab *pool_take_idle(void)
@@ -285,7 +293,7 @@ void shared_pool_retire(struct slab *slab)
     slab_ctl ctl = slab_ctl_read(slab);
     if (CTL_STATE(ctl) != SLAB_PARTIAL || CTL_USED(ctl) != 0 || !slab_own(slab, CTL_CLASS(ctl)))
         return;
-    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
+    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), slab_index(slab->superslab->arena, slab));
     switch (slab_disown(slab)) {
     case SLAB_RETURN_LISTABLE: /* It was used in between. */
         list_slab(slab, CTL_CLASS(ctl));

@@ -1,6 +1,6 @@
 /* slots.c - the pool lock, the lists of SuperSlabs, their tiers and slots: see pool_state.h and shared_pool.h.
  * Owns     the pool lock; the buckets of HOT SuperSlabs, the list of DRAINING ones; the slots' UNUSED and EMPTY masks.
- * Called by  the rest of pool/; front/, api/override_limit.c (the lock alone)     Calls  class_set.h, tier.h, release.h, slab.h
+ * Called by  the rest of pool/; front/, api/override_limit.c (the lock alone)     Calls  class_set.h, tier.h, dirty.h, slab.h
  * Threads  any, under the lock.
  * I1  A POOLED SuperSlab is in the bucket of its number of free slots and in the list of its longest row of them if HOT, in the
  *     draining list if not.
@@ -12,8 +12,8 @@
 #include "meta/arena.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/pool_state.h"
-#include "pool/release.h"
 #include "service/budget.h"
 #include "service/config.h"
 #include "service/event.h"
@@ -172,7 +172,7 @@ static void note_rows(uint32_t before, uint32_t now)
 /* Without the lock too, for slots that the caller holds. */
 static bool open_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n);
+    uint32_t mask = superslab_slot_mask(slot, n);
     if (!os_commit(superslab_memory(ss) + slot * SLAB_BYTES, n * SLAB_BYTES))
         return false;
     uint32_t before = atomic_fetch_and(&ss->closed_slots, ~mask);
@@ -197,9 +197,10 @@ bool pool_open_memory(struct superslab *ss, unsigned slot, unsigned n)
     return (config.secure & SECURE_GUARD) == 0 || open_memory(ss, slot, n) || open_memory(ss, 0, SUPERSLAB_SLABS);
 }
 
-void pool_close_memory(struct superslab *ss, unsigned slot, unsigned n)
+/* Makes memory of slots without a block inaccessible. */
+static void close_memory(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
+    uint32_t mask = superslab_slot_mask(slot, n), before = atomic_load(&ss->closed_slots);
     if ((config.secure & SECURE_GUARD) == 0)
         return;
     if (rows_of(before | mask) > rows_of(before) &&
@@ -232,7 +233,7 @@ void pool_add_superslab(struct superslab *ss)
     ss->dirty_by_slab = 0;
     ss->dirty_prefix_bytes = 0;
     ss->state = SUPERSLAB_POOLED; /* The child of a fork goes by the slots' records from here on. */
-    pool_close_memory(ss, 0, SUPERSLAB_SLABS);
+    close_memory(ss, 0, SUPERSLAB_SLABS);
     atomic_fetch_add(&pool.n_empty_slots, count_bits(ss->empty_slots));
     pool_link_superslab(ss);
 }
@@ -279,7 +280,7 @@ static void list_slabs(struct superslab *ss, bool enter)
     for (unsigned i = 0; i < SUPERSLAB_SLABS; i++) {
         struct slab *slab = superslab_slab(ss, i);
         slab_ctl ctl = atomic_load(&slab->ctl);
-        size_t index = (size_t)(slab - ss->arena->slabs);
+        size_t index = slab_index(ss->arena, slab);
         if (CTL_STATE(ctl) != SLAB_PARTIAL)
             continue;
         (enter ? class_set_enter : class_set_hide)(ss->arena, CTL_CLASS(ctl), index);
@@ -291,24 +292,21 @@ static void list_slabs(struct superslab *ss, bool enter)
 /* Looks whether the tier changes, and changes it. Lock held. One that has left the pool meanwhile is FREE. */
 void pool_evaluate_tier(struct superslab *ss)
 {
-    enum superslab_tier now = pool_tier_of(ss);
-    if (now != SS_TIER_HOT)
+    if (pool_tier_of(ss) != SS_TIER_HOT || !tier_is_to_drain(atomic_load(&ss->rising), superslab_use(ss)))
         return;
-    if (tier_next(now, atomic_load(&ss->rising), superslab_use(ss)) == SS_TIER_DRAINING) {
-        unlink_superslab(ss);
-        packed_unlink(ss);
-        atomic_store(&ss->tier, SS_TIER_DRAINING);
-        pool_link_superslab(ss);
-        list_slabs(ss, false);
-        stats_add(&stats_counters.tier_hot_to_draining, 1);
-        EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
-    }
+    unlink_superslab(ss);
+    packed_unlink(ss);
+    atomic_store(&ss->tier, SS_TIER_DRAINING);
+    pool_link_superslab(ss);
+    list_slabs(ss, false);
+    stats_add(&stats_counters.tier_hot_to_draining, 1);
+    EVENT("superslab draining ss=%p free=%u", superslab_memory(ss), pool_free_slots(ss));
 }
 
 bool pool_is_sparse(const struct superslab *ss)
 {
     return pool_tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) &&
-           tier_next(SS_TIER_HOT, false, superslab_use(ss)) == SS_TIER_DRAINING;
+           tier_is_to_drain(false, superslab_use(ss));
 }
 
 void pool_reopen_superslab(struct superslab *ss)
@@ -324,7 +322,8 @@ void pool_reopen_superslab(struct superslab *ss)
 
 /* ---- Slots (lock held) ------------------------------------------------------------------------------------------- */
 
-unsigned pool_find_slots(uint32_t free, unsigned n, unsigned align)
+/* The first of n slots in a row among `free`, on a multiple of align; SUPERSLAB_SLABS when there is none. */
+static unsigned find_slots(uint32_t free, unsigned n, unsigned align)
 {
     for (unsigned k = 1; k < n; k++)
         free &= free >> 1;                                         /* bit i stays if bits i .. i + k were set */
@@ -376,7 +375,7 @@ bool pool_take_slot(bool last, bool untouched, struct superslab **ss, unsigned *
     if (*ss == NULL)
         return false;
     *slot = find_slot(*ss, last, untouched);
-    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
+    pool_take_slots_out(*ss, superslab_slot_mask(*slot, 1));
     return true;
 }
 
@@ -395,10 +394,10 @@ static void fit_into(struct superslab *ss, unsigned n, unsigned align, struct fi
         unsigned slot = (first + align - 1) & ~(align - 1);
         if (align == 1 && len > n && first != 0 && (ss->packed_slots >> (first - 1) & 1) != 0)
             slot = first + len - n; /* What is free before it goes on with the row's beginning. */
-        rest &= ~pool_slot_mask(first, len);
+        rest &= ~superslab_slot_mask(first, len);
         if (slot + n > first + len || (best->ss != NULL && len - n > best->left))
             continue;
-        unsigned n_empty = count_bits(ss->empty_slots & pool_slot_mask(slot, n));
+        unsigned n_empty = count_bits(ss->empty_slots & superslab_slot_mask(slot, n));
         if (best->ss == NULL || len - n < best->left || n_empty > best->n_empty)
             *best = (struct fit){ss, slot, len - n, n_empty};
     }
@@ -426,7 +425,7 @@ bool pool_take_slots(unsigned n, unsigned align_slots, struct superslab **ss, un
     struct fit found = find_row(n, align_slots);
     if (found.ss == NULL)
         return false;
-    pool_take_slots_out(found.ss, pool_slot_mask(found.slot, n));
+    pool_take_slots_out(found.ss, superslab_slot_mask(found.slot, n));
     *ss = found.ss;
     *slot = found.slot;
     return true;
@@ -450,7 +449,7 @@ enum apart pool_take_slot_apart(struct superslab **ss, unsigned *slot)
         return APART_HUGE;
     apart = *ss;
     *slot = find_slot(*ss, false, false);
-    pool_take_slots_out(*ss, pool_slot_mask(*slot, 1));
+    pool_take_slots_out(*ss, superslab_slot_mask(*slot, 1));
     return APART_TAKEN;
 }
 
@@ -461,22 +460,22 @@ void pool_set_apart(struct superslab *ss)
 
 bool pool_take_slots_at(struct superslab *ss, unsigned slot, unsigned n)
 {
-    uint32_t mask = pool_slot_mask(slot, n);
+    uint32_t mask = superslab_slot_mask(slot, n);
     if (slot + n > SUPERSLAB_SLABS || pool_tier_of(ss) != SS_TIER_HOT ||
         ((ss->unused_slots | ss->empty_slots) & mask) != mask)
         return false;
-    pool_take_slots_out(ss, pool_slot_mask(slot, n));
+    pool_take_slots_out(ss, mask);
     return true;
 }
 
 struct superslab *pool_put_slots(struct superslab *ss, unsigned slot, unsigned n)
 {
-    pool_close_memory(ss, slot, n);
-    size_t index = (size_t)ss->index * SUPERSLAB_SLABS + slot;
+    close_memory(ss, slot, n);
+    size_t index = superslab_slab_index(ss, slot);
     arena_set_class_map(ss->arena, index, n, CLASS_FOREIGN);
     for (unsigned i = slot; i < slot + n; i++)
         atomic_store_explicit(&superslab_slab(ss, i)->ctl, SLAB_CTL(SLAB_EMPTY, 0, 0), memory_order_release);
-    ss->empty_slots |= pool_slot_mask(slot, n);
+    ss->empty_slots |= superslab_slot_mask(slot, n);
     pool.n_active_slots -= n;
     atomic_fetch_add(&pool.n_empty_slots, n);
     pool_relink_superslab(ss);
@@ -505,7 +504,7 @@ bool pool_reopen(unsigned n, unsigned class_id)
     for (struct superslab *ss = pool.draining; ss != NULL && (best == NULL || tries < SCAN_LIMIT);
          ss = ss->next, tries++) {
         uint32_t free = ss->unused_slots | ss->empty_slots;
-        bool helps = pool_find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
+        bool helps = find_slots(free, n == 0 ? 1 : n, 1) != SUPERSLAB_SLABS;
         any_slots |= free != 0;
         for (unsigned i = 0; n == 0 && !helps && i < SUPERSLAB_SLABS; i++) {
             slab_ctl ctl = slab_ctl_read(superslab_slab(ss, i));

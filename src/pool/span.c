@@ -15,12 +15,6 @@
 #include "pool/shared_pool.h"
 #include "service/stats.h"
 
-/* Of a head: its number in the SuperSlab. */
-static unsigned slot_of(const struct slab *slab)
-{
-    return (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
-}
-
 bool span_hand_out_pages(struct slab *head, size_t len_bytes)
 {
     size_t fresh_bytes = 0;
@@ -50,7 +44,7 @@ static void mark_span(struct superslab *ss, unsigned head, unsigned from, unsign
         span_set_slots(slab, i - head);
         span_set_state(slab, i == head ? SLAB_SPAN_HEAD : SLAB_SPAN_BODY);
     }
-    arena_set_class_map(ss->arena, (size_t)ss->index * SUPERSLAB_SLABS + from, n, CLASS_SPAN * CLASS_OFFSET_SCALE);
+    arena_set_class_map(ss->arena, superslab_slab_index(ss, from), n, CLASS_SPAN * CLASS_OFFSET_SCALE);
 }
 
 bool span_take_more_slots(unsigned n, unsigned align_slots, struct superslab **ss, unsigned *slot)
@@ -170,7 +164,7 @@ void *span_claim_apart(size_t len_bytes, bool *zeroed)
 bool span_resize(struct slab *head, size_t len_bytes)
 {
     struct superslab *ss = head->superslab;
-    unsigned slot = slot_of(head);
+    unsigned slot = superslab_slot_of(head->superslab, head);
     size_t n_new = span_slots_for(len_bytes);
     unsigned n_old = span_slots(head);
     if (n_new == 0 || n_new > SPAN_MAX_SLABS || (n_old <= SPAN_GROWN_MAX_SLABS && n_new > SPAN_GROWN_MAX_SLABS) ||
@@ -200,7 +194,7 @@ bool span_resize(struct slab *head, size_t len_bytes)
 
 void span_put_and_unlock(struct slab *head)
 {
-    put_slots_and_unlock(head->superslab, slot_of(head), span_slots(head));
+    put_slots_and_unlock(head->superslab, superslab_slot_of(head->superslab, head), span_slots(head));
 }
 
 /* Notes that these pages of a slab are not in memory. */

@@ -1,6 +1,6 @@
 /* tail.c - see tail.h.
  * Owns     the mark of a head whose tail is being purged.     Called by  front/large_block.c, span_cache.c (notes), purge.c, run.c
- * Calls    shared_pool.h (the lock), release.h, background.h
+ * Calls    shared_pool.h (the lock), dirty.h, background.h
  * Threads  any. Records of blocks that others hold are read as a guess; what is done is done under the lock, with the head marked.
  *
  *   SPAN_HEAD, used 0 ---tail_purge---> SPAN_HEAD, used 1 ---when it is done---> SPAN_HEAD, used 0
@@ -16,9 +16,9 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/huge_pages.h"
 #include "pool/pool_state.h"
-#include "pool/release.h"
 #include "pool/span.h"
 #include "service/budget.h"
 #include "service/config.h"

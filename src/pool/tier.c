@@ -3,18 +3,12 @@
  */
 #include "pool/tier.h"
 
-enum superslab_tier tier_next(enum superslab_tier now, bool rising, struct tier_use use)
+bool tier_is_to_drain(bool rising, struct tier_use use)
 {
-    if (use.active_slots == 0)
-        return SS_TIER_FREE;
-    if (now == SS_TIER_DRAINING)
-        return SS_TIER_DRAINING; /* Only the pool reopens one, when the alternative is to map new memory. */
-    if (!rising && use.used_bytes * TIER_DRAIN_DIVISOR <= use.capacity_bytes)
-        return SS_TIER_DRAINING;
-    return SS_TIER_HOT;
+    return !rising && use.active_slots != 0 && use.used_bytes * TIER_DRAIN_DIVISOR <= use.capacity_bytes;
 }
 
-bool tier_still_rising(bool rising, struct tier_use use)
+bool tier_has_risen(struct tier_use use)
 {
-    return rising && use.used_bytes * TIER_RISEN_DIVISOR <= use.capacity_bytes;
+    return use.used_bytes * TIER_RISEN_DIVISOR > use.capacity_bytes;
 }

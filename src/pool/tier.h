@@ -56,10 +56,10 @@ static inline void tier_use_add(struct tier_use *use, slab_ctl ctl)
     }
 }
 
-/* The tier that follows. */
-enum superslab_tier tier_next(enum superslab_tier now, bool rising, struct tier_use use);
+/* Whether a HOT SuperSlab is to be drained. Not one without active slots: it is FREE, or about to be. */
+bool tier_is_to_drain(bool rising, struct tier_use use);
 
-/* Whether a rising SuperSlab goes on rising. */
-bool tier_still_rising(bool rising, struct tier_use use);
+/* Whether a rising SuperSlab has been full enough to rise no more. */
+bool tier_has_risen(struct tier_use use);
 
 #endif

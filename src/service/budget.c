@@ -78,7 +78,8 @@ bool budget_follow(const char *root)
     size_t hard_bytes = hard_bytes_by_system(root);
     if (lock_take(&lock, lock_self()) == LOCK_SELF)
         return false;
-    bool changed = budget_is_by_group() && atomic_load(&budget.hard_bytes) != (hard_bytes == 0 ? SIZE_MAX : hard_bytes) &&
+    bool changed = budget_is_by_group() &&
+                   atomic_load(&budget.hard_bytes) != (hard_bytes == 0 ? SIZE_MAX : hard_bytes) &&
                    move_lines(config.budget_soft_bytes, hard_bytes);
     lock_drop(&lock);
     return changed;

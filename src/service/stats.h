@@ -31,7 +31,7 @@ static inline uint64_t stats_read(const _Atomic uint64_t *counter)
 }
 
 /* Memory for blocks that may be in memory went up or down: pages handed out, pages given back. Layer by layer, who notes
- * it: slab.c for the pages of slabs, release.c for SuperSlabs outside the pool, span.c and packed_pages.c for spans. */
+ * it: slab.c for the pages of slabs, dirty.c for SuperSlabs outside the pool, span.c and packed_pages.c for spans. */
 void stats_commit(int64_t bytes);
 
 #endif

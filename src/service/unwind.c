@@ -517,8 +517,8 @@ static bool look_up(uint64_t address, uint64_t module, struct rule *rule)
     uint64_t own = atomic_load_explicit(&entry->address, memory_order_relaxed); /* relaxed: the version tells */
     uint64_t word = atomic_load_explicit(&entry->rule, memory_order_relaxed);
     atomic_thread_fence(memory_order_acquire);
-    if (own != keyed_address(address, module) || ((word ^ module) & ((1u << NUMBER_LOW_BITS) - 1)) != 0 || before % 2 != 0 ||
-        atomic_load_explicit(&version, memory_order_relaxed) != before)
+    if (own != keyed_address(address, module) || ((word ^ module) & ((1u << NUMBER_LOW_BITS) - 1)) != 0 ||
+        before % 2 != 0 || atomic_load_explicit(&version, memory_order_relaxed) != before)
         return false;
     *rule = unpack(word);
     return true;

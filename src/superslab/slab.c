@@ -56,7 +56,7 @@ void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned 
     atomic_store_explicit(&slab->n_following, 0, memory_order_relaxed);
     slab->bits = class->n_words <= SLAB_SMALL_WORDS
                      ? slab->small_bits
-                     : &ss->arena->large_bits[(size_t)(slab - ss->arena->slabs) * SLAB_MAX_WORDS];
+                     : &ss->arena->large_bits[slab_index(ss->arena, slab) * SLAB_MAX_WORDS];
     if (class->n_words > SLAB_SMALL_WORDS)
         atomic_store_explicit(&ss->has_large_bits, 1,
                               memory_order_relaxed); /* relaxed: the slot's state publishes it */
@@ -382,7 +382,8 @@ bool slab_unfill(struct slab *slab, unsigned class_id)
 {
     slab_ctl ctl = atomic_load_explicit(&slab->ctl, memory_order_relaxed); /* relaxed: the CAS decides */
     do {
-        if (CTL_STATE(ctl) != SLAB_FULL || CTL_CLASS(ctl) != class_id || CTL_USED(ctl) >= class_table[class_id].n_blocks)
+        if (CTL_STATE(ctl) != SLAB_FULL || CTL_CLASS(ctl) != class_id ||
+            CTL_USED(ctl) >= class_table[class_id].n_blocks)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, SLAB_CTL(SLAB_PARTIAL, class_id, CTL_USED(ctl)),
                                                     memory_order_acq_rel, memory_order_relaxed)); /* R2, as a return */

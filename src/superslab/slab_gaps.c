@@ -11,7 +11,7 @@
 static _Atomic uint64_t *following(const struct slab *slab)
 {
     const struct arena *arena = slab->superslab->arena;
-    return &arena->large_bits[(size_t)(slab - arena->slabs) * SLAB_MAX_WORDS + SLAB_FOLLOW_WORD];
+    return &arena->large_bits[slab_index(arena, slab) * SLAB_MAX_WORDS + SLAB_FOLLOW_WORD];
 }
 
 void slab_open_gaps(struct slab *slab)

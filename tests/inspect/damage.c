@@ -204,7 +204,8 @@ static struct change damage_packed(const char *kind)
     if (strcmp(kind, "span-pages") == 0)
         return change_part(record + offsetof(struct slab, packed_pages), 2, pages & (pages - 1), memory);
     if (strcmp(kind, "masks-packed") == 0)
-        return change_part(ss_record + offsetof(struct superslab, packed_slots), 4, ss->packed_slots ^ 1u << slot, memory);
+        return change_part(ss_record + offsetof(struct superslab, packed_slots), 4, ss->packed_slots ^ 1u << slot,
+                           memory);
     if (strcmp(kind, "masks-free-packed") == 0)
         return change_part(ss_record + offsetof(struct superslab, packed_free) + slot * PACKED_PAGES / 8, 1,
                            (~pages & 0xff) ^ 1, memory);

@@ -1,9 +1,10 @@
 /* fork_cache.pml - what a thread has in its cache, in the child of a fork that comes at any instant.
  * Stands for
- *   src/front/fork.c: fork_mend mend_child on_fork_child
+ *   src/front/fork.c: fork_mend mend_child mend_record mend_own mend_others on_fork_child
  *   src/front/thread.c: thread_empty thread_keep_all thread_empty_kept thread_release
  *   src/front/magazine.h: cache_pop cache_push
- *   src/front/refill.c: refill choose_slab leave_slab
+ *   src/front/refill.c: refill choose_slab
+ *   src/front/thread.h: thread_leave_slab
  *   src/front/flush.c: flush_oldest
  *   src/front/magazine.c: magazine_grow exchange_array
  *   src/pool/repair.c: shared_pool_fork_child rebuild_superslab

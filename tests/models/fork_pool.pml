@@ -3,7 +3,7 @@
  *   src/pool/repair.c: shared_pool_fork_child rebuild_superslab
  *   src/pool/slots.c: pool_lock_inherited pool_add_superslab pool_detach_superslab pool_take_slots_out pool_put_slots
  *   src/pool/purge.c: purge_empty_slots
- *   src/pool/release.c: superslab_forget_slots superslab_extend_dirty superslab_is_clean
+ *   src/pool/dirty.c: superslab_forget_slots superslab_extend_dirty superslab_is_clean
  *   src/pool/huge_pages.c: superslab_choose_pages
  *   src/pool/release.c: release_untouched release_row release_forget
  *   src/pool/lru.c: lru_push lru_take lru_forget

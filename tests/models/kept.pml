@@ -6,7 +6,7 @@
  *   src/front/sleepers.c: empty_free_record
  *   src/front/magazine.c: magazine_forget_arrays magazine_purge_arrays
  *   src/pool/shared_pool.c: shared_pool_disown_slabs
- *   src/front/fork.c: mend_child
+ *   src/front/fork.c: mend_child mend_record mend_others
  * Proves
  *   P1  one is at the record: its thread, or who takes away what it keeps
  *   P2  it is in the list of free ones once, or somebody is at it; so it is not lost, and not two threads'

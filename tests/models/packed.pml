@@ -1,6 +1,6 @@
 /* packed.pml - pages of one slot are claimed for packed spans, returned, kept by threads, given again, resized and purged.
  * Stands for
- *   src/pool/packed_pages.c: packed_take_pages packed_put_pages packed_take_behind packed_purge packed_count
+ *   src/pool/packed_pages.c: packed_take_pages packed_put_pages packed_take_behind packed_purge count_pages
  *   src/pool/packed.c: make_block put begins_at packed_return packed_hold packed_give packed_put_held packed_resize claim_locked
  * Proves
  *   P1  no page is in two blocks

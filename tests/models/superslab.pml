@@ -5,11 +5,12 @@
  *     pool_evaluate_tier
  *   src/pool/slots.c: pool_reopen_superslab pool_reopen pool_take_slot pool_take_slots pool_take_slots_out
  *     pool_put_slots
- *   src/pool/shared_pool.c: shared_pool_acquire_slab acquire_from_new open_slot let_wait shared_pool_retire
+ *   src/pool/shared_pool.c: shared_pool_acquire_slab take_superslab_and_unlock acquire_from_new open_slot let_wait shared_pool_retire
  *     check_release
  *   src/pool/shared_pool.c: shared_pool_release_slab shared_pool_pin shared_pool_unpin
- *   src/pool/release.c: release_guard_agrees release_later release_superslab release_row
- *   src/pool/release.c: superslab_forget_slots superslab_map
+ *   src/pool/release.c: release_guard_agrees release_later release_superslab release_row give_back
+ *   src/pool/release.c: superslab_map
+ *   src/pool/dirty.c: superslab_forget_slots
  *   src/pool/lru.c: lru_push lru_take_for_pool take_expired
  *   src/pool/purge.c: purge_empty_slots
  *   src/pool/idle.c: idle_push idle_pop idle_remove

@@ -65,7 +65,8 @@ static void check_left(void)
             free(warm[i]);
     }
     again = malloc(SIZE);
-    CHECK_THAT(again == warm[2], "left at instruction %ld: %p is handed out after %p was freed", target, again, warm[2]);
+    CHECK_THAT(again == warm[2], "left at instruction %ld: %p is handed out after %p was freed", target, again,
+               warm[2]);
     free(again);
 }
 

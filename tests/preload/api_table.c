@@ -200,7 +200,8 @@ static void *by_either_posix_memalign(int (*function)(void **, size_t, size_t), 
     void *marker = &marker, *result = marker;
     int saved_errno = errno = MARK;
     int error = function(&result, alignment, n);
-    CHECK_THAT(errno == (error == 0 ? saved_errno : ENOMEM), "posix_memalign(%zu, %zu) sets errno to %d", alignment, n, errno);
+    CHECK_THAT(errno == (error == 0 ? saved_errno : ENOMEM), "posix_memalign(%zu, %zu) sets errno to %d", alignment, n,
+               errno);
     CHECK_THAT(error == 0 || error == ENOMEM, "posix_memalign(%zu, %zu) returns %d", alignment, n, error);
     if (error != 0) {
         CHECK_THAT(result == marker, "posix_memalign(%zu, %zu) fails and writes its result", alignment, n);
@@ -546,7 +547,8 @@ static void test_alignment_costs_no_more(void)
             size_t is = least_usable(memalign, alignment, n), shall = least_usable(aligned_alloc, alignment, n);
             CHECK_THAT(is == shall, "memalign(%zu, %zu) takes %zu bytes, aligned_alloc %zu", alignment, n, is, shall);
             is = least_usable(memalign, alignment / 2 + 1, n);
-            CHECK_THAT(is == shall, "memalign(%zu, %zu) takes %zu bytes instead of %zu", alignment / 2 + 1, n, is, shall);
+            CHECK_THAT(is == shall, "memalign(%zu, %zu) takes %zu bytes instead of %zu", alignment / 2 + 1, n, is,
+                       shall);
         }
 }
 
@@ -772,9 +774,10 @@ static void test_mallinfo(void)
     struct mallinfo old = mallinfo();
     CHECK_THAT((size_t)old.uordblks == during.uordblks && (size_t)old.hblks == during.hblks,
                "mallinfo says %d, mallinfo2 %zu", old.uordblks, during.uordblks);
-    CHECK_THAT((size_t)old.arena == during.arena && (size_t)old.ordblks == during.ordblks && (size_t)old.hblkhd == during.hblkhd &&
-                   (size_t)old.usmblks == during.usmblks && (size_t)old.fsmblks == during.fsmblks &&
-                   (size_t)old.fordblks == during.fordblks && (size_t)old.keepcost == during.keepcost,
+    CHECK_THAT((size_t)old.arena == during.arena && (size_t)old.ordblks == during.ordblks &&
+                   (size_t)old.hblkhd == during.hblkhd && (size_t)old.usmblks == during.usmblks &&
+                   (size_t)old.fsmblks == during.fsmblks && (size_t)old.fordblks == during.fordblks &&
+                   (size_t)old.keepcost == during.keepcost,
                "mallinfo and mallinfo2 differ: ordblks %d, %zu", old.ordblks, during.ordblks);
     for (unsigned i = 0; i < N_SMALL; i++)
         free(small[i]);
@@ -786,8 +789,8 @@ static void test_mallinfo(void)
                after.hblks, after.hblkhd, before.uordblks, before.hblks, before.hblkhd);
     malloc_trim(0);
     after = mallinfo2();
-    CHECK_THAT(after.arena < during.arena && after.usmblks >= during.usmblks, "usmblks is %zu, was %zu; arena is %zu", after.usmblks,
-               during.usmblks, after.arena);
+    CHECK_THAT(after.arena < during.arena && after.usmblks >= during.usmblks, "usmblks is %zu, was %zu; arena is %zu",
+               after.usmblks, during.usmblks, after.arena);
 }
 
 /* Every block that is freed is one that is free, wherever it waits. (None of the slabs becomes empty.) */
@@ -833,7 +836,8 @@ static void test_mallinfo_of_much(void)
         return;
     }
     struct mallinfo old = mallinfo();
-    CHECK_THAT(old.hblkhd == INT_MAX && old.uordblks == INT_MAX && old.hblks > 0, "mallinfo says %d of 3 GiB", old.hblkhd);
+    CHECK_THAT(old.hblkhd == INT_MAX && old.uordblks == INT_MAX && old.hblks > 0, "mallinfo says %d of 3 GiB",
+               old.hblkhd);
     CHECK(mallinfo2().hblkhd >= 3072 * CHECK_MIB);
     free(block);
 }

@@ -52,7 +52,8 @@ static void take_turns(unsigned n_threads, size_t size_bytes)
         pthread_join(large[i], NULL);
     __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
     pthread_join(small, NULL);
-    CHECK_THAT(n_failed == 0, "%u threads with %zu MiB each: %u requests failed", n_threads, size_bytes / CHECK_MIB, n_failed);
+    CHECK_THAT(n_failed == 0, "%u threads with %zu MiB each: %u requests failed", n_threads, size_bytes / CHECK_MIB,
+               n_failed);
 }
 
 /* ---- Requests of several threads at the line ---------------------------------------------------------------------- */
@@ -101,7 +102,8 @@ static void all_are_served(void)
     for (unsigned i = 0; i < N; i++)
         pthread_join(threads[i], NULL);
     call_on_pressure(NULL, NULL);
-    CHECK_THAT(n_failed == 0, "%u of %u requests at the line failed, though all that was held was let go of", n_failed, 3 * N);
+    CHECK_THAT(n_failed == 0, "%u of %u requests at the line failed, though all that was held was let go of", n_failed,
+               3 * N);
 }
 
 int main(void)

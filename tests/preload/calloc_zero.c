@@ -172,7 +172,8 @@ static void test_runs_of_changing_lengths(void)
         free(calloc(1, lengths[1]));
         char *last = calloc(1, lengths[2]);
         REQUIRE(last != NULL);
-        CHECK_THAT(check_zero(last, lengths[2]), "calloc of %zu bytes after one of %zu is not zero", lengths[2], lengths[1]);
+        CHECK_THAT(check_zero(last, lengths[2]), "calloc of %zu bytes after one of %zu is not zero", lengths[2],
+                   lengths[1]);
         free(last);
     }
 }
@@ -192,7 +193,8 @@ static void test_after_growth_in_place(void)
         for (unsigned i = 0; i < 12; i++) {
             char *next = calloc(1, 100000 + size); /* kept, so that all of the memory comes again */
             REQUIRE(next != NULL);
-            CHECK_THAT(check_zero(next, 100000 + size), "calloc of %zu bytes after a block grew is not zero", 100000 + size);
+            CHECK_THAT(check_zero(next, 100000 + size), "calloc of %zu bytes after a block grew is not zero",
+                       100000 + size);
             if (i % 4 == 3)
                 free(next);
         }

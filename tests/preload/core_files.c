@@ -49,7 +49,8 @@ static bool is_shown(const void *block, size_t size)
 
 int main(void)
 {
-    static const size_t sizes[] = {8, 100, 4096, 30000, 40000, 300000, 1500000, 3000000, 40 * CHECK_MIB, 300 * CHECK_MIB};
+    static const size_t sizes[] = {8,      100,     4096,    30000,          40000,
+                                   300000, 1500000, 3000000, 40 * CHECK_MIB, 300 * CHECK_MIB};
     void *block[CHECK_COUNT(sizes)];
     check_on_hakmem();
     for (unsigned i = 0; i < CHECK_COUNT(sizes); i++) {
@@ -63,7 +64,8 @@ int main(void)
     size_t reserved_bytes = 0;
     for (unsigned i = 0; i < n_mappings; i++)
         reserved_bytes += mappings[i].left_out ? mappings[i].to - mappings[i].from : 0;
-    CHECK_THAT(reserved_bytes > 1024 * CHECK_MIB, "of what is reserved but %zu MiB are left out", reserved_bytes / CHECK_MIB);
+    CHECK_THAT(reserved_bytes > 1024 * CHECK_MIB, "of what is reserved but %zu MiB are left out",
+               reserved_bytes / CHECK_MIB);
     for (unsigned i = 0; i < CHECK_COUNT(sizes); i++) /* and again, what was freed and is used once more */
         free(block[i]);
     malloc_trim(0);

@@ -33,7 +33,8 @@ int mprotect(void *address, size_t len, int protection)
     int result = (int)syscall(SYS_mprotect, address, len, protection);
     if (stops == ONCE_OPENED && protection != PROT_NONE)
         stops = WHEN_CLOSED;
-    else if ((stops == WHEN_CLOSED && protection == PROT_NONE && len >= LEAST_CLOSED) || (stops == WHEN_OPENED && protection != PROT_NONE))
+    else if ((stops == WHEN_CLOSED && protection == PROT_NONE && len >= LEAST_CLOSED) ||
+             (stops == WHEN_OPENED && protection != PROT_NONE))
         arrive();
     return result;
 }

@@ -55,7 +55,8 @@ int main(void)
 {
     pthread_t thread[N_THREADS];
     check_on_hakmem();
-    REQUIRE(pthread_barrier_init(&all_cache, NULL, N_THREADS + 1) == 0 && pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
+    REQUIRE(pthread_barrier_init(&all_cache, NULL, N_THREADS + 1) == 0 &&
+            pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
     for (unsigned i = 0; i < N_THREADS; i++)
         REQUIRE(pthread_create(&thread[i], NULL, cache, NULL) == 0);
     pthread_barrier_wait(&all_cache);

@@ -38,7 +38,8 @@ static void fill(struct held *mine)
 static void look(const struct held *mine, const char *whose)
 {
     for (unsigned i = 0; i < N_BLOCKS; i++)
-        CHECK_THAT(check_filled(mine->block[i], size_of(i), mine->seed + i), "a block of %zu bytes of %s has changed", size_of(i), whose);
+        CHECK_THAT(check_filled(mine->block[i], size_of(i), mine->seed + i), "a block of %zu bytes of %s has changed",
+                   size_of(i), whose);
 }
 
 static void *hold_and_cache(void *record)
@@ -117,7 +118,8 @@ int main(void)
 {
     pthread_t thread[N_THREADS];
     check_on_hakmem();
-    REQUIRE(pthread_barrier_init(&all_hold, NULL, N_THREADS + 1) == 0 && pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
+    REQUIRE(pthread_barrier_init(&all_hold, NULL, N_THREADS + 1) == 0 &&
+            pthread_barrier_init(&all_end, NULL, N_THREADS + 1) == 0);
     free(check_malloc(100));
     long faults_before = faults_of_child();
     for (unsigned i = 0; i < N_THREADS; i++) {
@@ -126,7 +128,8 @@ int main(void)
     }
     pthread_barrier_wait(&all_hold);
     long n_faults = faults_of_child() - faults_before;
-    CHECK_THAT(n_faults <= MOST_FAULTS * N_THREADS, "%ld page faults more in a child with %d threads' caches", n_faults, N_THREADS);
+    CHECK_THAT(n_faults <= MOST_FAULTS * N_THREADS, "%ld page faults more in a child with %d threads' caches", n_faults,
+               N_THREADS);
     in_child(trim_in_child, "trim in a child");
     in_child(use_in_child, "threads in a child");
     pthread_barrier_wait(&all_end);

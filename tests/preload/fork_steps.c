@@ -110,7 +110,8 @@ static int find_text(struct dl_phdr_info *info, size_t size, void *address)
     for (unsigned i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
         uintptr_t from = info->dlpi_addr + segment->p_vaddr;
-        if (segment->p_type != PT_LOAD || (segment->p_flags & PF_X) == 0 || (uintptr_t)address - from >= segment->p_memsz)
+        if (segment->p_type != PT_LOAD || (segment->p_flags & PF_X) == 0 ||
+            (uintptr_t)address - from >= segment->p_memsz)
             continue;
         base = info->dlpi_addr;
         text_from = from;
@@ -142,8 +143,9 @@ static void on_trap(int signal_number, siginfo_t *info, void *context)
         now.n_children++;
         if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
             if (++now.n_bad <= 5)
-                check_say("%s: fork at %#lx: child %d ended with status %#x%s", now.scenario, (unsigned long)(pc - base),
-                          (int)pid, (unsigned)status, WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ": it hung" : "");
+                check_say("%s: fork at %#lx: child %d ended with status %#x%s", now.scenario,
+                          (unsigned long)(pc - base), (int)pid, (unsigned)status,
+                          WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ": it hung" : "");
         }
     }
     errno = saved_errno;

@@ -106,7 +106,8 @@ static void end_exit(void *argument)
     REQUIRE(pthread_create(&thread, NULL, follow, NULL) == 0);
     pthread_barrier_wait(&both);
     void *volatile block = malloc(SIZE);
-    CHECK_THAT(block != kept, "a thread that ends takes a block out of another's magazine (left after %d, exit's instruction %d)",
+    CHECK_THAT(block != kept,
+               "a thread that ends takes a block out of another's magazine (left after %d, exit's instruction %d)",
                left_after, allocate_at);
     free(block);
     pthread_barrier_wait(&both);
@@ -156,7 +157,8 @@ int main(void)
             REQUIRE(pthread_create(&thread, NULL, run, (void *)(intptr_t)after) == 0);
             REQUIRE(pthread_join(thread, NULL) == 0);
         }
-    CHECK_THAT(n_exit_steps >= (MOST_STEPS - 1) / 3 * (EXIT_STEPS - 1), "%d steps of exits were interrupted", n_exit_steps);
+    CHECK_THAT(n_exit_steps >= (MOST_STEPS - 1) / 3 * (EXIT_STEPS - 1), "%d steps of exits were interrupted",
+               n_exit_steps);
     return check_status();
 }
 

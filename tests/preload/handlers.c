@@ -131,18 +131,23 @@ static void check_kernel_s_view(void)
     action.sa_handler = called; /* by who has asked the kernel, and puts it back */
     n_first = 0;
     REQUIRE(sigaction(SIGUSR2, &action, NULL) == 0 && sigaction(SIGUSR2, NULL, &before) == 0);
-    CHECK_THAT(before.sa_handler == first && asked_of_kernel(SIGUSR2).called == called, "it is taken for another handler");
+    CHECK_THAT(before.sa_handler == first && asked_of_kernel(SIGUSR2).called == called,
+               "it is taken for another handler");
     raise(SIGUSR2);
     CHECK_THAT(n_first == 1, "the handler ran %d times", n_first);
-    CHECK_THAT(bsd_signal(SIGUSR2, second) == first && asked_of_kernel(SIGUSR2).called != second, "BSD's signal() is another");
+    CHECK_THAT(bsd_signal(SIGUSR2, second) == first && asked_of_kernel(SIGUSR2).called != second,
+               "BSD's signal() is another");
     n_second = 0;
     raise(SIGUSR2);
-    CHECK_THAT(n_second == 1 && bsd_signal(SIGUSR2, SIG_IGN) == second && signal(SIGUSR2, SIG_DFL) == SIG_IGN, "BSD's signal() tells another");
+    CHECK_THAT(n_second == 1 && bsd_signal(SIGUSR2, SIG_IGN) == second && signal(SIGUSR2, SIG_DFL) == SIG_IGN,
+               "BSD's signal() tells another");
     errno = 0;
     extern void (*__sysv_signal(int, void (*)(int)))(int);
-    CHECK_THAT(__sysv_signal(12345, first) == SIG_ERR && errno == EINVAL, "signal 12345 got a handler by System V's signal()");
+    CHECK_THAT(__sysv_signal(12345, first) == SIG_ERR && errno == EINVAL,
+               "signal 12345 got a handler by System V's signal()");
     errno = 0;
-    CHECK_THAT(signal(SIGUSR2, SIG_ERR) == SIG_ERR && errno == EINVAL && bsd_signal(SIGUSR2, SIG_ERR) == SIG_ERR, "SIG_ERR was installed");
+    CHECK_THAT(signal(SIGUSR2, SIG_ERR) == SIG_ERR && errno == EINVAL && bsd_signal(SIGUSR2, SIG_ERR) == SIG_ERR,
+               "SIG_ERR was installed");
 }
 
 /* More different handlers than there are trampolines: all work. */

@@ -201,7 +201,8 @@ static void resize(size_t size)
     REQUIRE(block != NULL);
     block = realloc(block, size);
     REQUIRE(block != NULL);
-    CHECK_THAT(block[0] == 7 && block[size * 2 / 3 - 1] == 7 && all_zero(size * 2 / 3, size), "%zu bytes made shorter and longer", size);
+    CHECK_THAT(block[0] == 7 && block[size * 2 / 3 - 1] == 7 && all_zero(size * 2 / 3, size),
+               "%zu bytes made shorter and longer", size);
     free(block);
 }
 
@@ -221,7 +222,8 @@ static void resize_to_pages(size_t size)
     memset(block, 8, shorter);
     block = realloc(block, longer);
     REQUIRE(block != NULL);
-    CHECK_THAT(block[0] == 8 && block[shorter - 1] == 8 && all_zero(shorter, longer), "%zu bytes made %zu", shorter, longer);
+    CHECK_THAT(block[0] == 8 && block[shorter - 1] == 8 && all_zero(shorter, longer), "%zu bytes made %zu", shorter,
+               longer);
     memset(block, 9, longer);
     free(block);
 }
@@ -248,7 +250,8 @@ static void claim_longer(size_t size)
         for (unsigned i = 0; i < N_GROWN; i++) {
             blocks[i] = block = calloc(1, size + size / 2);
             REQUIRE(block != NULL);
-            CHECK_THAT(all_zero(0, size + size / 2), "calloc of %zu bytes: not zero in round %u", size + size / 2, round);
+            CHECK_THAT(all_zero(0, size + size / 2), "calloc of %zu bytes: not zero in round %u", size + size / 2,
+                       round);
         }
         for (unsigned i = 0; i < N_GROWN; i++)
             free(blocks[i]);
@@ -274,7 +277,8 @@ static void refuse_freed(size_t size)
     make(size);
     free(block);
     errno = 0;
-    CHECK_THAT(realloc(block, 2 * size) == NULL && errno == EINVAL, "realloc of a freed block of %zu bytes: errno %d", size, errno);
+    CHECK_THAT(realloc(block, 2 * size) == NULL && errno == EINVAL, "realloc of a freed block of %zu bytes: errno %d",
+               size, errno);
     CHECK(malloc_usable_size(block) == 0);
     free(malloc(size));
 }
@@ -308,18 +312,58 @@ static const struct {
     {"write behind and resize", "1", write_behind_and_resize, {100, 1100, 40001, 70001}, "written behind"},
     {"write behind and resize", "canary", write_behind_and_resize, {100, 1100, 40001, 70001}, "written behind"},
     {"resize what was freed", "1", resize_freed, {100, 5000, 40000, 3000000}, "hakmem: realloc: "},
-    {"ask for the size of what was freed", "1", ask_for_freed, {100, 5000, 40000, 3000000}, "hakmem: malloc_usable_size: "},
-    {"write to what waits", "zero,quarantine", write_to_waiting, {40, 5000, 40000, 70000}, "a free block was written to"},
-    {"write to what waits, and trim", "zero,quarantine", write_to_waiting_and_trim, {40000, 70000}, "a free block was written to"},
-    {"write to what waits, and claim it", "1", write_to_waiting_and_claim, {40000, 70000}, "a free block was written to"},
-    {"write to what was freed, and end", "1", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
-    {"write to what was freed, and end", "zero", write_to_freed_and_end, {40, 1000}, "hakmem: exit: a free block was written to"},
-    {"write before the first block of a slab", "1", write_before_slab, {24, 40, 1016, 3000}, "written before the block's beginning"},
+    {"ask for the size of what was freed",
+     "1",
+     ask_for_freed,
+     {100, 5000, 40000, 3000000},
+     "hakmem: malloc_usable_size: "},
+    {"write to what waits",
+     "zero,quarantine",
+     write_to_waiting,
+     {40, 5000, 40000, 70000},
+     "a free block was written to"},
+    {"write to what waits, and trim",
+     "zero,quarantine",
+     write_to_waiting_and_trim,
+     {40000, 70000},
+     "a free block was written to"},
+    {"write to what waits, and claim it",
+     "1",
+     write_to_waiting_and_claim,
+     {40000, 70000},
+     "a free block was written to"},
+    {"write to what was freed, and end",
+     "1",
+     write_to_freed_and_end,
+     {40, 1000},
+     "hakmem: exit: a free block was written to"},
+    {"write to what was freed, and end",
+     "zero",
+     write_to_freed_and_end,
+     {40, 1000},
+     "hakmem: exit: a free block was written to"},
+    {"write before the first block of a slab",
+     "1",
+     write_before_slab,
+     {24, 40, 1016, 3000},
+     "written before the block's beginning"},
     {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
-    {"touch what lies behind", "1", touch_behind, {39990}, " lies 970 bytes behind the end of the block of 39990 bytes at "},
-    {"touch what lies behind", "1", touch_behind, {400000}, " lies 1408 bytes behind the end of the block of 400000 bytes at "},
-    {"touch what lies behind", "1", touch_behind, {5000000}, " lies 1216 bytes behind the end of the block of 5000000 bytes at "},
+    {"touch what lies behind",
+     "1",
+     touch_behind,
+     {39990},
+     " lies 970 bytes behind the end of the block of 39990 bytes at "},
+    {"touch what lies behind",
+     "1",
+     touch_behind,
+     {400000},
+     " lies 1408 bytes behind the end of the block of 400000 bytes at "},
+    {"touch what lies behind",
+     "1",
+     touch_behind,
+     {5000000},
+     " lies 1216 bytes behind the end of the block of 5000000 bytes at "},
     {"touch what lies before", "1", touch_before, {400000}, " lies 1 bytes before the block of 400000 bytes at "},
     {"touch what lies before", "1", touch_before, {5000000}, " lies 1 bytes before the block of 5000000 bytes at "},
     {"touch what was freed", "1", touch_freed, {400000}, " lies in a block of 400000 bytes at "},
@@ -361,7 +405,8 @@ static void check_case(const char *self, unsigned i, unsigned k)
         close(ends[1]);
         setrlimit(RLIMIT_CORE, &none);
         setenv("HAKMEM_SECURE", cases[i].secure, 1);
-        setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed || cases[i].run == claim_written_to ? "warn" : "abort", 1);
+        setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed || cases[i].run == claim_written_to ? "warn" : "abort",
+               1);
         execl(self, self, numbers[0], numbers[1], (char *)NULL);
         _exit(127);
     }
@@ -373,13 +418,13 @@ static void check_case(const char *self, unsigned i, unsigned k)
     REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
     bool is_fault = cases[i].said != NULL && strncmp(cases[i].said, " lies ", 6) == 0;
     if (cases[i].said == NULL)
-        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "HAKMEM_SECURE=%s: %s %zu bytes: status %#x: %.250s", cases[i].secure,
-                   cases[i].name, cases[i].sizes[k], (unsigned)status, text);
+        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "HAKMEM_SECURE=%s: %s %zu bytes: status %#x: %.250s",
+                   cases[i].secure, cases[i].name, cases[i].sizes[k], (unsigned)status, text);
     else
-        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == (is_fault ? SIGSEGV : SIGABRT) && strncmp(text, "hakmem: ", 8) == 0 &&
-                       strstr(text, cases[i].said) != NULL,
-                   "HAKMEM_SECURE=%s: %s, %zu bytes: status %#x: %.250s", cases[i].secure, cases[i].name, cases[i].sizes[k],
-                   (unsigned)status, text);
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == (is_fault ? SIGSEGV : SIGABRT) &&
+                       strncmp(text, "hakmem: ", 8) == 0 && strstr(text, cases[i].said) != NULL,
+                   "HAKMEM_SECURE=%s: %s, %zu bytes: status %#x: %.250s", cases[i].secure, cases[i].name,
+                   cases[i].sizes[k], (unsigned)status, text);
 }
 
 int main(int argc, char **argv)

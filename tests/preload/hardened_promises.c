@@ -36,13 +36,14 @@ static void read_byte(char *at)
 
 static void check_ends(void)
 {
-    static const size_t sizes[][2] = {{65536, 65552},   {65536, 40000},  {131072, 131073}, {65552, 131088},  {4096, 5000},
-                                      {10, 5000},       {40000, 65537},  {131072, 65537},  {3000000, 2097153}};
+    static const size_t sizes[][2] = {{65536, 65552}, {65536, 40000}, {131072, 131073}, {65552, 131088},   {4096, 5000},
+                                      {10, 5000},     {40000, 65537}, {131072, 65537},  {3000000, 2097153}};
     for (unsigned i = 0; i < CHECK_COUNT(sizes); i++) {
         char *block = realloc(malloc(sizes[i][0]), sizes[i][1]);
         REQUIRE(block != NULL);
         size_t beyond = (sizes[i][1] + 15) / 16 * 16; /* malloc's alignment may leave a gap */
-        CHECK_THAT(ends_by_signal(read_byte, block + beyond), "%zu to %zu: what lies behind can be read", sizes[i][0], sizes[i][1]);
+        CHECK_THAT(ends_by_signal(read_byte, block + beyond), "%zu to %zu: what lies behind can be read", sizes[i][0],
+                   sizes[i][1]);
         free(block);
     }
 }
@@ -58,7 +59,8 @@ static void check_guards(void)
     }
     char *block = malloc(65536);
     REQUIRE(block != NULL);
-    CHECK_THAT(ends_by_signal(read_byte, block + 65536), "after %d others what lies behind a block can be read", MORE_THAN_ALL);
+    CHECK_THAT(ends_by_signal(read_byte, block + 65536), "after %d others what lies behind a block can be read",
+               MORE_THAN_ALL);
     free(block);
 }
 
@@ -72,7 +74,8 @@ static void check_guards_return(void)
     for (unsigned i = 0; i < 100; i++) {
         char *block = malloc(65536);
         REQUIRE(block != NULL);
-        CHECK_THAT(ends_by_signal(read_byte, block + 65536), "a while after %d others what lies behind a block can be read", MORE_THAN_AT_ONCE);
+        CHECK_THAT(ends_by_signal(read_byte, block + 65536),
+                   "a while after %d others what lies behind a block can be read", MORE_THAN_AT_ONCE);
     }
 }
 
@@ -93,8 +96,8 @@ static void check_slack(void)
                 char *block = malloc(sizes[i] + more);
                 REQUIRE(block != NULL);
                 behind = sizes[i] + more + k;
-                CHECK_THAT(ends_by_signal(write_behind_and_free, block), "%zu bytes: one written at %zu is not found", sizes[i] + more,
-                           behind);
+                CHECK_THAT(ends_by_signal(write_behind_and_free, block), "%zu bytes: one written at %zu is not found",
+                           sizes[i] + more, behind);
                 free(block);
             }
 }
@@ -130,8 +133,8 @@ static void check_figures(void)
     struct hak_stats after = check_stats();
     CHECK_THAT(after.waiting_blocks == CHECK_COUNT(block) && after.waiting_bytes > CHECK_COUNT(block) * sizes[0],
                "%u blocks wait, of %zu bytes", (unsigned)after.waiting_blocks, (size_t)after.waiting_bytes);
-    CHECK_THAT(after.live_blocks == before.live_blocks && after.live_bytes == before.live_bytes, "%zu bytes were live, and %zu are",
-               (size_t)before.live_bytes, (size_t)after.live_bytes);
+    CHECK_THAT(after.live_blocks == before.live_blocks && after.live_bytes == before.live_bytes,
+               "%zu bytes were live, and %zu are", (size_t)before.live_bytes, (size_t)after.live_bytes);
     size_t (*trim)(int);
     void *symbol = check_symbol("hak_trim");
     memcpy(&trim, &symbol, sizeof symbol);
@@ -144,8 +147,9 @@ static void check_figures(void)
         for (unsigned i = 0; i < CHECK_COUNT(again); i++)
             again[i] = malloc(sizes[1]);
         after = check_stats();
-        CHECK_THAT(after.committed_bytes >= CHECK_COUNT(again) * sizes[1], "of %u blocks of %zu bytes %zu are committed",
-                   (unsigned)CHECK_COUNT(again), sizes[1], (size_t)after.committed_bytes);
+        CHECK_THAT(after.committed_bytes >= CHECK_COUNT(again) * sizes[1],
+                   "of %u blocks of %zu bytes %zu are committed", (unsigned)CHECK_COUNT(again), sizes[1],
+                   (size_t)after.committed_bytes);
         for (unsigned i = 0; i < CHECK_COUNT(again); i++)
             free(again[i]);
     }
@@ -194,7 +198,8 @@ static void check_shorter_without_memory(void)
                    shorter == NULL ? "refused" : shorter == block ? "stays" : "moved", errno);
         CHECK(malloc_usable_size(shorter) == SHORTER && shorter[0] == 7 && shorter[SHORTER - 1] == 7);
         size_t n_left = count_set(shorter + SHORTER, shorter + sizes[i]);
-        CHECK_THAT(n_left <= SLACK_BYTES, "%zu bytes made shorter without memory: %zu of what was there are left", sizes[i], n_left);
+        CHECK_THAT(n_left <= SLACK_BYTES, "%zu bytes made shorter without memory: %zu of what was there are left",
+                   sizes[i], n_left);
         free_sized(shorter, SHORTER);
         while (held != NULL) {
             void *next = *(void **)held;
@@ -223,7 +228,8 @@ static void check_longer_without_memory(void)
         n_refused += malloc(60000) == NULL;
     errno = 0;
     char *longer = realloc(block, LONGER);
-    CHECK_THAT(longer == NULL && errno == ENOMEM, "a block grows beyond the budget %s, errno %d", longer == block ? "where it lies" : "", errno);
+    CHECK_THAT(longer == NULL && errno == ENOMEM, "a block grows beyond the budget %s, errno %d",
+               longer == block ? "where it lies" : "", errno);
     CHECK(block[0] == 7 && block[4 * CHECK_MIB - 1] == 7);
 }
 
@@ -239,7 +245,8 @@ static void see(size_t size, void *seen[N_SEEN])
             seen[i] = malloc(size);
         _exit(write(ends[1], seen, N_SEEN * sizeof *seen) != N_SEEN * sizeof *seen);
     }
-    REQUIRE(pid > 0 && read(ends[0], seen, N_SEEN * sizeof *seen) == N_SEEN * sizeof *seen && check_wait(pid, "a child") == 0);
+    REQUIRE(pid > 0 && read(ends[0], seen, N_SEEN * sizeof *seen) == N_SEEN * sizeof *seen &&
+            check_wait(pid, "a child") == 0);
     close(ends[0]);
     close(ends[1]);
 }
@@ -264,9 +271,17 @@ static void check_children(void)
 static const struct {
     const char *secure;
     void (*run)(void);
-} cases[] = {{"max", check_ends}, {"max", check_guards}, {"1", check_guards_return}, {"1", check_slack}, {"1", check_waiting}, {"max", check_waiting},
-             {"1", check_children}, {"1", check_figures}, {"max", check_figures},
-             {"1", check_shorter_without_memory}, {"1", check_longer_without_memory}};
+} cases[] = {{"max", check_ends},
+             {"max", check_guards},
+             {"1", check_guards_return},
+             {"1", check_slack},
+             {"1", check_waiting},
+             {"max", check_waiting},
+             {"1", check_children},
+             {"1", check_figures},
+             {"max", check_figures},
+             {"1", check_shorter_without_memory},
+             {"1", check_longer_without_memory}};
 
 int main(int argc, char **argv)
 {

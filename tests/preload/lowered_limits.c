@@ -53,7 +53,8 @@ static void in_child(const char *what, int resource, size_t limit_bytes, size_t 
         _exit(grow());
     }
     REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
-    CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB, (unsigned)status);
+    CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB,
+               (unsigned)status);
 }
 
 static void *free_and_claim(void *block)
@@ -92,8 +93,8 @@ static int live_under(size_t limit_bytes)
         void *other;
         if (!check_filled(before[i], 1000 * i + 1, i) || !check_filled(after[i], limit_bytes / 3 / FEW, i))
             return 6;
-        if (pthread_create(&thread, NULL, free_and_claim, i % 2 == 0 ? before[i] : after[i]) != 0 || pthread_join(thread, &other) != 0 ||
-            other == NULL)
+        if (pthread_create(&thread, NULL, free_and_claim, i % 2 == 0 ? before[i] : after[i]) != 0 ||
+            pthread_join(thread, &other) != 0 || other == NULL)
             return 7;
         free(i % 2 == 0 ? after[i] : before[i]);
         free(other);
@@ -193,7 +194,8 @@ static size_t map_neighbours(char **page, size_t most)
     for (size_t i = 0; i < n_ends; i++)
         for (size_t k = 0; k < EACH && n < most; k++) {
             void *wanted = (void *)(end[i] + k * PAGE_BYTES); /* NOLINT(performance-no-int-to-ptr) */
-            page[n] = mmap(wanted, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+            page[n] = mmap(wanted, PAGE_BYTES, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
             if (page[n] != MAP_FAILED && page[n] != wanted)
                 munmap(page[n], PAGE_BYTES); /* a system that does not know the flag */
             else
@@ -233,7 +235,8 @@ static void check_child(const char *what, int (*function)(size_t), size_t limit_
     if (pid == 0)
         _exit(function(limit_bytes));
     REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
-    CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB, (unsigned)status);
+    CHECK_THAT(status == 0, "%s, %zu MiB: the child ended with status %#x", what, limit_bytes / CHECK_MIB,
+               (unsigned)status);
 }
 
 int main(void)

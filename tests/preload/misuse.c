@@ -604,7 +604,8 @@ static void check_sound(const char *after, size_t argument)
 static void refused_child(size_t kind)
 {
     errno = 0;
-    CHECK_THAT(realloc(foreign_pointer(kind), 100) == NULL && errno == EINVAL, "realloc of foreign pointer %zu: errno %d", kind, errno);
+    CHECK_THAT(realloc(foreign_pointer(kind), 100) == NULL && errno == EINVAL,
+               "realloc of foreign pointer %zu: errno %d", kind, errno);
     CHECK_THAT(malloc_usable_size(foreign_pointer(kind)) == 0, "foreign pointer %zu has a size", kind);
     _exit(check_n_failures == 0 ? EXIT_UNNOTICED : 1);
 }
@@ -637,7 +638,8 @@ static int main_warn(void)
     static const size_t foreign_to_all[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     for (size_t k = 0; k < CHECK_COUNT(foreign_to_all); k++) {
         int status = run_child(refused_child, foreign_to_all[k], text);
-        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_UNNOTICED, "with warnings only: status %#x: %.300s", status, text);
+        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_UNNOTICED, "with warnings only: status %#x: %.300s",
+                   status, text);
     }
     return check_status();
 }

@@ -316,7 +316,8 @@ static void resized_in_place(void)
         block[i] = realloc(block[i], 97);
     }
     REQUIRE(profile_dump(path) == 0);
-    CHECK_THAT(read_dump(false, path, &all, (const void *)(uintptr_t)leak, &own) && own.live_blocks == CHECK_COUNT(block),
+    CHECK_THAT(read_dump(false, path, &all, (const void *)(uintptr_t)leak, &own) &&
+                   own.live_blocks == CHECK_COUNT(block),
                "%llu blocks are live", own.live_blocks);
     for (unsigned i = 0; i < CHECK_COUNT(block); i++)
         free(block[i]);

@@ -160,8 +160,8 @@ static void made_much_shorter(void)
             REQUIRE(block != NULL);
             block = realloc(block, shorter);
             REQUIRE(block != NULL);
-            CHECK_THAT(malloc_usable_size(block) <= shorter * 4 / 3 + 16 + page_bytes, "a block of %zu bytes, made one of %zu, has %zu", size, shorter,
-                       malloc_usable_size(block));
+            CHECK_THAT(malloc_usable_size(block) <= shorter * 4 / 3 + 16 + page_bytes,
+                       "a block of %zu bytes, made one of %zu, has %zu", size, shorter, malloc_usable_size(block));
             free(block);
         }
 }
@@ -182,8 +182,9 @@ static void hardly_used(size_t old_bytes, size_t new_bytes)
         REQUIRE(block[i] != NULL);
     }
     size_t after_bytes = check_resident_bytes(), kept_bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
-    CHECK_THAT(after_bytes < before_bytes + N * (2 * used_bytes + 32 * CHECK_KIB), "%zu to %zu: %zu KiB are in memory, %zu were written", old_bytes,
-               new_bytes, (after_bytes - before_bytes) / CHECK_KIB, N * used_bytes / CHECK_KIB);
+    CHECK_THAT(after_bytes < before_bytes + N * (2 * used_bytes + 32 * CHECK_KIB),
+               "%zu to %zu: %zu KiB are in memory, %zu were written", old_bytes, new_bytes,
+               (after_bytes - before_bytes) / CHECK_KIB, N * used_bytes / CHECK_KIB);
     for (unsigned i = 0; i < N; i++) {
         check_contents(block[i], used_bytes, "hardly used");
         CHECK(check_zero(block[i] + used_bytes, kept_bytes - used_bytes));
@@ -200,7 +201,8 @@ static void stays_at_three_quarters(void)
         char *block = malloc(size);
         REQUIRE(block != NULL);
         size_t usable = malloc_usable_size(block), least = usable - usable / 4;
-        CHECK_THAT(realloc(block, least) == block && realloc(block, usable) == block, "a block of %zu bytes moves to have %zu", usable, least);
+        CHECK_THAT(realloc(block, least) == block && realloc(block, usable) == block,
+                   "a block of %zu bytes moves to have %zu", usable, least);
         char *moved = realloc(block, least / 2);
         CHECK_THAT(moved != NULL && moved != block, "a block of %zu bytes has but %zu", usable, least / 2);
         free(moved);
@@ -229,7 +231,8 @@ static void zeros_move_onto_dirt(size_t old_bytes, size_t new_bytes)
     size_t kept_bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
     for (unsigned i = 0; i < N; i++) {
         check_contents(dirty[i], 100, "beside zeros");
-        CHECK_THAT(check_zero(dirty[i] + 100, kept_bytes - 100), "from %zu to %zu bytes: zeros are not kept", old_bytes, new_bytes);
+        CHECK_THAT(check_zero(dirty[i] + 100, kept_bytes - 100), "from %zu to %zu bytes: zeros are not kept", old_bytes,
+                   new_bytes);
         free(dirty[i]);
     }
 }

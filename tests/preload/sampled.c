@@ -285,7 +285,8 @@ static const struct {
     {"store_behind", "1", store_behind, "behind the", false, false},
     {"store_before", "1", store_before, "before the block", false, false},
     {"store_far_behind", "1", store_far_behind, "hakmem: fault: ", false, false},
-    {"store_behind_page_after_others", "1", store_behind_page_after_others, " behind the end of the block of 5000 bytes at ", false, false},
+    {"store_behind_page_after_others", "1", store_behind_page_after_others,
+     " behind the end of the block of 5000 bytes at ", false, false},
     {"read_after_free", "1", read_after_free, "which was freed", true, false},
     {"store_after_free", "1", store_after_free, "which was freed", true, false},
     {"free_twice", "1", free_twice, "hakmem: free: block freed twice: ", true, false},
@@ -293,7 +294,8 @@ static const struct {
     {"free_twice_by_threads", "1", free_twice_by_threads, "hakmem: free: block freed twice: ", true, false},
     {"free_inside", "1", free_inside, "hakmem: free: pointer into the middle of a block: ", false, false},
     {"realloc_after_free", "1", realloc_after_free, "hakmem: realloc: block freed already: ", true, false},
-    {"usable_size_after_free", "1", usable_size_after_free, "hakmem: malloc_usable_size: block freed already: ", true, false},
+    {"usable_size_after_free", "1", usable_size_after_free, "hakmem: malloc_usable_size: block freed already: ", true,
+     false},
     {"go_on", "1", go_on, "hakmem: realloc: block freed already: ", true, true},
     {"use_rightly", "1", use_rightly, NULL, false, false},
     {"use_rightly", "5", use_rightly, NULL, false, false},
@@ -337,7 +339,8 @@ static void check_case(unsigned i)
                cases[i].name, text);
     CHECK_THAT(!cases[i].is_freed || (freed != NULL && strstr(freed, "preload_sampled+0x") != NULL),
                "%s: who freed it? %.200s", cases[i].name, text);
-    CHECK_THAT(cases[i].run != store_behind_page_after_others || freed == NULL, "%s: it lives: %.200s", cases[i].name, text);
+    CHECK_THAT(cases[i].run != store_behind_page_after_others || freed == NULL, "%s: it lives: %.200s", cases[i].name,
+               text);
 }
 
 int main(int argc, char **argv)

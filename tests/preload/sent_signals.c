@@ -80,7 +80,8 @@ static void go_on_after_faults(int number)
 /* signal() tells as little as sigaction() of who was there before the program. */
 static void ask_by_signal(int number)
 {
-    bool told = signal(number, handle) == SIG_DFL && signal(number, SIG_IGN) == handle && signal(number, SIG_DFL) == SIG_IGN;
+    bool told =
+        signal(number, handle) == SIG_DFL && signal(number, SIG_IGN) == handle && signal(number, SIG_DFL) == SIG_IGN;
     _exit(told ? 7 : 1);
 }
 

@@ -69,7 +69,8 @@ static void begin_profile(int (*start)(size_t))
 {
     bool refused = getenv("HAKMEM_SECURE") != NULL || getenv("HAKMEM_GUARD_SAMPLE") != NULL;
     int status = start(100000);
-    CHECK_THAT(refused ? status == -1 && errno == ENOTSUP : status == 0, "hak_profile_start: %d, errno %d", status, errno);
+    CHECK_THAT(refused ? status == -1 && errno == ENOTSUP : status == 0, "hak_profile_start: %d, errno %d", status,
+               errno);
 }
 
 int main(void)

@@ -62,7 +62,8 @@ static void await(sem_t *all, const char *what, unsigned round)
 int main(void)
 {
     pthread_t thread[N_WORKERS + 1];
-    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART}, restart = {.sa_handler = on_restart, .sa_flags = SA_RESTART};
+    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART},
+                     restart = {.sa_handler = on_restart, .sa_flags = SA_RESTART};
     check_on_hakmem();
     sigfillset(&stop.sa_mask);
     sigfillset(&until_restart);

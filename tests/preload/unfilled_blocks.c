@@ -88,8 +88,8 @@ static int fill_blocks(void)
             check_fill(block, len_bytes, i);
         }
         getrusage(RUSAGE_SELF, &after);
-        CHECK_THAT(after.ru_minflt - before.ru_minflt < (long)(BLOCKS * len_bytes / 4096 / 4), "%zu MiB: %ld page faults", len_bytes / CHECK_MIB,
-                   after.ru_minflt - before.ru_minflt);
+        CHECK_THAT(after.ru_minflt - before.ru_minflt < (long)(BLOCKS * len_bytes / 4096 / 4),
+                   "%zu MiB: %ld page faults", len_bytes / CHECK_MIB, after.ru_minflt - before.ru_minflt);
     }
     return check_status();
 }
@@ -107,7 +107,8 @@ static int reuse_block(void)
     for (unsigned i = 0; i < 2; i++) {
         block = calloc(1, len_bytes);
         REQUIRE(block != NULL);
-        CHECK_THAT(check_resident_bytes() < MOST_MIB * CHECK_MIB, "%zu MiB are in memory", check_resident_bytes() / CHECK_MIB);
+        CHECK_THAT(check_resident_bytes() < MOST_MIB * CHECK_MIB, "%zu MiB are in memory",
+                   check_resident_bytes() / CHECK_MIB);
         CHECK(check_zero(block, len_bytes));
         free(block);
     }
@@ -127,7 +128,8 @@ static int hold_few(void)
             blocks[i][at] = 1;
     }
     size_t now_bytes = check_resident_bytes();
-    CHECK_THAT(now_bytes < before_bytes + 20 * CHECK_MIB, "%zu MiB are in memory", (now_bytes - before_bytes) / CHECK_MIB);
+    CHECK_THAT(now_bytes < before_bytes + 20 * CHECK_MIB, "%zu MiB are in memory",
+               (now_bytes - before_bytes) / CHECK_MIB);
     return check_status();
 }
 

@@ -37,8 +37,9 @@ static void test_rates_apart(void **state)
     fill_data(&before, 0);
     fill_data(&now, 0);
     now.time_ns = before.time_ns + SECOND_NS;
-    uint64_t *const later[] = {&stats->stage_class_list, &stats->stage_slot, &stats->stage_reopen, &stats->stage_lru, &stats->stage_os,
-                               &stats->refills, &stats->flushes, &stats->slabs_released, &stats->lock_contended,
+    uint64_t *const later[] = {&stats->stage_class_list, &stats->stage_slot,     &stats->stage_reopen,
+                               &stats->stage_lru,        &stats->stage_os,       &stats->refills,
+                               &stats->flushes,          &stats->slabs_released, &stats->lock_contended,
                                &stats->purged_bytes};
     for (unsigned i = 0; i < 10; i++) {
         uint64_t *earlier = (uint64_t *)(void *)((char *)&before.census.stats + ((char *)later[i] - (char *)stats));

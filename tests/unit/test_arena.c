@@ -11,7 +11,7 @@
 
 #include "meta/arena.h"
 #include "os/os.h"
-#include "pool/release.h"
+#include "pool/dirty.h"
 #include "pool/shared_pool.h"
 #include "look.h"
 
@@ -81,7 +81,8 @@ static void the_lowest_row_that_is_long_enough(void **state)
     for (unsigned step = 0; step < N_STEPS; step++) {
         size_t alignment = (size_t)SUPERSLAB_BYTES << (next_random(8) == 0 ? next_random(5) : 0);
         uint32_t n = random_length(), expected = arena == NULL ? 0 : lowest_row(arena, n, alignment);
-        if (n_rows == N_ROWS || (arena != NULL && expected == arena->n_superslabs) || (n_rows != 0 && next_random(100) < 45)) {
+        if (n_rows == N_ROWS || (arena != NULL && expected == arena->n_superslabs) ||
+            (n_rows != 0 && next_random(100) < 45)) {
             put_one();
             continue;
         }

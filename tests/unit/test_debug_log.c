@@ -122,7 +122,7 @@ static struct slab *enter_scene(unsigned class_id)
         _exit(2);
     scene->superslab = superslab_memory(slab->superslab);
     scene->class_id = class_id;
-    scene->slot = (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    scene->slot = superslab_slot_of(slab->superslab, slab);
     return slab;
 }
 
@@ -144,7 +144,7 @@ static void release_two(void)
     if (other == NULL || other->superslab != slab->superslab)
         _exit(4);
     scene->other_class_id = class_of(4096);
-    scene->other_slot = (unsigned)((size_t)(other - other->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    scene->other_slot = superslab_slot_of(other->superslab, other);
     use_and_release(slab);
     use_and_release(other);
 }

@@ -136,8 +136,9 @@ static void other_blocks_are_none(void **state)
     (void)state;
     int on_stack = 0;
     void *small = hak_malloc(100), *span = hak_malloc(100 * KIB), *run = hak_malloc(5 * MIB);
-    void *foreign[] = {NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << ADDRESS_BITS), (void *)UINTPTR_MAX, small,
-                       span, run};
+    void *foreign[] = {
+        NULL, &on_stack, (void *)(uintptr_t)64, (void *)((uintptr_t)1 << ADDRESS_BITS), (void *)UINTPTR_MAX, small,
+        span, run};
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         assert_false(emergency_return(foreign[i]));
         assert_int_equal(emergency_usable_bytes(foreign[i]), 0);

@@ -719,7 +719,7 @@ static unsigned count_closed_rows(void)
 static bool is_closed(const struct slab *slab)
 {
     struct superslab *ss = slab->superslab;
-    unsigned slot = (unsigned)((size_t)(slab - ss->arena->slabs) % SUPERSLAB_SLABS);
+    unsigned slot = superslab_slot_of(ss, slab);
     bool closed = (atomic_load(&ss->closed_slots) >> slot & 1) != 0;
     EXPECT(closed != is_accessible(superslab_memory(ss) + slot * SLAB_BYTES));
     return closed;
@@ -756,7 +756,7 @@ static void close_many_rows(unsigned long most_rows, unsigned long unused, unsig
 
     EXPECT(pool_lock(HAK_LOCK_TRIM));
     EXPECT(pool_open_memory(ss, 10, 1)); /* no row becomes two */
-    EXPECT(atomic_load(&ss->closed_slots) == pool_slot_mask(1, 9));
+    EXPECT(atomic_load(&ss->closed_slots) == superslab_slot_mask(1, 9));
     pool_unlock();
     EXPECT(count_closed_rows() == most_rows);
     shared_pool_disown_slab(odd[0] + 1); /* what two rows become one by is closed yet */

@@ -5,6 +5,7 @@
 #include "meta/registry.h"
 #include "os/os.h"
 #include "pool/background.h"
+#include "pool/dirty.h"
 #include "pool/lru.h"
 #include "pool/release.h"
 #include "pool/shared_pool.h"
@@ -277,8 +278,8 @@ static void records_of_what_goes_back_go_too(void **state)
         if (superslab_of(small[i]) != of_run)
             ss = superslab_of(small[i]);
     assert_non_null(ss);
-    const char *slabs = (const char *)(ss->arena->slabs + (size_t)ss->index * SUPERSLAB_SLABS);
-    const char *bits = (const char *)(ss->arena->large_bits + (size_t)ss->index * SUPERSLAB_SLABS * SLAB_MAX_WORDS);
+    const char *slabs = (const char *)superslab_slab(ss, 0);
+    const char *bits = (const char *)(ss->arena->large_bits + superslab_slab_index(ss, 0) * SLAB_MAX_WORDS);
     assert_false(is_zero(slabs, slabs_bytes) || is_zero(bits, bits_bytes));
     for (unsigned i = 0; i < n; i++)
         hak_free(small[i]);

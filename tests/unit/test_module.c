@@ -49,7 +49,8 @@ static const void *symbol(const char *name)
 static void names_are_those_of_the_linker(void **state)
 {
     (void)state;
-    static const char *const of_libc[] = {"qsort", "strtol", "fopen", "getenv", "environ", "errno", "regcomp", "wcstombs", "puts", "open64"};
+    static const char *const of_libc[] = {"qsort", "strtol",  "fopen",    "getenv", "environ",
+                                          "errno", "regcomp", "wcstombs", "puts",   "open64"};
     static const char *const of_cmocka[] = {"_assert_true", "_fail", "_cmocka_run_group_tests", "print_message"};
     static const char *const of_none[] = {"qsor", "qsort_", "", "no_such_name_at_all", "hak_malloc_of_none"};
     const struct os_module libc = module_of(symbol("strtol")), cmocka = module_of(symbol("_fail"));
@@ -70,12 +71,14 @@ static void names_are_those_of_the_linker(void **state)
 static void functions_are_found_by_addresses(void **state)
 {
     (void)state;
-    static const char *const names[] = {"qsort", "strtol", "fopen", "getenv", "regcomp", "wcstombs", "_fail", "print_message", "_assert_true"};
+    static const char *const names[] = {"qsort",    "strtol", "fopen",         "getenv",      "regcomp",
+                                        "wcstombs", "_fail",  "print_message", "_assert_true"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const char *address = symbol(names[i]);
         const ElfW(Sym) *entry = NULL;
         Dl_info info;
-        assert_true(dladdr1(address, &info, (void **)&entry, RTLD_DL_SYMENT) != 0 && entry != NULL && entry->st_size > 1);
+        assert_true(dladdr1(address, &info, (void **)&entry, RTLD_DL_SYMENT) != 0 && entry != NULL &&
+                    entry->st_size > 1);
         const struct os_module module = module_of(address);
         for (unsigned k = 0; k < 3; k++) {
             const char *found = os_module_name_at(&module, address + (k == 0 ? 0 : k == 1 ? 1 : entry->st_size - 1));
@@ -131,7 +134,8 @@ static int look_for_id(struct dl_phdr_info *info, size_t size_bytes, void *argum
                  asked->address - info->dlpi_addr - info->dlpi_phdr[i].p_vaddr < info->dlpi_phdr[i].p_memsz;
     for (unsigned i = 0; is_in && i < info->dlpi_phnum; i++) {
         const unsigned char *notes = (const unsigned char *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr); /* NOLINT */
-        for (size_t at = 0; info->dlpi_phdr[i].p_type == PT_NOTE && at + sizeof mark + 20 <= info->dlpi_phdr[i].p_filesz; at += 4)
+        for (size_t at = 0;
+             info->dlpi_phdr[i].p_type == PT_NOTE && at + sizeof mark + 20 <= info->dlpi_phdr[i].p_filesz; at += 4)
             if (memcmp(notes + at, mark, sizeof mark) == 0) {
                 asked->id = notes + at + sizeof mark;
                 asked->n_bytes = 20;
@@ -143,7 +147,8 @@ static int look_for_id(struct dl_phdr_info *info, size_t size_bytes, void *argum
 static void build_ids_are_those_of_the_notes(void **state)
 {
     (void)state;
-    const void *const addresses[] = {symbol("strtol"), symbol("_fail"), (const void *)(uintptr_t)look_for_id, (const void *)_r_debug.r_ldbase};
+    const void *const addresses[] = {symbol("strtol"), symbol("_fail"), (const void *)(uintptr_t)look_for_id,
+                                     (const void *)_r_debug.r_ldbase};
     for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
         struct asked asked = {.address = (uintptr_t)addresses[i]};
         size_t n_bytes = 1;
@@ -410,7 +415,8 @@ static void modules_of_frames_are_entered_once(void **state)
     const unsigned char *id = os_module_build_id(&libc, &id_bytes);
     assert_int_equal(entry->valid, 1);
     assert_int_equal(entry->since, 77);
-    assert_true(entry->start == libc.start && entry->end == libc.end && entry->bias == libc.bias && entry->build_id_bytes == id_bytes);
+    assert_true(entry->start == libc.start && entry->end == libc.end && entry->bias == libc.bias &&
+                entry->build_id_bytes == id_bytes);
     assert_memory_equal(entry->build_id, id, id_bytes);
     assert_string_equal(entry->path, libc.path);
 
@@ -510,8 +516,10 @@ static void relative_paths_are_completed(void **state)
 static void definitions_are_looked_for_in_all_modules(void **state)
 {
     (void)state;
-    static const char *const sort[] = {"no_such_name_at_all", "qsort", NULL}, *const none[] = {"no_such_name_at_all", NULL};
-    static const char *const nobody[] = {NULL}, *const libc[] = {"libcm", "ld-linux", "libc.so", NULL}, *const beginning[] = {"ibc.so", "/", NULL};
+    static const char *const sort[] = {"no_such_name_at_all", "qsort", NULL}, *const none[] = {"no_such_name_at_all",
+                                                                                               NULL};
+    static const char *const nobody[] = {NULL}, *const libc[] = {"libcm", "ld-linux", "libc.so", NULL},
+                             *const beginning[] = {"ibc.so", "/", NULL};
     static const char text[] = "\0Operation not permitted", other_text[] = "\0which only this test's file has";
     assert_true(modules_define(sort, NULL, nobody));
     assert_true(modules_define(sort, NULL, beginning)); /* of a file's name, not of its path */

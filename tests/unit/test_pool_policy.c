@@ -16,6 +16,7 @@
 #include "hakmem/hakmem.h"
 #include "meta/registry.h"
 #include "os/os.h"
+#include "pool/dirty.h"
 #include "pool/large.h"
 #include "pool/lru.h"
 #include "pool/release.h"
@@ -58,7 +59,7 @@ static int assert_pool_is_empty(void **state)
 
 static unsigned slot_of(const struct slab *slab)
 {
-    return (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    return superslab_slot_of(slab->superslab, slab);
 }
 
 static enum slab_state state_of(const struct slab *slab)
@@ -212,7 +213,7 @@ static void refill_slab(struct slab *slab, unsigned upto)
 {
     slab_ctl ctl = slab_ctl_read(slab);
     assert_true(slab_own(slab, CTL_CLASS(ctl)));
-    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), (size_t)(slab - slab->superslab->arena->slabs));
+    class_set_drop(slab->superslab->arena, CTL_CLASS(ctl), slab_index(slab->superslab->arena, slab));
     assert_int_equal(slab_claim(slab, upto - CTL_USED(ctl), UINT16_MAX, claimed), upto - CTL_USED(ctl));
     shared_pool_disown_slab(slab);
 }
@@ -507,7 +508,7 @@ static void the_fullest_superslab_comes_first(void **state)
 static unsigned class_in_map(const struct slab *slab)
 {
     const struct arena *arena = slab->superslab->arena;
-    return atomic_load(&arena->class_map[slab - arena->slabs]) / CLASS_OFFSET_SCALE;
+    return atomic_load(&arena->class_map[slab_index(arena, slab)]) / CLASS_OFFSET_SCALE;
 }
 
 static void an_emptied_slot_serves_another_class(void **state)
@@ -692,7 +693,7 @@ static void only_retiring_slabs_are_released(void **state)
         assert_ptr_equal(rows[i].slab->superslab == NULL ? ss : rows[i].slab->superslab, ss);
         assert_int_equal(state_of(rows[i].slab), rows[i].state);
         slab_ctl ctl = slab_ctl_read(rows[i].slab);
-        unsigned slot = (unsigned)((size_t)(rows[i].slab - ss->arena->slabs) % SUPERSLAB_SLABS);
+        unsigned slot = superslab_slot_of(ss, rows[i].slab);
         assert_int_equal(shared_pool_release_slab(ss, slot), RELEASE_NOT_RETIRING);
         assert_int_equal(slab_ctl_read(rows[i].slab), ctl); /* nothing has changed */
     }
@@ -746,7 +747,7 @@ static void a_pinned_superslab_stays(void **state)
     assert_int_equal(after.release_refused_pinned, before.release_refused_pinned + 1);
     assert_int_equal(after.slabs_released, before.slabs_released);
     assert_int_equal(state_of(slab), SLAB_PARTIAL);
-    assert_int_equal(class_set_find(ss->arena, a, 0), (size_t)(slab - ss->arena->slabs)); /* listed: it serves on */
+    assert_int_equal(class_set_find(ss->arena, a, 0), slab_index(ss->arena, slab)); /* listed: it serves on */
     assert_null(pool_check());
     hak_trim(HAK_TRIM_PAGES);
     assert_int_equal(ss->state, SUPERSLAB_POOLED);
@@ -1092,7 +1093,7 @@ static void *own_in_turn(void *argument)
         random_state = random_state * 1664525u + 1013904223u;
         static const uint16_t sizes[] = {16, 1024, 4096, 21760};
         struct slab *slab = shared_pool_acquire_slab(class_of(sizes[random_state >> 30]));
-        size_t index = (size_t)(slab - slab->superslab->arena->slabs);
+        size_t index = slab_index(slab->superslab->arena, slab);
         if (index < MAX_SLABS && atomic_fetch_add(&owners[index], 1) != 0)
             atomic_fetch_add(&n_shared, 1);
         void *out[BATCH];

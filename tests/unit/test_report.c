@@ -86,8 +86,9 @@ static void a_long_value_is_shown_by_its_beginning(void **state)
         const char *line = end();
         assert_true(strncmp(line, "hakmem: NAME=", 13) == 0);
         assert_int_equal(strspn(line + 13, "v"), n < 100 ? n : 100);
-        assert_string_equal(line + 13 + (n < 100 ? n : 100), n <= 100 ? " is not understood (expected 0|1); using 0\n"
-                                                                      : "... is not understood (expected 0|1); using 0\n");
+        assert_string_equal(line + 13 + (n < 100 ? n : 100), n <= 100
+                                                                 ? " is not understood (expected 0|1); using 0\n"
+                                                                 : "... is not understood (expected 0|1); using 0\n");
     }
 }
 

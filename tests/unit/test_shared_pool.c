@@ -20,7 +20,7 @@
 
 static unsigned slot_of(const struct slab *slab)
 {
-    return (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    return superslab_slot_of(slab->superslab, slab);
 }
 
 /* Takes all blocks of an owned slab. Returns how many. */
@@ -235,7 +235,7 @@ static void *acquire_and_let_go(void *unused)
         struct slab *slab = shared_pool_acquire_slab(class_id);
         if (slab == NULL)
             continue;
-        _Atomic int *flag = &owners[(size_t)(slab - slab->superslab->arena->slabs) % N_OWNED_FLAGS];
+        _Atomic int *flag = &owners[slab_index(slab->superslab->arena, slab) % N_OWNED_FLAGS];
         if (atomic_fetch_add(flag, 1) != 0)
             atomic_fetch_add(&n_doubly_owned, 1);
         void *block[2];

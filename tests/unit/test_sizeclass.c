@@ -85,7 +85,8 @@ static void block_index_is_exact(void **state)
             unsigned index;
             bool begins = class_block_at(class, offset, &index);
             if (class_block_index(class, offset) != offset / class->bytes || index != offset / class->bytes)
-                fail_msg("class of %u, offset %zu: %u, %u", class->bytes, offset, class_block_index(class, offset), index);
+                fail_msg("class of %u, offset %zu: %u, %u", class->bytes, offset, class_block_index(class, offset),
+                         index);
             if (begins != (offset % class->bytes == 0))
                 fail_msg("class of %u, offset %zu: a block %s there", class->bytes, offset, begins ? "begins" : "ends");
         }

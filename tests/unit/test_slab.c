@@ -145,7 +145,7 @@ static void finish(struct slab *slab)
 
 static void release_by_hand(struct slab *slab)
 {
-    unsigned slot = (unsigned)((size_t)(slab - slab->superslab->arena->slabs) % SUPERSLAB_SLABS);
+    unsigned slot = superslab_slot_of(slab->superslab, slab);
     assert_int_equal(shared_pool_release_slab(slab->superslab, slot), RELEASE_DONE);
     assert_null(pool_check());
 }

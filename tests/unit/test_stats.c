@@ -451,11 +451,13 @@ static void threads_are_counted(void **state)
 static void counters_are_told_as_themselves(void **state)
 {
     (void)state;
+/* clang-format off */
 #define COUNTERS(X)                                                                                                    \
     X(stage_class_list) X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(gap_blocks_total) X(slabs_released)   \
     X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)                         \
     X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(release_refused_pinned)      \
     X(purged_bytes) X(caches_emptied) X(lock_contended) X(budget_refusals) X(budget_reliefs)
+/* clang-format on */
     struct hak_stats before = read_stats();
     uint64_t by = 0;
 #define RAISE(name) stats_add(&stats_counters.name, by += 1000);

@@ -26,30 +26,22 @@
 
 /* Every 64-bit counter of the struct, in its order, but for what JSON has in objects and lists, or not always. The struct's size
  * proves that none is missing. */
+/* clang-format off */
 #define COUNTERS_BEFORE_LOCKS(X)                                                                                       \
-    X(live_bytes)                                                                                                      \
-    X(live_blocks)                                                                                                     \
-    X(cached_bytes)                                                                                                    \
-    X(cached_blocks)                                                                                                   \
-    X(committed_bytes)                                                                                                 \
-    X(peak_committed_bytes)                                                                                            \
-    X(reserved_bytes)                                                                                                  \
-    X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)                      \
-        X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)            \
-            X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list)             \
-                X(stage_slot) X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class)    \
-                    X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned)          \
-                        X(purged_bytes)
+    X(live_bytes) X(live_blocks) X(cached_bytes) X(cached_blocks) X(committed_bytes) X(peak_committed_bytes)           \
+    X(reserved_bytes) X(metadata_bytes) X(superslabs) X(superslabs_hot) X(superslabs_draining) X(superslabs_cached)    \
+    X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(slots_unused)                \
+    X(slots_active) X(slots_empty) X(spans) X(span_bytes) X(runs) X(run_bytes) X(stage_class_list) X(stage_slot)       \
+    X(stage_reopen) X(stage_lru) X(stage_os) X(slabs_released) X(slot_reuses_other_class) X(tier_hot_to_draining)      \
+    X(tier_draining_to_hot) X(tier_to_free) X(release_refused_pinned) X(purged_bytes)
+/* clang-format on */
+/* clang-format off */
 #define COUNTERS_AFTER_LOCKS(X)                                                                                        \
-    X(lock_contended)                                                                                                  \
-    X(refills)                                                                                                         \
-    X(flushes)                                                                                                         \
-    X(threads)                                                                                                         \
-    X(arenas)                                                                                                          \
-    X(caches_emptied)                                                                                                  \
-    X(mapped_bytes) X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs) X(sampled_total)    \
-        X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes) X(waiting_blocks) X(waiting_bytes)    \
-            X(gap_slabs) X(gap_blocks_total)
+    X(lock_contended) X(refills) X(flushes) X(threads) X(arenas) X(caches_emptied) X(mapped_bytes)                     \
+    X(budget_soft_bytes) X(budget_hard_bytes) X(budget_refusals) X(budget_reliefs) X(sampled_total)                    \
+    X(fragmentation_bytes) X(empty_bytes) X(sampled_blocks) X(sampled_bytes) X(waiting_blocks) X(waiting_bytes)        \
+    X(gap_slabs) X(gap_blocks_total)
+/* clang-format on */
 #define ROUNDING(X) X(rounding_bytes) X(rounding_of_bytes) X(rounding_samples)
 #define ONE(name) +1
 enum {
@@ -340,9 +332,10 @@ static void compare_classes(const struct census *c)
 static void compare_threads(void)
 {
     struct census_source source = introspect_source();
+    const struct thread *at = NULL;
     struct census_thread thread;
     unsigned n = 0, n_values = 0;
-    for (; census_thread_at(&source, n, &thread); n++) {
+    for (; census_thread_next(&source, &at, &thread); n++) {
         assert_member("thread_caches", n, "thread_id", (uint64_t)thread.thread_id);
         assert_member("thread_caches", n, "cached_bytes", thread.cached_bytes);
         assert_member("thread_caches", n, "cached_blocks", thread.cached_blocks);

@@ -137,7 +137,8 @@ static void each_figure_stands_beside_its_words(void **state)
     unsigned long long resident_kib = 0, huge_kib = 0;
     assert_int_equal(hak_resident_get(&resident), 0);
     assert_non_null(in_memory);
-    assert_int_equal(sscanf(in_memory, " in memory %llu KiB, %llu of them in huge pages\n", &resident_kib, &huge_kib), 2);
+    assert_int_equal(sscanf(in_memory, " in memory %llu KiB, %llu of them in huge pages\n", &resident_kib, &huge_kib),
+                     2);
     assert_true(resident_kib * KIB >= N_SMALL / 2 * 64 && resident_kib >= huge_kib);
     assert_true(resident_kib <= s.committed_bytes / KIB);
     ASSERT_FIGURES(" fragmented # KiB committed without a block, # of them in empty slots; # were purged",

@@ -21,34 +21,29 @@ static void policy_edges(void **state)
 {
     (void)state;
     static const struct {
-        enum superslab_tier now;
         bool rising;
         struct tier_use use;
-        enum superslab_tier next;
+        bool drains;
     } rows[] = {
-        {SS_TIER_HOT, true, {0, 65536, 1}, SS_TIER_HOT},           /* a newborn, 0 % full */
-        {SS_TIER_HOT, true, {1, 65536, 1}, SS_TIER_HOT},           /* rising: not drained yet */
-        {SS_TIER_HOT, false, {16385, 65536, 1}, SS_TIER_HOT},      /* just over a quarter */
-        {SS_TIER_HOT, false, {16384, 65536, 1}, SS_TIER_DRAINING}, /* exactly a quarter */
-        {SS_TIER_HOT, false, {1, 65536, 1}, SS_TIER_DRAINING},     /* nearly empty */
-        {SS_TIER_HOT, false, {65536, 65536, 1}, SS_TIER_HOT},      /* full */
-        {SS_TIER_HOT, false, {0, 0, 0}, SS_TIER_FREE},             /* no active slot */
-        {SS_TIER_HOT, true, {0, 0, 0}, SS_TIER_FREE},
-        {SS_TIER_DRAINING, false, {16384, 65536, 1}, SS_TIER_DRAINING},
-        {SS_TIER_DRAINING, false, {65536, 65536, 1}, SS_TIER_DRAINING}, /* only the pool reopens */
-        {SS_TIER_DRAINING, false, {0, 0, 0}, SS_TIER_FREE},
+        {true, {0, 65536, 1}, false},      /* a newborn, 0 % full */
+        {true, {1, 65536, 1}, false},      /* rising: not drained yet */
+        {false, {16385, 65536, 1}, false}, /* just over a quarter */
+        {false, {16384, 65536, 1}, true},  /* exactly a quarter */
+        {false, {1, 65536, 1}, true},      /* nearly empty */
+        {false, {65536, 65536, 1}, false}, /* full */
+        {false, {0, 0, 0}, false},         /* no active slot: it is FREE */
+        {true, {0, 0, 0}, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        assert_int_equal(tier_next(rows[i].now, rows[i].rising, rows[i].use), rows[i].next);
+        assert_int_equal(tier_is_to_drain(rows[i].rising, rows[i].use), rows[i].drains);
 }
 
 static void rising_ends_over_a_half(void **state)
 {
     (void)state;
-    assert_true(tier_still_rising(true, (struct tier_use){0, 65536, 1}));
-    assert_true(tier_still_rising(true, (struct tier_use){32768, 65536, 1}));
-    assert_false(tier_still_rising(true, (struct tier_use){32769, 65536, 1}));
-    assert_false(tier_still_rising(false, (struct tier_use){0, 65536, 1}));
+    assert_false(tier_has_risen((struct tier_use){0, 65536, 1}));
+    assert_false(tier_has_risen((struct tier_use){32768, 65536, 1}));
+    assert_true(tier_has_risen((struct tier_use){32769, 65536, 1}));
 }
 
 /* ---- Live ---- */

@@ -294,7 +294,8 @@ static void superslabs_that_go_are_returned(void **state)
     uint64_t n_released = after.superslabs_released_total - before.superslabs_released_total;
     uint64_t n_evicted = after.superslabs_evicted_total - before.superslabs_evicted_total;
     assert_true(n_released >= HEAP_BYTES / SUPERSLAB_BYTES / 2);
-    assert_int_equal(trimmed_bytes, after.purged_bytes - before.purged_bytes + (n_released + n_evicted) * SUPERSLAB_BYTES);
+    assert_int_equal(trimmed_bytes,
+                     after.purged_bytes - before.purged_bytes + (n_released + n_evicted) * SUPERSLAB_BYTES);
     assert_true(trimmed_bytes >= HEAP_BYTES / 2);
     assert_int_equal(after.live_blocks, 0);
     assert_int_equal(after.superslabs, 0);

@@ -238,10 +238,11 @@ void look_from_made(void)
 #define MADE_BARE(name, begin, body, end)                                                                              \
     void made_##name(void);                                                                                            \
     __asm__(".pushsection .text\n.balign 16\n.type made_" #name ", @function\n.globl made_" #name                      \
-            "\n.hidden made_" #name "\nmade_" #name ":\n" begin "push %rbp\n" body "pop %rbp\n" end                       \
+            "\n.hidden made_" #name "\nmade_" #name ":\n" begin "push %rbp\n" body "pop %rbp\n" end                    \
             "ret\n.size made_" #name ", . - made_" #name "\n.popsection\n");
 #define MADE(name, table, body)                                                                                        \
-    MADE_BARE(name, ".cfi_startproc\n", ".cfi_def_cfa_offset 16\n" table body, ".cfi_restore rbp\n.cfi_def_cfa rsp, 8\n.cfi_endproc\n")
+    MADE_BARE(name, ".cfi_startproc\n", ".cfi_def_cfa_offset 16\n" table body,                                         \
+              ".cfi_restore rbp\n.cfi_def_cfa rsp, 8\n.cfi_endproc\n")
 #define SAVED ".cfi_offset rbp, -16\n"
 #define LOST "mov $1, %ebp\n"
 #define CALL "call look_from_made\n"
@@ -251,17 +252,22 @@ void look_from_made(void)
 MADE(plain, SAVED, LOST CALL)
 MADE(offset_extended, ".cfi_escape 0x05, 6, 2\n", LOST CALL)
 MADE(offset_extended_signed, ".cfi_escape 0x11, 6, 2\n", LOST CALL)
-MADE(offset_signed, SAVED, LOST "sub $496, %rsp\n.cfi_escape 0x13, 0x40\n" CALL "add $496, %rsp\n.cfi_def_cfa_offset 16\n")
-MADE(offset_signed_long, SAVED, LOST "sub $1024, %rsp\n.cfi_escape 0x13, 0xfe, 0x7e\n" CALL "add $1024, %rsp\n.cfi_def_cfa_offset 16\n")
+MADE(offset_signed, SAVED,
+     LOST "sub $496, %rsp\n.cfi_escape 0x13, 0x40\n" CALL "add $496, %rsp\n.cfi_def_cfa_offset 16\n")
+MADE(offset_signed_long, SAVED,
+     LOST "sub $1024, %rsp\n.cfi_escape 0x13, 0xfe, 0x7e\n" CALL "add $1024, %rsp\n.cfi_def_cfa_offset 16\n")
 MADE(cfa_signed, SAVED ".cfi_escape 0x12, 7, 0x7e\n", LOST CALL)
 MADE(remembered, SAVED,
-     LOST ".cfi_remember_state\nsub $32, %rsp\n.cfi_def_cfa_offset 48\n.cfi_remember_state\nsub $32, %rsp\n.cfi_def_cfa_offset 80\n" CALL
-          "add $32, %rsp\n.cfi_restore_state\n" CALL "add $32, %rsp\n.cfi_restore_state\n" CALL)
+     LOST ".cfi_remember_state\nsub $32, %rsp\n.cfi_def_cfa_offset 48\n.cfi_remember_state\nsub $32, "
+          "%rsp\n.cfi_def_cfa_offset 80\n" CALL "add $32, %rsp\n.cfi_restore_state\n" CALL
+          "add $32, %rsp\n.cfi_restore_state\n" CALL)
 MADE(long_ways, SAVED,
-     LOST ".skip 100, 0x90\nsub $16, %rsp\n.cfi_def_cfa_offset 32\n" CALL ".skip 300, 0x90\nsub $16, %rsp\n.cfi_def_cfa_offset 48\n" CALL
+     LOST ".skip 100, 0x90\nsub $16, %rsp\n.cfi_def_cfa_offset 32\n" CALL
+          ".skip 300, 0x90\nsub $16, %rsp\n.cfi_def_cfa_offset 48\n" CALL
           ".skip 70000, 0x90\nsub $16, %rsp\n.cfi_def_cfa_offset 64\n" CALL "add $48, %rsp\n.cfi_def_cfa_offset 16\n")
 MADE(after_the_call, SAVED, LOST CALL ".cfi_def_cfa_offset 4096\nnop\n.cfi_def_cfa_offset 16\n")
-MADE(many_rows, SAVED, LOST DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER CALL "add $128, %rsp\n.cfi_def_cfa_offset 16\n")
+MADE(many_rows, SAVED,
+     LOST DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER CALL "add $128, %rsp\n.cfi_def_cfa_offset 16\n")
 MADE(in_the_call, SAVED, LOST ".cfi_def_cfa_offset 4096\n.cfi_escape 0x44, 0x0e, 16\n" CALL) /* holds from the call's last byte on */
 MADE(pushed_arguments, ".cfi_escape 0x2e, 0x90, 0x01\n" SAVED, LOST CALL)
 MADE(other_expression, ".cfi_escape 0x10, 3, 2, 0x77, 0\n" SAVED, LOST CALL)
@@ -359,7 +365,8 @@ static void tables_are_read_or_left_to_others(void **state)
             made_to_be = made[i].found;
             call_made(i);
             if (n_wrong != 0 || n_given_up != 0 || n_looked != made[i].n_looks)
-                fail_msg("%s, round %u: %u of %u are wrong, %u are given up", made[i].name, round, n_wrong, n_looked, n_given_up);
+                fail_msg("%s, round %u: %u of %u are wrong, %u are given up", made[i].name, round, n_wrong, n_looked,
+                         n_given_up);
         }
     n_compared = 0;
 }

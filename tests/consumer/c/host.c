@@ -26,7 +26,8 @@ int main(int argc, char **argv)
     pthread_t thread;
     int failed = 0, child_status = 0;
     plugin = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
-    if (plugin == NULL || pthread_barrier_init(&step, NULL, 2) != 0 || pthread_create(&thread, NULL, work_and_wait, &failed) != 0) {
+    if (plugin == NULL || pthread_barrier_init(&step, NULL, 2) != 0 ||
+        pthread_create(&thread, NULL, work_and_wait, &failed) != 0) {
         printf("%s\n", plugin == NULL ? dlerror() : "no thread");
         return 1;
     }
