@@ -34,7 +34,7 @@ install(FILES "${PROJECT_BINARY_DIR}/packaging/hakmemConfig.cmake"
 # The path from the directory of hakmem.pc up to the prefix, whatever the prefix turns out to be.
 file(RELATIVE_PATH hakmem_pc_to_prefix "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
 string(REGEX REPLACE "/$" "" hakmem_pc_to_prefix "${hakmem_pc_to_prefix}")
-set(hakmem_pc_private_libs "-Wl,-z,nodelete")
+set(hakmem_pc_private_libs "-pthread -Wl,-z,nodelete")
 if(HAKMEM_OVERRIDE)
     string(APPEND hakmem_pc_private_libs " -Wl,-u,malloc -Wl,-u,_Znwm -Wl,-u,sigaction")
 endif()

@@ -23,7 +23,7 @@ grep -qx 'libc6 ([^,]*)' libhakmem0.depends || fail "libhakmem0 depends on: $(ca
 for name in libhakmem-dev hakmem; do
     grep -qF "libhakmem0 (= $version)" "$name.depends" || fail "$name depends on: $(cat $name.depends)"
 done
-grep -q 'libdw1 ' hakmem.depends || fail "what the command is linked with was not looked for: $(cat hakmem.depends)"
+grep -q 'libdw1' hakmem.depends || fail "what the command is linked with was not looked for: $(cat hakmem.depends)"
 
 step "which file is where"
 files_of() { dpkg-deb -c "$work/made/$1_${version}_$machine.deb" | awk '$1 !~ /^d/ { print $6 }' | sort; }
