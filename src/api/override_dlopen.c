@@ -19,11 +19,32 @@ typedef void *dlopen_function(const char *, int);
 typedef void *dlmopen_function(Lmid_t, const char *, int);
 typedef void *dlsym_function(void *, const char *);
 
+#if defined(__x86_64__)
+#define DLSYM_VERSION "GLIBC_2.2.5"
+#elif defined(__aarch64__)
+#define DLSYM_VERSION "GLIBC_2.17"
+#else
+#define DLSYM_VERSION "GLIBC_2.34"
+#endif
+
+/* libc's dlsym, past those of other libraries, which may have no version: dlvsym passes them by. */
+static dlsym_function *libc_dlsym(void)
+{
+    static _Atomic(dlsym_function *) found;
+    dlsym_function *libc_s = atomic_load_explicit(&found, memory_order_relaxed); /* relaxed: a constant */
+    if (libc_s == NULL) {
+        libc_s = (dlsym_function *)(uintptr_t)dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
+        atomic_store_explicit(&found, libc_s, memory_order_relaxed);
+    }
+    return libc_s;
+}
+
 static function *find_libc_s(const char *name, _Atomic(function *) *found)
 {
     function *libc_s = atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
     if (libc_s == NULL) {
-        libc_s = (function *)(uintptr_t)dlsym(RTLD_NEXT, name);
+        dlsym_function *look_up = libc_dlsym();
+        libc_s = look_up == NULL ? NULL : (function *)(uintptr_t)look_up(RTLD_NEXT, name);
         atomic_store_explicit(found, libc_s, memory_order_relaxed);
     }
     return libc_s;
@@ -52,33 +73,22 @@ static bool is_ours(const void *symbol)
     return symbol != NULL && os_module_of(symbol, &its) && os_module_of(find_libc_s, &own) && its.dynamic == own.dynamic;
 }
 
-#if defined(__x86_64__)
-#define DLSYM_VERSION "GLIBC_2.2.5"
-#elif defined(__aarch64__)
-#define DLSYM_VERSION "GLIBC_2.17"
-#else
-#define DLSYM_VERSION "GLIBC_2.34"
-#endif
-
 /* Foreign function interfaces (Python's ctypes, Ruby's Fiddle, Java's) look for free in libc by a handle of it, and give that free what
  * libc's strdup has made of our blocks. What the program would find by that name is meant, if that is ours. RTLD_NEXT asks who calls. */
 __attribute__((visibility("default"))) void *dlsym(void *handle, const char *name)
 {
     static _Atomic(function *) found;
-    function *libc_s = atomic_load_explicit(&found, memory_order_relaxed); /* relaxed: a constant */
-    if (libc_s == NULL) {
-        libc_s = (function *)(uintptr_t)dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
-        atomic_store_explicit(&found, libc_s, memory_order_relaxed);
-        if (unlikely(libc_s == NULL))
-            return NULL;
-    }
+    function *libc_s = find_libc_s("dlsym", &found); /* or the next one's, where a library behind us has one */
+    if (unlikely(libc_s == NULL))
+        return NULL;
     if (handle == RTLD_NEXT || handle == RTLD_DEFAULT)
         return ((dlsym_function *)libc_s)(handle, name);
     void *symbol = ((dlsym_function *)libc_s)(handle, name);
     if (symbol == NULL || !is_of_libc(symbol))
         return symbol;
     void *program_s = ((dlsym_function *)libc_s)(RTLD_DEFAULT, name);
-    return is_ours(program_s) ? program_s : symbol;
+    /* Where the program, or a library before us, has a malloc of its own, names that it lacks are libc's too: its blocks may be. */
+    return is_ours(program_s) && is_ours(((dlsym_function *)libc_s)(RTLD_DEFAULT, "free")) ? program_s : symbol;
 }
 
 /* In a namespace of its own there is none of our names, and the flag matters to nobody else. */

@@ -26,7 +26,8 @@ void stack_prepare_early(void);
  * cannot unwind. Does not allocate. Keeps errno. */
 void stack_take(struct stack *stack);
 
-/* The same in a signal handler: from the interrupted instruction on, if its address is not 0. */
+/* The same in a signal handler: from the interrupted instruction on, if its address is not 0; that address alone, where nothing can be
+ * read there. */
 void stack_take_interrupted(struct stack *stack, uintptr_t pc);
 
 /* Notes which thread's stack it is: the calling one's. A system call. */

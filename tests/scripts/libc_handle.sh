@@ -104,3 +104,105 @@ print("trimmed", libc.malloc_trim(0))
 EOF
 on_hakmem HAKMEM_PURGE_DELAY_MS=-1 python3 foreign.py > out || fail "status $?"
 [[ $(cat out) == "trimmed 1" ]] || fail "malloc_trim: $(cat out)"
+
+step "a library behind it with a dlsym of its own is asked, too"
+cat > behind.c << 'EOF'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+static char mark;
+void *dlsym(void *handle, const char *name)
+{
+    void *(*libc_s)(void *, const char *) = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", getenv("DLSYM_VERSION"));
+    return strcmp(name, "behind_s_name") == 0 ? &mark : libc_s(handle, name);
+}
+EOF
+cat > asks.c << 'EOF'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+    void *libc = dlopen("libc.so.6", RTLD_NOW);
+    void (*give)(void *) = (void (*)(void *))dlsym(libc, "free");
+    give(strdup("a block"));
+    printf("%s %s\n", dlsym(libc, "behind_s_name") != NULL ? "asked" : "passed by",
+           dlsym(libc, "free") == dlsym(RTLD_DEFAULT, "free") ? "ours" : "libc's");
+    return 0;
+}
+EOF
+gcc -shared -fPIC -O1 -fno-builtin -o behind.so behind.c
+gcc -O1 -fno-builtin -o asks asks.c
+DLSYM_VERSION=$(nm -D "$(gcc -print-file-name=libc.so.6)" | sed -n 's/.* dlsym@@*//p' | sort -V | head -1)
+export DLSYM_VERSION
+on_hakmem LD_PRELOAD="$HAKMEM_LIB:$PWD/behind.so" ./asks > out || fail "status $?"
+[[ $(cat out) == "asked ours" ]] || fail "$(cat out)"
+
+step "a program with a malloc of its own gets libc's, also of the names that it lacks"
+cat > own.c << 'EOF'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static void *(*take)(size_t), *(*clear)(size_t, size_t), *(*grow)(void *, size_t);
+static void (*give)(void *);
+static void look_up(void)
+{
+    void *libc = dlopen("libc.so.6", RTLD_NOW);
+    take = (void *(*)(size_t))dlsym(libc, "malloc");
+    clear = (void *(*)(size_t, size_t))dlsym(libc, "calloc");
+    grow = (void *(*)(void *, size_t))dlsym(libc, "realloc");
+    give = (void (*)(void *))dlsym(libc, "free");
+}
+/* What libc and the loader want before that, and while it is looked up. */
+static _Alignas(16) char early[65536];
+static size_t n_early;
+static void *take_early(size_t size)
+{
+    void *block = early + n_early;
+    n_early += (size + 15) & ~(size_t)15;
+    return block;
+}
+static int is_early(void *block) { return (char *)block >= early && (char *)block < early + sizeof early; }
+void *malloc(size_t size) { return take == NULL ? take_early(size) : take(size); }
+void *calloc(size_t n, size_t size) { return clear == NULL ? take_early(n * size) : clear(n, size); }
+void *realloc(void *block, size_t size)
+{
+    if (block == NULL)
+        return malloc(size);
+    if (!is_early(block))
+        return grow(block, size);
+    return memcpy(malloc(size), block, size); /* of early[], or behind it what nobody reads */
+}
+void free(void *block)
+{
+    if (!is_early(block) && block != NULL)
+        give(block);
+}
+int main(void)
+{
+    look_up();
+    void *libc = dlopen("libc.so.6", RTLD_NOW);
+    int (*aligned)(void **, size_t, size_t) = (int (*)(void **, size_t, size_t))dlsym(libc, "posix_memalign");
+    size_t (*usable)(void *) = (size_t (*)(void *))dlsym(libc, "malloc_usable_size");
+    for (int i = 0; i < 1000; i++) {
+        void *block = NULL;
+        if (aligned(&block, 64, 1 + i * 7) != 0 || usable(block) < (size_t)(1 + i * 7))
+            return 1;
+        free(block);
+        char *copy = strdup("a block");
+        if (usable(copy) < 8)
+            return 2;
+        free(copy);
+    }
+    puts("libc's");
+    return 0;
+}
+EOF
+gcc -O1 -fno-builtin -rdynamic -o own own.c
+on_hakmem ./own > out || fail "status $?"
+[[ $(cat out) == "libc's" ]] || fail "$(cat out)"

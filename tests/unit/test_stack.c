@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define DEEP (2 * STACK_MAX_FRAMES)
@@ -136,6 +137,22 @@ static void a_handler_s_frames_are_left_out(void **state)
     assert_ptr_equal(taken.stack.frame[0], (void *)interrupted_pc); /* NOLINT: likewise */
 }
 
+/* An unwinder would look at the instruction, and fault in the handler of a fault. */
+static void who_jumped_where_nothing_is_has_one_frame(void **state)
+{
+    (void)state;
+    if (!OS_CONTEXT_HAS_PC)
+        skip();
+    char *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(page, MAP_FAILED);
+    for (size_t at = 16; at < 24; at++) {
+        take_interrupted(1, (uintptr_t)page + at);
+        assert_int_equal(taken.stack.n_frames, 1);
+        assert_ptr_equal(taken.stack.frame[0], page + at);
+    }
+    munmap(page, 4096);
+}
+
 static const char *report(const struct stack *stack)
 {
     static char text[16384];
@@ -174,6 +191,7 @@ int main(void)
         cmocka_unit_test(what_is_not_prepared_is_empty),
         cmocka_unit_test(so_many_frames_at_most),
         cmocka_unit_test(a_handler_s_frames_are_left_out),
+        cmocka_unit_test(who_jumped_where_nothing_is_has_one_frame),
         cmocka_unit_test(a_stack_is_reported_by_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
