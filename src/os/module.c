@@ -97,8 +97,9 @@ static bool is_loaded(const struct headers *headers, uintptr_t bias, uintptr_t a
  * there the kernel tells where its headers are. Where neither does, nothing is known. */
 static bool find_headers(const struct os_module *module, struct headers *headers)
 {
-    const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)module->start;
-    if (memcmp(header->e_ident, ELFMAG, SELFMAG) == 0) {
+    const void *start = (const void *)module->start; /* NOLINT: the linker's */
+    if (memcmp(start, ELFMAG, SELFMAG) == 0) { /* before it is taken for a header: code lies at odd addresses, too */
+        const ElfW(Ehdr) *header = start;
         *headers = (struct headers){(const ElfW(Phdr) *)(module->start + header->e_phoff), header->e_phnum};
         return header->e_phentsize == sizeof(ElfW(Phdr)) &&
                header->e_phoff + header->e_phnum * sizeof(ElfW(Phdr)) <= os_page_bytes();
