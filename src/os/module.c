@@ -106,7 +106,9 @@ static bool find_headers(const struct os_module *module, struct headers *headers
     }
     *headers =
         (struct headers){(const ElfW(Phdr) *)getauxval(AT_PHDR), getauxval(AT_PHNUM)}; /* NOLINT: by the kernel */
-    return headers->segment != NULL && is_loaded(headers, module->bias, module->start, 1);
+    /* That it is the program, and not a file whose places the program's would also cover, its headers tell: they are loaded with it. */
+    return headers->segment != NULL && is_loaded(headers, module->bias, module->start, 1) &&
+           is_loaded(headers, module->bias, (uintptr_t)headers->segment, headers->n * sizeof *headers->segment);
 }
 
 const unsigned char *os_module_build_id(const struct os_module *module, size_t *len_bytes)

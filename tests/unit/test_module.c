@@ -39,13 +39,6 @@ static bool nothing_is_known(void)
     return !os_module_of((const void *)(uintptr_t)strtol, &module);
 }
 
-static const void *symbol(const char *name)
-{
-    const void *address = dlsym(RTLD_DEFAULT, name);
-    assert_non_null(address);
-    return address;
-}
-
 /* Of libc alone: a sanitizer's functions of the same names lie in the program. NULL: it has none. */
 static const void *symbol_of_libc(const char *name)
 {
@@ -53,6 +46,15 @@ static const void *symbol_of_libc(const char *name)
     assert_non_null(libc);
     const void *address = dlsym(libc, name);
     dlclose(libc); /* it stays */
+    return address;
+}
+
+static const void *symbol(const char *name)
+{
+    const void *address = symbol_of_libc(name);
+    if (address == NULL)
+        address = dlsym(RTLD_DEFAULT, name);
+    assert_non_null(address);
     return address;
 }
 
