@@ -60,11 +60,8 @@ static void make_room(void)
 static int start_clean(void **state)
 {
     (void)state;
-    config.background = false;
-    config.purge_delay_ms = 100000; /* no tick but the test's own, */
+    start_without_ticks();
     config.huge_pages = HUGE_PAGES_NEVER; /* spans of whole slots; those of packed ones: test_packed.c */
-    background_wake();              /* once the first, which is due at once, is over */
-    hak_trim(HAK_TRIM_PAGES);
     return 0;
 }
 
