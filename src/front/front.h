@@ -19,7 +19,8 @@ struct release {
     size_t size_bytes; /* RELEASE_ANY_SIZE: not told */
     size_t alignment;  /* 1: not told */
 };
-#define RELEASE_ANY_SIZE SIZE_MAX
+/* No size that a mistake comes to: what fell below zero, or stands for an error, is near SIZE_MAX. */
+#define RELEASE_ANY_SIZE (SIZE_MAX - 0x5ec1e7edU)
 
 /* A block for a request above 4096 bytes: from a magazine, or a span. NULL with errno ENOMEM. */
 NOINLINE void *front_claim_above_small(size_t size_bytes);

@@ -36,7 +36,8 @@ _Atomic uint8_t harden_state;
 
 struct harden_secrets harden_secrets;
 
-static size_t small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant after harden_start */
+static size_t
+    small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant after harden_start */
 
 bool harden_decide(void)
 {
@@ -127,10 +128,15 @@ void harden_start(void)
         watch_faults();
 }
 
+unsigned harden_below(struct thread *thread, unsigned n)
+{
+    return (unsigned)((random_bits(thread) >> 32) * n >> 32);
+}
+
 void harden_shuffle(struct thread *thread, void **block, unsigned n)
 {
     for (unsigned i = n; i > 1; i--) {
-        unsigned k = (unsigned)((random_bits(thread) >> 32) * i >> 32); /* below i */
+        unsigned k = harden_below(thread, i);
         void *other = block[k];
         block[k] = block[i - 1];
         block[i - 1] = other;
@@ -234,7 +240,8 @@ static ALWAYS_INLINE void check_before(const char *block, const struct place *pl
 static COLD bool other_operators_call(const char *const *names, _Atomic bool *found)
 {
     static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
-    static const char own_runtime[] = "\0St9bad_alloc"; /* what a type of theirs is called: a file that has it has a runtime in it */
+    static const char own_runtime[] =
+        "\0St9bad_alloc"; /* what a type of theirs is called: a file that has it has a runtime in it */
     if (atomic_load_explicit(found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
         return true;
     if (!modules_define(names, NULL, runtimes) && !modules_define(names, own_runtime, runtimes))
@@ -268,7 +275,7 @@ void harden_report_release(const struct release *release, const void *block, siz
         return;
     if (release->kind != kind)
         report_misuse(release->call, allocated_by[kind], block, "asked for bytes", size_bytes);
-    else if (((uintptr_t)block & (release->alignment - 1)) != 0)
+    else if ((((uintptr_t)block | release->alignment) & (release->alignment - 1)) != 0) /* or it is no power of two */
         report_misuse(release->call, "the alignment is not the block's", block, "alignment", release->alignment);
     else if (release->size_bytes != RELEASE_ANY_SIZE && release->size_bytes != size_bytes)
         report_misuse(release->call, "the size is not the block's", block, "asked for bytes", size_bytes);
@@ -383,10 +390,8 @@ static size_t look(const void *block, const char *call, struct place *place, enu
         return SIZE_MAX;
     *kind = KIND_MALLOC;
     if (place->class_id == CLASS_SPAN) {
-        if (place->slab == NULL)
-            return large_usable_bytes(block);
-        size_t size_bytes;
-        if (guarded_is_live(block, &size_bytes, kind))
+        size_t size_bytes = place->slab == NULL ? large_usable_bytes(block) : 0; /* of these never 0 */
+        if (size_bytes != 0 || (place->slab != NULL && guarded_is_live(block, &size_bytes, kind)))
             return size_bytes;
         report_misuse(call, NO_BLOCK_BEGINS_HERE, block, NULL, 0);
         return SIZE_MAX;
@@ -483,7 +488,8 @@ void harden_fork_child(struct thread *thread, bool interrupted)
         return;
     thread->random = os_random() | 1;
     guarded_fork_child();
-    if (interrupted || !checks(SECURE_RANDOM) || !thread_take(thread)) /* or a handler would find a magazine half changed */
+    if (interrupted || !checks(SECURE_RANDOM) ||
+        !thread_take(thread)) /* or a handler would find a magazine half changed */
         return;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         harden_shuffle(thread, thread->cache.magazine[c].base, magazine_count(&thread->cache.magazine[c]));

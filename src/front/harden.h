@@ -65,6 +65,9 @@ void *harden_realloc(void *block, size_t size_bytes);
 /* The bytes that were asked for; 0 and a report when no block begins here. */
 size_t harden_usable_bytes(const void *block);
 
+/* A number below n that nobody can guess; 0 where n is 0. */
+unsigned harden_below(struct thread *thread, unsigned n);
+
 /* Puts a batch of blocks into an order that nobody can guess. */
 void harden_shuffle(struct thread *thread, void **block, unsigned n);
 

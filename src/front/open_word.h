@@ -31,6 +31,18 @@ static ALWAYS_INLINE void *open_word_pop(struct open_word *open, unsigned class_
     return open->memory + (size_t)__builtin_ctzll(free) * class_table[class_id].bytes;
 }
 
+/* Claims the free block above n others; NULL when there is none. */
+static inline void *open_word_pop_nth(struct open_word *open, unsigned class_id, unsigned n)
+{
+    uint64_t free = open->free;
+    while (n-- != 0)
+        free &= free - 1;
+    if (free == 0)
+        return NULL;
+    open->free &= ~(free & -free);
+    return open->memory + (size_t)__builtin_ctzll(free) * class_table[class_id].bytes;
+}
+
 /* Whether a block lies in this word. */
 static inline bool open_word_covers(const struct open_word *open, const void *block)
 {

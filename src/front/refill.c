@@ -42,7 +42,8 @@ static struct slab *current_slab(struct thread *thread, unsigned class_id)
 static unsigned fresh_batch(const struct slab *slab, unsigned class_id)
 {
     size_t block_bytes = class_table[class_id].bytes, page_bytes = slab_page_bytes();
-    unsigned n_before = count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: the owner */
+    unsigned n_before =
+        count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: the owner */
     return (unsigned)((n_before < 2 || block_bytes > page_bytes / 2 ? page_bytes : 2 * page_bytes) / block_bytes) + 1;
 }
 
@@ -130,6 +131,15 @@ static unsigned claim(struct thread *thread, unsigned class_id, bool exact, unsi
     }
 }
 
+/* A block of an open word: the lowest, or any of them in hardened mode. */
+static void *pop_open(struct thread *thread, unsigned class_id)
+{
+    struct open_word *open = &thread->open_word[class_id];
+    if (unlikely(config.secure & SECURE_RANDOM))
+        return open_word_pop_nth(open, class_id, harden_below(thread, (unsigned)__builtin_popcountll(open->free)));
+    return open_word_pop(open, class_id);
+}
+
 /* Opens a word of the thread's slab, whose last one has no free block, and claims a block of it. NULL: no memory. */
 static void *open_next_word(struct thread *thread, unsigned class_id)
 {
@@ -147,7 +157,7 @@ static void *open_next_word(struct thread *thread, unsigned class_id)
             open->slab = slab;
             open->memory = slab->memory + (size_t)open->word * 64 * class->bytes;
             open->len_bytes = (uint32_t)min_size(64, class->n_blocks - open->word * 64) * class->bytes;
-            return open_word_pop(open, class_id);
+            return pop_open(thread, class_id);
         }
         thread_leave_slab(thread, class_id);
     }
@@ -218,7 +228,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact, unsign
     magazine->top = magazine->base + (n_claimed - 1);
     if (unlikely(shares) && thread->current[class_id] != NULL)
         thread_leave_slab(thread, class_id); /* the blocks are in the magazine: a fork meanwhile loses none */
-    if (n_claimed == n) /* A full batch: a larger one would have saved the next miss. */
+    if (n_claimed == n)                      /* A full batch: a larger one would have saved the next miss. */
         magazine_grow(thread, class_id);
     return block;
 }
@@ -230,7 +240,7 @@ static void *pop_at_hand(struct thread *thread, unsigned class_id)
     void *block;
     if (magazine_pop(&thread->cache.magazine[class_id], &block))
         return block;
-    return class_id < CLASS_FIRST + N_TINY_CLASSES ? open_word_pop(&thread->open_word[class_id], class_id) : NULL;
+    return class_id < CLASS_FIRST + N_TINY_CLASSES ? pop_open(thread, class_id) : NULL;
 }
 
 /* From slabs: a batch; while the budget has no room for a slab's worth, one block. */

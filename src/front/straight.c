@@ -73,7 +73,7 @@ static ALWAYS_INLINE size_t whole(char *block, const struct release *release, bo
     if (unlikely(kind_difference(fields, release->kind) != 0))
         return 0;
     wrong |= slack_difference(end, fields, seal);
-    wrong |= (uintptr_t)block & (release->alignment - 1);
+    wrong |= ((uintptr_t)block | release->alignment) & (release->alignment - 1);
     if (release->size_bytes != RELEASE_ANY_SIZE)
         wrong |= release->size_bytes ^ (block_bytes - SEAL_BYTES - SEAL_SLACK(fields));
     return unlikely(wrong != 0) ? 0 : class_offset;

@@ -1,7 +1,7 @@
 /* arena.c - see arena.h.
  * Owns     the list of arenas; each arena's `taken` bits, frontier and committed metadata.
  * Called by  pool/ (takes and puts SuperSlabs), front/thread.c and harden.c (at start), api/override_limit.c, statistics.
- * Calls    os.h, registry.h
+ * Calls    os.h, registry.h, metapool.h
  * Threads  takes and puts under the pool lock; the list of arenas is read by any thread.
  * I1  bit i of taken is set  <=>  SuperSlab i is not SUPERSLAB_ABSENT.
  * I2  records of every SuperSlab below the frontier are committed; none above it is touched.
@@ -10,6 +10,7 @@
  */
 #include "meta/arena.h"
 
+#include "meta/metapool.h"
 #include "meta/registry.h"
 #include "os/os.h"
 
@@ -44,6 +45,8 @@ void arena_harden(bool random, bool guard)
     hardened = true;
     at_random = random;
     guarded = guard;
+    if (guard)
+        metapool_guard();
 }
 
 static size_t preferred_len_bytes(size_t need_bytes)
@@ -101,13 +104,22 @@ static size_t cut(size_t *end, size_t len_bytes)
     return start;
 }
 
-/* Address space for records, with inaccessible space on both sides if that is wanted. */
-static char *reserve_records(size_t len_bytes)
+/* Address space for a class map, which is readable as a whole, with inaccessible space on both sides if that is wanted. */
+static void *reserve_class_map(size_t len_bytes)
 {
     if (!guarded)
-        return os_reserve(len_bytes, SLAB_BYTES);
-    char *space = os_reserve(len_bytes + 2 * SLAB_BYTES, SLAB_BYTES);
-    return space == NULL ? NULL : space + SLAB_BYTES;
+        return os_reserve_readable(len_bytes);
+    char *space = os_reserve_readable(len_bytes + 2 * SLAB_BYTES);
+    if (space == NULL)
+        return NULL;
+    os_forbid(space, SLAB_BYTES); /* Refused, either: it cannot be written to. */
+    os_forbid(space + SLAB_BYTES + len_bytes, SLAB_BYTES);
+    return space + SLAB_BYTES;
+}
+
+static void unreserve_class_map(char *map, size_t len_bytes)
+{
+    os_unreserve(guarded ? map - SLAB_BYTES : map, len_bytes + (guarded ? 2 * SLAB_BYTES : 0));
 }
 
 /* What was never used of an array of records, but for inaccessible space on both sides of it if that is wanted: the program's own mappings
@@ -118,11 +130,6 @@ static void unreserve_tail(void *from, void *end)
     uintptr_t first = round_up((uintptr_t)from, os_page_bytes()) + kept_bytes, last = (uintptr_t)end - kept_bytes;
     if (first < last)
         os_unreserve((void *)first, last - first); /* NOLINT(performance-no-int-to-ptr) */
-}
-
-static void unreserve_records(char *records, size_t len_bytes)
-{
-    os_unreserve(guarded ? records - SLAB_BYTES : records, len_bytes + (guarded ? 2 * SLAB_BYTES : 0));
 }
 
 /* Where the records of an arena begin in their mapping; and how much of it is committed at once. */
@@ -185,13 +192,13 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     const struct places at = lay_out(len_bytes >> SUPERSLAB_SHIFT);
     size_t map_bytes = round_up(len_bytes >> SLAB_SHIFT, SLAB_BYTES);
     char *base = (at_random ? os_reserve_anywhere : os_reserve)(len_bytes, max_size(alignment, SUPERSLAB_BYTES));
-    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : reserve_records(at.end);
-    void *class_map = metadata == NULL ? NULL : os_reserve_readable(map_bytes);
+    char *metadata = base == NULL || !os_commit(base, need_bytes) ? NULL : metapool_reserve(at.end);
+    void *class_map = metadata == NULL ? NULL : reserve_class_map(map_bytes);
     if (class_map == NULL || !commit_around(metadata, at.head_bytes)) {
         if (class_map != NULL)
-            os_unreserve(class_map, map_bytes);
+            unreserve_class_map(class_map, map_bytes);
         if (metadata != NULL)
-            unreserve_records(metadata, at.end);
+            metapool_unreserve(metadata, at.end);
         if (base != NULL)
             os_unreserve(base, len_bytes);
         return NULL;
@@ -199,7 +206,8 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     struct arena *arena = describe(base, len_bytes, metadata, &at, class_map);
     hide_rest(arena, need_bytes);
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
-    os_advise_huge(metadata, at.end, false); /* Nor do records get one at the first touch where the system gives them to all. */
+    os_advise_huge(metadata, at.end,
+                   false); /* Nor do records get one at the first touch where the system gives them to all. */
     os_advise_huge(class_map, map_bytes, false);
     link_arena(arena);
     return arena;
@@ -379,7 +387,8 @@ static bool is_unused(const struct arena *arena)
     for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
         unused = arena->taken[i] == 0;
     /* What the system has refused to take back of it goes on counting, and is tried again (release_refused). */
-    for (uint32_t i = 0; unused && i < atomic_load_explicit(&arena->high, memory_order_relaxed); i++) /* relaxed: written under our lock */
+    for (uint32_t i = 0; unused && i < atomic_load_explicit(&arena->high, memory_order_relaxed);
+         i++) /* relaxed: written under our lock */
         unused = arena->superslabs[i].dirty_prefix_bytes == 0;
     return unused;
 }
@@ -412,7 +421,8 @@ static bool give_back_unused(size_t need_bytes)
         size_t len_bytes = arena->len_bytes;
         if (!is_unused(arena))
             continue;
-        arena->n_superslabs = 0; /* First: in the child of a fork nothing is taken from what the registry may not know any more. */
+        arena->n_superslabs =
+            0; /* First: in the child of a fork nothing is taken from what the registry may not know any more. */
         if (!registry_enter(arena->base, arena->frontier, NULL))
             continue;
         arena->len_bytes = 0; /* The frontier stays: it tells how many records there are. */
@@ -461,8 +471,7 @@ void arena_purge_records(struct superslab *ss, uint32_t n)
     const size_t slabs_bytes = SUPERSLAB_SLABS * sizeof(struct slab);
     for (uint32_t i = 0; i < n; i++)
         if (ss[i].has_large_bits && os_page_bytes() <= bits_bytes) {
-            os_purge((void *)&ss->arena->large_bits[superslab_slab_index(&ss[i], 0) * SLAB_MAX_WORDS],
-                     bits_bytes);
+            os_purge((void *)&ss->arena->large_bits[superslab_slab_index(&ss[i], 0) * SLAB_MAX_WORDS], bits_bytes);
             ss[i].has_large_bits = 0;
         }
     if (os_page_bytes() <= slabs_bytes)
@@ -475,7 +484,8 @@ struct superslab *arena_superslab_of(const struct slab *slab)
     struct superslab *ss = atomic_load_explicit(&slab->superslab, memory_order_relaxed);
     if (likely(ss != NULL))
         return ss;
-    struct arena *arena = arena_first(); /* Below the frontier: of one that was given back the records are still there. */
+    struct arena *arena =
+        arena_first(); /* Below the frontier: of one that was given back the records are still there. */
     while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->frontier * SUPERSLAB_SLABS)
         arena = arena_next(arena);
     return &arena->superslabs[slab_index(arena, slab) / SUPERSLAB_SLABS];

@@ -1,12 +1,13 @@
 /* registry.c - see registry.h.
  * Owns     registry_primary, registry_first and the table of the other arenas.
- * Called by  arena.c (enters), everything that gets an address from a caller (looks up).     Calls  os.h
+ * Called by  arena.c (enters), everything that gets an address from a caller (looks up).     Calls  metapool.h, os.h
  * Threads  any, no lock. A leaf is never removed.
  *  edge  release                       acquire                     what becomes visible
  *  G1    registry_enter stores     -> registry_arena loads it     the arena's record
  */
 #include "meta/registry.h"
 
+#include "meta/metapool.h"
 #include "os/os.h"
 
 #define LEAF_BITS 13
@@ -46,14 +47,14 @@ static struct leaf *leaf_for(struct leaf *_Atomic *slot)
     struct leaf *leaf = atomic_load_explicit(slot, memory_order_acquire); /* G1 */
     if (leaf != NULL)
         return leaf;
-    struct leaf *fresh = os_reserve(sizeof *fresh, SLAB_BYTES);
+    struct leaf *fresh = (struct leaf *)(void *)metapool_reserve(sizeof *fresh);
     if (fresh == NULL)
         return NULL;
     /* A signal handler may enter what it needs while the interrupted code is here: the first one wins. */
     if (!os_commit(fresh, sizeof *fresh) ||
         !atomic_compare_exchange_strong_explicit(slot, &leaf, fresh, memory_order_acq_rel,
                                                  memory_order_acquire)) /* G1 */
-        os_unreserve(fresh, sizeof *fresh);
+        metapool_unreserve((char *)fresh, sizeof *fresh);
     else
         leaf = fresh;
     return leaf;

@@ -5,21 +5,48 @@
  *   mapping   | ... | header | block ...            |
  *             ^ 2 MiB-aligned  ^ aligned as asked for
  * The registry knows these addresses under an arena of their own, which has no class map and no slabs.
+ *
+ * The header alone of all records lies where the program writes: a write before the block may reach it, and what the program writes into a
+ * block may look like one. So it has a keyed hash of what it says and of its place, without which it is none.
  */
 #include "pool/emergency.h"
 
 #include "meta/registry.h"
 #include "os/os.h"
 
-#define MAGIC 0x68616b6d656d2121u
-
 struct header {
-    uint64_t magic;
+    _Atomic uint64_t seal; /* 0: the block has been freed */
     void *mapping;
     size_t mapping_bytes, usable_bytes;
 };
 
 static SELDOM_USED struct arena emergency_arena; /* never linked, all zero: a name for the registry */
+
+/* What the seals are keyed with: an odd number, drawn by the first who asks. */
+static uint64_t secret(void)
+{
+    static _Atomic uint64_t drawn;
+    uint64_t known = atomic_load(&drawn);
+    if (known != 0)
+        return known;
+    uint64_t fresh = os_random() | 1;
+    return atomic_compare_exchange_strong(&drawn, &known, fresh) ? fresh : known;
+}
+
+static uint64_t hash_further(uint64_t hash, uint64_t what, uint64_t key)
+{
+    __extension__ typedef unsigned __int128 product;
+    product p = (product)(hash ^ what) * key;
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+static uint64_t seal_of(const struct header *header)
+{
+    uint64_t key = secret(), hash = hash_further(key, (uintptr_t)header, key);
+    hash = hash_further(hash, (uintptr_t)header->mapping, key);
+    hash = hash_further(hash, header->mapping_bytes, key);
+    return hash_further(hash, header->usable_bytes, key) | 1; /* never 0 */
+}
 
 void *emergency_claim(size_t size_bytes, size_t alignment)
 {
@@ -38,7 +65,10 @@ void *emergency_claim(size_t size_bytes, size_t alignment)
         return NULL;
     }
     struct header *header = (struct header *)(void *)(mapping + offset_bytes) - 1;
-    *header = (struct header){MAGIC, mapping, mapping_bytes, size_bytes};
+    header->mapping = mapping;
+    header->mapping_bytes = mapping_bytes;
+    header->usable_bytes = size_bytes;
+    atomic_store(&header->seal, seal_of(header));
     return header + 1;
 }
 
@@ -51,9 +81,9 @@ static struct header *header_of(const void *block)
         (struct header *)(uintptr_t)block - 1; /* in the same mapping, or the address is its first */
     if (registry_arena(block) != &emergency_arena || registry_arena(header) != &emergency_arena ||
         ((uintptr_t)block & (CACHE_LINE_BYTES - 1)) != 0 ||
-        !os_is_readable(&header->magic)) /* behind the block the mapping is only reserved */
+        !os_is_readable(header)) /* behind the block the mapping is only reserved */
         return NULL;
-    return header->magic == MAGIC ? header : NULL;
+    return atomic_load(&header->seal) == seal_of(header) ? header : NULL;
 }
 
 bool emergency_return(void *block)
@@ -63,6 +93,9 @@ bool emergency_return(void *block)
         return false;
     void *mapping = header->mapping;
     size_t mapping_bytes = header->mapping_bytes;
+    uint64_t seal = seal_of(header);
+    if (!atomic_compare_exchange_strong(&header->seal, &seal, 0))
+        return false; /* another thread is just freeing it: the second to unmap it might unmap what lies there by then */
     registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, NULL); /* The leaves are there: it cannot fail. */
     os_unreserve(mapping, mapping_bytes);
     return true;

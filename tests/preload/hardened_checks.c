@@ -142,6 +142,24 @@ static void free_with_alignment(size_t size)
     free_aligned_sized(block, 4096, size);
 }
 
+static void free_with_size_below_zero(size_t size)
+{
+    void *symbol = check_symbol("free_sized");
+    void (*free_sized)(void *, size_t);
+    memcpy(&free_sized, &symbol, sizeof symbol);
+    make(size);
+    free_sized(block, SIZE_MAX);
+}
+
+static void free_with_no_alignment(size_t size)
+{
+    void *symbol = check_symbol("free_aligned_sized");
+    void (*free_aligned_sized)(void *, size_t, size_t);
+    memcpy(&free_aligned_sized, &symbol, sizeof symbol);
+    make(size);
+    free_aligned_sized(block, 3, size);
+}
+
 /* ---- Faults ------------------------------------------------------------------------------------------------------ */
 
 static void touch_behind(size_t size)
@@ -296,6 +314,11 @@ static void hand_out_at_random(size_t size)
     CHECK_THAT(n_neighbours < N / 5, "%u of %d blocks follow their neighbour", n_neighbours, N);
 }
 
+static void hand_out_without_magazines(size_t size)
+{
+    hand_out_at_random(size);
+}
+
 /* ---- Cases ------------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -349,6 +372,26 @@ static const struct {
      "written before the block's beginning"},
     {"free with a wrong alignment", "1", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
     {"free with a wrong alignment", "type", free_with_alignment, {100, 1000}, "the alignment is not the block's"},
+    {"free with an alignment that is none",
+     "1",
+     free_with_no_alignment,
+     {100, 5000, 40000},
+     "the alignment is not the block's"},
+    {"free with an alignment that is none",
+     "type",
+     free_with_no_alignment,
+     {100, 5000, 40000},
+     "the alignment is not the block's"},
+    {"free with a size below zero",
+     "1",
+     free_with_size_below_zero,
+     {100, 5000, 40000, 3000000},
+     "the size is not the block's"},
+    {"free with a size below zero",
+     "type",
+     free_with_size_below_zero,
+     {100, 5000, 40000, 3000000},
+     "the size is not the block's"},
     {"touch what lies behind",
      "1",
      touch_behind,
@@ -386,6 +429,8 @@ static const struct {
     {"claim what was written to while it waited", "1", claim_written_to, {40000, 70000}, NULL},
     {"hand out", "random", hand_out_at_random, {24, 40, 88}, NULL},
     {"hand out", "1", hand_out_at_random, {24, 40, 88}, NULL},
+    {"hand out without magazines", "random", hand_out_without_magazines, {24, 40, 88, 504}, NULL},
+    {"hand out without magazines", "1", hand_out_without_magazines, {24, 40, 88, 504}, NULL},
 };
 
 static void check_case(const char *self, unsigned i, unsigned k)
@@ -407,6 +452,8 @@ static void check_case(const char *self, unsigned i, unsigned k)
         setenv("HAKMEM_SECURE", cases[i].secure, 1);
         setenv("HAKMEM_ON_ERROR", cases[i].run == refuse_freed || cases[i].run == claim_written_to ? "warn" : "abort",
                1);
+        if (cases[i].run == hand_out_without_magazines)
+            setenv("HAKMEM_TINY_PROFILE", "off", 1);
         execl(self, self, numbers[0], numbers[1], (char *)NULL);
         _exit(127);
     }

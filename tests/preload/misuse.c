@@ -457,6 +457,13 @@ static void free_with_wrong_size(size_t size)
     free_with_size(block_of(size), size / 2);
 }
 
+static void free_with_size_below_zero(size_t size)
+{
+    void (*free_with_size)(void *, size_t) = (void (*)(void *, size_t))dlsym(RTLD_DEFAULT, "free_sized");
+    REQUIRE(free_with_size != NULL);
+    free_with_size(block_of(size), SIZE_MAX);
+}
+
 /* ---- The table --------------------------------------------------------------------------------------------------- */
 
 static const size_t foreign_kinds[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
@@ -487,6 +494,7 @@ static const struct misuse {
     {"free twice, a smaller class between", free_twice_across_a_smaller_class, SIZES(slab_sizes), AT_FLUSH},
     {"free twice, a span between", free_twice_across_a_span, SIZES(slab_sizes), AT_FLUSH},
     {"free with half the size", free_with_wrong_size, SIZES(large_sizes), AT_ONCE},
+    {"free with a size below zero", free_with_size_below_zero, SIZES(large_sizes), AT_ONCE},
     {"free a foreign pointer", free_foreign, SIZES(foreign_kinds), AT_ONCE},
     {"realloc a foreign pointer", realloc_foreign, SIZES(foreign_kinds), AT_ONCE},
     {"malloc_usable_size of a foreign pointer", usable_size_of_foreign, SIZES(foreign_kinds), AT_ONCE},

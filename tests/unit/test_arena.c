@@ -1,5 +1,5 @@
 /* test_arena.c - rows of SuperSlabs of one arena: each request gets the lowest row that is long enough and lies as it asks, whatever holes there are.
- * And when the addresses of an arena that nothing is in use of go back.
+ * And when the addresses of an arena that nothing is in use of go back; and what lies beside records in hardened mode.
  * Checked against a look at one SuperSlab after the other; rows shorter and longer than a word of the arena's map, and across its words.
  */
 #include <setjmp.h>
@@ -9,11 +9,18 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "hakmem/hakmem.h"
 #include "meta/arena.h"
+#include "meta/metapool.h"
 #include "os/os.h"
 #include "pool/dirty.h"
 #include "pool/shared_pool.h"
 #include "look.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define ARENA_SUPERSLABS 2048
 #define N_STEPS 6000
@@ -144,11 +151,66 @@ static void addresses_of_refused_memory_stay(void **state)
     pool_unlock();
 }
 
-int main(void)
+/* Whether nothing can be read or mapped at an address. */
+static bool is_closed(const void *address)
 {
+    size_t page_bytes = os_page_bytes();
+    void *page = (void *)((uintptr_t)address & ~(page_bytes - 1)); /* NOLINT(performance-no-int-to-ptr) */
+    void *mapped = mmap(page, page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (mapped == MAP_FAILED)
+        return !os_is_readable(page);
+    munmap(mapped, page_bytes);
+    return false;
+}
+
+/* In a process with HAKMEM_SECURE. */
+static void records_lie_between_inaccessible_pages(void **state)
+{
+    (void)state;
+    hak_free(hak_malloc(1));
+    const struct arena *arena = arena_first();
+    const char *map = (const char *)arena->class_map, *records = arena->metadata;
+    assert_true(is_closed(records - 1));
+    assert_true(is_closed(records + arena->metadata_bytes));
+    assert_true(is_closed(map - 1));
+    assert_true(is_closed(map + round_up((size_t)arena->n_superslabs * SUPERSLAB_SLABS, SLAB_BYTES)));
+    assert_true(pool_lock(HAK_LOCK_METADATA));
+    unsigned n_regions = 0;
+    for (const char *before = NULL, *piece; n_regions < 3; before = piece) { /* records of threads */
+        piece = metapool_claim();
+        assert_non_null(piece);
+        if (piece == before + METAPOOL_PIECE_BYTES)
+            continue;
+        n_regions += before != NULL;
+        assert_true(before == NULL || (is_closed(piece - 1) && is_closed(before + METAPOOL_PIECE_BYTES)));
+    }
+    pool_unlock();
+}
+
+static void hardened_mode_guards_records(void **state)
+{
+    (void)state;
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("HAKMEM_SECURE", "guard", 1);
+        execl("/proc/self/exe", "test_arena", "guards", (char *)NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_int_equal(status, 0);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    const struct CMUnitTest hardened[] = {cmocka_unit_test(records_lie_between_inaccessible_pages)};
+    if (argc > 1)
+        return cmocka_run_group_tests(hardened, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_lowest_row_that_is_long_enough),
         cmocka_unit_test(addresses_of_refused_memory_stay),
+        cmocka_unit_test(hardened_mode_guards_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* test_emergency.c - blocks for a signal handler that interrupted the holder of the pool lock.
- * Checked: size, alignment, zeroes and contents of emergency blocks; what free, realloc and malloc_usable_size make of them;
+ * Checked: size, alignment, zeroes and contents of emergency blocks; what free, realloc and malloc_usable_size make of them, and of what
+ * only looks like one;
  * that nothing of them is left in the registry; that every kind of call is served while this thread holds the pool lock,
  * and that spans freed meanwhile are put back by the next return of a span.
  * Threads  one: it takes the lock as the interrupted code would have it, and then calls as the handler would.
@@ -23,6 +24,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -98,7 +101,8 @@ static void has_every_size_and_alignment(void **state)
             assert_int_equal(emergency_usable_bytes(block), hak_usable_size(block));
             assert_int_equal(emergency_usable_bytes(block + 64), 0); /* not its beginning */
             assert_false(emergency_return(block + 64));
-            assert_int_equal(emergency_usable_bytes(block + (size_bytes + 2 * os_page_bytes()) / 64 * 64), 0); /* behind it */
+            assert_int_equal(emergency_usable_bytes(block + (size_bytes + 2 * os_page_bytes()) / 64 * 64),
+                             0); /* behind it */
             assert_filled(block, size_bytes, 0xa5);
             if (alignment % 3 == 1)
                 hak_free(block);
@@ -146,6 +150,60 @@ static void other_blocks_are_none(void **state)
     hak_free(small);
     hak_free(span);
     hak_free(run);
+}
+
+/* What lies before the block, as the library lays it out. */
+static void headers_that_the_program_writes_are_none(void **state)
+{
+    (void)state;
+    enum { HEADER_WORDS = 4 };
+    uint64_t *block = emergency_claim(3 * MIB, 1), *header = block - HEADER_WORDS, *victim = emergency_claim(1000, 1);
+    assert_non_null(block);
+    assert_non_null(victim);
+    for (size_t at = 64; at < 2 * MIB + 4096;
+         at += 64) { /* a copy of its own, and what says that another mapping is its */
+        uint64_t *inside = block + at / sizeof *block;
+        memcpy(inside - HEADER_WORDS, header, HEADER_WORDS * sizeof *header);
+        assert_int_equal(emergency_usable_bytes(inside), 0);
+        assert_false(emergency_return(inside));
+        memcpy(inside - HEADER_WORDS, victim - HEADER_WORDS, HEADER_WORDS * sizeof *header);
+        assert_false(emergency_return(inside));
+    }
+    for (unsigned word = 0; word < HEADER_WORDS; word++) {
+        header[word] ^= 1 << 21;
+        assert_int_equal(emergency_usable_bytes(block), 0);
+        assert_false(emergency_return(block));
+        header[word] ^= 1 << 21;
+    }
+    assert_true(emergency_return(block));
+    assert_true(emergency_return(victim));
+}
+
+/* In a process with HAKMEM_SECURE. 0: the question was answered. */
+static int ask_for_the_size_of_a_middle(void)
+{
+    char *block = emergency_claim(1000, 1);
+    if (block == NULL || hak_usable_size(block) != 1000)
+        return 2;
+    signal(SIGABRT, _exit);
+    close(STDERR_FILENO);
+    return hak_usable_size(block + 64) != 0;
+}
+
+static void hardened_mode_reports_a_middle(void **state)
+{
+    (void)state;
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("HAKMEM_SECURE", "1", 1);
+        setenv("HAKMEM_ON_ERROR", "abort", 1);
+        execl("/proc/self/exe", "test_emergency", "ask", (char *)NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), SIGABRT);
 }
 
 static void realloc_moves_it_into_the_heap(void **state)
@@ -515,13 +573,18 @@ static void a_child_leaves_lists_alone(void **state)
     assert_null(pool_check());
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argv;
+    if (argc > 1)
+        return ask_for_the_size_of_a_middle();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(half_entered_claims_leave_nothing), /* first: while the table has no leaves */
         cmocka_unit_test(has_every_size_and_alignment),
         cmocka_unit_test(many_live_side_by_side),
         cmocka_unit_test(other_blocks_are_none),
+        cmocka_unit_test(headers_that_the_program_writes_are_none),
+        cmocka_unit_test(hardened_mode_reports_a_middle),
         cmocka_unit_test(realloc_moves_it_into_the_heap),
         cmocka_unit_test(refuses_the_impossible),
         cmocka_unit_test(failing_claims_leave_nothing),
