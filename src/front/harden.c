@@ -36,8 +36,8 @@ _Atomic uint8_t harden_state;
 
 struct harden_secrets harden_secrets;
 
-static size_t
-    small_max_bytes; /* up to so many bytes a block is of a class, unless they are 0. Constant after harden_start */
+/* Up to so many bytes a block is of a class, unless they are 0. Constant after harden_start. */
+static size_t small_max_bytes;
 
 bool harden_decide(void)
 {
@@ -240,8 +240,8 @@ static ALWAYS_INLINE void check_before(const char *block, const struct place *pl
 static COLD bool other_operators_call(const char *const *names, _Atomic bool *found)
 {
     static const char *const runtimes[] = {"libstdc++.so", "libc++.so", "libc++abi.so", NULL};
-    static const char own_runtime[] =
-        "\0St9bad_alloc"; /* what a type of theirs is called: a file that has it has a runtime in it */
+    /* What a type of theirs is called: a file that has it has a runtime in it. */
+    static const char own_runtime[] = "\0St9bad_alloc";
     if (atomic_load_explicit(found, memory_order_relaxed)) /* relaxed: who sees it late looks again */
         return true;
     if (!modules_define(names, NULL, runtimes) && !modules_define(names, own_runtime, runtimes))
@@ -488,8 +488,8 @@ void harden_fork_child(struct thread *thread, bool interrupted)
         return;
     thread->random = os_random() | 1;
     guarded_fork_child();
-    if (interrupted || !checks(SECURE_RANDOM) ||
-        !thread_take(thread)) /* or a handler would find a magazine half changed */
+    /* Taken, or a handler would find a magazine half changed. */
+    if (interrupted || !checks(SECURE_RANDOM) || !thread_take(thread))
         return;
     for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         harden_shuffle(thread, thread->cache.magazine[c].base, magazine_count(&thread->cache.magazine[c]));

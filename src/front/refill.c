@@ -42,8 +42,8 @@ static struct slab *current_slab(struct thread *thread, unsigned class_id)
 static unsigned fresh_batch(const struct slab *slab, unsigned class_id)
 {
     size_t block_bytes = class_table[class_id].bytes, page_bytes = slab_page_bytes();
-    unsigned n_before =
-        count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed)); /* relaxed: the owner */
+    /* relaxed: the owner */
+    unsigned n_before = count_bits(atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed));
     return (unsigned)((n_before < 2 || block_bytes > page_bytes / 2 ? page_bytes : 2 * page_bytes) / block_bytes) + 1;
 }
 
@@ -228,7 +228,7 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact, unsign
     magazine->top = magazine->base + (n_claimed - 1);
     if (unlikely(shares) && thread->current[class_id] != NULL)
         thread_leave_slab(thread, class_id); /* the blocks are in the magazine: a fork meanwhile loses none */
-    if (n_claimed == n)                      /* A full batch: a larger one would have saved the next miss. */
+    if (n_claimed == n) /* A full batch: a larger one would have saved the next miss. */
         magazine_grow(thread, class_id);
     return block;
 }

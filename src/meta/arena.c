@@ -206,8 +206,8 @@ static struct arena *arena_create(size_t len_bytes, size_t alignment, size_t nee
     struct arena *arena = describe(base, len_bytes, metadata, &at, class_map);
     hide_rest(arena, need_bytes);
     os_advise_huge(base, len_bytes, false); /* Where huge pages pay is decided for each SuperSlab. */
-    os_advise_huge(metadata, at.end,
-                   false); /* Nor do records get one at the first touch where the system gives them to all. */
+    /* Nor do records get one at the first touch where the system gives them to all. */
+    os_advise_huge(metadata, at.end, false);
     os_advise_huge(class_map, map_bytes, false);
     link_arena(arena);
     return arena;
@@ -387,8 +387,8 @@ static bool is_unused(const struct arena *arena)
     for (uint32_t i = 0; unused && i < (arena->n_superslabs + 63) / 64; i++)
         unused = arena->taken[i] == 0;
     /* What the system has refused to take back of it goes on counting, and is tried again (release_refused). */
-    for (uint32_t i = 0; unused && i < atomic_load_explicit(&arena->high, memory_order_relaxed);
-         i++) /* relaxed: written under our lock */
+    uint32_t high = atomic_load_explicit(&arena->high, memory_order_relaxed); /* relaxed: written under our lock */
+    for (uint32_t i = 0; unused && i < high; i++)
         unused = arena->superslabs[i].dirty_prefix_bytes == 0;
     return unused;
 }
@@ -421,8 +421,8 @@ static bool give_back_unused(size_t need_bytes)
         size_t len_bytes = arena->len_bytes;
         if (!is_unused(arena))
             continue;
-        arena->n_superslabs =
-            0; /* First: in the child of a fork nothing is taken from what the registry may not know any more. */
+        /* First: in the child of a fork nothing is taken from what the registry may not know any more. */
+        arena->n_superslabs = 0;
         if (!registry_enter(arena->base, arena->frontier, NULL))
             continue;
         arena->len_bytes = 0; /* The frontier stays: it tells how many records there are. */
@@ -484,8 +484,7 @@ struct superslab *arena_superslab_of(const struct slab *slab)
     struct superslab *ss = atomic_load_explicit(&slab->superslab, memory_order_relaxed);
     if (likely(ss != NULL))
         return ss;
-    struct arena *arena =
-        arena_first(); /* Below the frontier: of one that was given back the records are still there. */
+    struct arena *arena = arena_first(); /* Below the frontier: of one given back the records are still there. */
     while (slab < arena->slabs || slab >= arena->slabs + (size_t)arena->frontier * SUPERSLAB_SLABS)
         arena = arena_next(arena);
     return &arena->superslabs[slab_index(arena, slab) / SUPERSLAB_SLABS];
