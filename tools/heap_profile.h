@@ -106,7 +106,8 @@ void heap_totals(const struct heap_profile *profile, int64_t total[N_HEAP_VALUES
 
 /* One call of a sample's stack, inlined ones included. */
 struct heap_frame {
-    const char *name;            /* of the function; of a location without lines its place in its file, "libx.so+0x1234", or its address */
+    /* of the function; of a location without lines its place in its file, "libx.so+0x1234", or its address */
+    const char *name;
     const char *file;            /* "": not known */
     int64_t line;                /* 0: not known */
     uint32_t location, function; /* function: HEAP_NONE for a location without lines */

@@ -390,8 +390,9 @@ const char *map_row_kind_name(enum map_row_kind kind)
 
 const char *map_slab_state_name(unsigned state)
 {
-    static const char *const names[] = {"unused",   "empty", "taken", "owned",            "partial", "full",
-                                        "retiring", "span",  "span",  "held by a thread", "packed"};
+    static const char *const names[] = {"unused", "empty",    "taken", "owned", "partial",
+                                        "full",   "retiring", "span",  "span",  "held by a thread",
+                                        "packed"};
     return state < sizeof names / sizeof names[0] ? names[state] : "torn";
 }
 

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#define GZIP_WINDOW_BITS (MAX_WBITS + 16)   /* zlib's way to say gzip */
+#define GZIP_WINDOW_BITS (MAX_WBITS + 16)     /* zlib's way to say gzip */
 #define MAX_DECODED_BYTES ((size_t)256 << 20) /* of a profile; its messages take up to 50 times as much */
 #define MAX_STACK_LINES 16384 /* of a sample, and one for each location: trees of calls are walked by recursion */
 

@@ -130,7 +130,8 @@ void profile_read_facts(struct heap_profile *profile, const char *text)
         return;
     const long long most_s = INT64_MAX / NS_PER_S - 1;
     if (seconds < 0 || seconds > most_s || ms < 0 || ms >= 1000 || time < 0 || time > most_s)
-        return; /* not one of ours */
+        /* not one of ours */
+        return;
     strcpy(profile->version, heap_text(profile, version)); /* NOLINT: as long as version */
     profile->pid = pid;
     profile->interval_bytes = interval;

@@ -109,8 +109,8 @@ static const char *linkage_obstacle(int file)
 /* Whether the name of a needed library, so far into the string table, is that of a sanitizer's runtime. */
 static bool is_sanitizer(int file, off_t name_offset)
 {
-    static const char *const runtimes[] = {"libasan.so", "libtsan.so", "liblsan.so", "libhwasan.so", "libclang_rt.asan",
-                                           "libclang_rt.tsan"};
+    static const char *const runtimes[] = {"libasan.so",   "libtsan.so",       "liblsan.so",
+                                           "libhwasan.so", "libclang_rt.asan", "libclang_rt.tsan"};
     char name[64] = "";
     if (pread(file, name, sizeof name - 1, name_offset) <= 0)
         return false;

@@ -35,7 +35,8 @@ static struct sample sample_of(const struct part *part)
     struct sample sample = {.count = number_at(part, offsetof(struct thread, refills), 8) +
                                      number_at(part, offsetof(struct thread, flushes), 8),
                             .thread_id = (int32_t)number_at(part, offsetof(struct thread, thread_id), 4)};
-    sample.inside = number_at(part, offsetof(struct thread, claim), 4) != THREAD_UNCLAIMED || /* also of one that no thread has */
+    /* also of one that no thread has */
+    sample.inside = number_at(part, offsetof(struct thread, claim), 4) != THREAD_UNCLAIMED ||
                     (number_at(part, offsetof(struct thread, in_use), 4) != 0 &&
                      number_at(part, offsetof(struct thread, busy), 4) != 0);
     return sample;

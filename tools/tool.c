@@ -33,7 +33,8 @@ bool tool_may_use_colors(void)
 
 int tool_finish_output(void)
 {
-    const bool lost = ferror(stdout) != 0; /* a part of it before: libc has dropped that, and what follows may have gone out */
+    /* a part of it before: libc has dropped that, and what follows may have gone out */
+    const bool lost = ferror(stdout) != 0;
     if (fflush(stdout) == 0 && !lost)
         return TOOL_OK;
     tool_complain("cannot write the output: %s", errno != 0 ? strerror(errno) : "a part of it is lost");

@@ -148,8 +148,9 @@ HAK_API int hak_budget_set(size_t soft_bytes, size_t hard_bytes) HAK_NOEXCEPT;
 HAK_API void hak_budget_get(size_t *soft_bytes, size_t *hard_bytes) HAK_NOEXCEPT;
 
 enum hak_pressure {
-    HAK_PRESSURE_SOFT = 1, /* more than soft_bytes is held, or would be, though what was idle went back. Once each time */
-    HAK_PRESSURE_HARD = 2  /* a request is about to fail, by the budget or because the system refuses memory */
+    /* more than soft_bytes is held, or would be, though what was idle went back. Once each time */
+    HAK_PRESSURE_SOFT = 1,
+    HAK_PRESSURE_HARD = 2 /* a request is about to fail, by the budget or because the system refuses memory */
 };
 
 /* Names the function that is told of pressure; NULL ends it. One at a time: the last one named counts. Another thread may be inside the one
@@ -226,12 +227,13 @@ struct hak_stats {
     uint64_t stage_lru;        /* from the LRU cache (stage 3) */
     uint64_t stage_os;         /* from the system (stage 3) */
 
-    uint64_t slabs_released;           /* slots that went ACTIVE -> EMPTY */
-    uint64_t slot_reuses_other_class;  /* EMPTY slots that another class took */
-    uint64_t tier_hot_to_draining;     /* SuperSlabs that began to drain */
-    uint64_t tier_draining_to_hot;     /* that were reopened */
-    uint64_t tier_to_free;             /* that left the pool empty */
-    uint64_t release_refused_pinned;   /* emptied slabs that waited, as their SuperSlab was referred to; nothing does so yet */
+    uint64_t slabs_released;          /* slots that went ACTIVE -> EMPTY */
+    uint64_t slot_reuses_other_class; /* EMPTY slots that another class took */
+    uint64_t tier_hot_to_draining;    /* SuperSlabs that began to drain */
+    uint64_t tier_draining_to_hot;    /* that were reopened */
+    uint64_t tier_to_free;            /* that left the pool empty */
+    /* emptied slabs that waited, as their SuperSlab was referred to; nothing does so yet */
+    uint64_t release_refused_pinned;
     uint64_t purged_bytes; /* given back to the system from inside SuperSlabs */
 
     uint64_t lock_acquisitions[HAK_LOCK_N_CAUSES];
@@ -246,7 +248,7 @@ struct hak_stats {
 
     uint64_t budget_soft_bytes, budget_hard_bytes; /* 0: no budget */
     uint64_t budget_refusals; /* times that the budget refused a request, before the program was told or it failed */
-    uint64_t budget_reliefs; /* times that all idle memory was given back because of it */
+    uint64_t budget_reliefs;  /* times that all idle memory was given back because of it */
 
     uint64_t sampled_total; /* blocks that got a place of their own, by HAKMEM_GUARD_SAMPLE */
 

@@ -44,7 +44,8 @@ struct census_class {
     uint64_t live_blocks, cached_blocks, free_blocks; /* free: inside those slabs */
     uint64_t live_bytes, cached_bytes;                /* usable bytes */
     uint64_t dirty_bytes;                             /* of those slabs' pages: may be in memory */
-    uint64_t following_blocks; /* no blocks, but the rest of larger ones, which count as one each (gap.h); 0 in spans and runs */
+    /* no blocks, but the rest of larger ones, which count as one each (gap.h); 0 in spans and runs */
+    uint64_t following_blocks;
 };
 #define CENSUS_SPANS CLASS_END
 #define CENSUS_RUNS (CLASS_END + 1)
@@ -63,7 +64,8 @@ struct census_thread {
     int32_t thread_id; /* the system's */
     uint64_t cached_bytes, cached_blocks, refills, flushes;
     uint64_t owned_slabs;
-    uint64_t held_slabs, held_bytes; /* for blocks above 32 KiB; a part of what is cached, each slab counts as a block */
+    /* for blocks above 32 KiB; a part of what is cached, each slab counts as a block */
+    uint64_t held_slabs, held_bytes;
     uint32_t cached_by_class[CLASS_END]; /* blocks */
 };
 

@@ -68,7 +68,8 @@ EXPORT int posix_memalign(void **result, size_t alignment, size_t size_bytes)
     int saved_errno = errno;
     void *block = hak_aligned_alloc(alignment, size_bytes);
     if (block == NULL)
-        return ENOMEM; /* POSIX promises nothing of errno; that it is ENOMEM as well is what programs have seen of glibc. */
+        /* POSIX promises nothing of errno; that it is ENOMEM as well is what programs have seen of glibc. */
+        return ENOMEM;
     errno = saved_errno;
     *result = block;
     return 0;

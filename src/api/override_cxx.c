@@ -199,7 +199,8 @@ DELETE_OF(_ZdaPvSt11align_val_tRKSt9nothrow_t, FOUND(_ZdaPvSt11align_val_t)(p, a
 #define FIND(name) scope_find_next(#name, &next_##name);
 void scope_prepare(void)
 {
-    if (_ZSt15get_new_handlerv == NULL || scope_find()) /* without a runtime there is none; and a dlsym that fails allocates */
+    /* without a runtime there is none; and a dlsym that fails allocates */
+    if (_ZSt15get_new_handlerv == NULL || scope_find())
         return;
     FIND(_Znam)
     FIND(_ZnwmRKSt9nothrow_t)

@@ -70,7 +70,8 @@ static bool is_of_libc(const void *symbol)
 static bool is_ours(const void *symbol)
 {
     struct os_module its, own;
-    return symbol != NULL && os_module_of(symbol, &its) && os_module_of(find_libc_s, &own) && its.dynamic == own.dynamic;
+    return symbol != NULL && os_module_of(symbol, &its) && os_module_of(find_libc_s, &own) &&
+           its.dynamic == own.dynamic;
 }
 
 /* Foreign function interfaces (Python's ctypes, Ruby's Fiddle, Java's) look for free in libc by a handle of it, and give that free what

@@ -41,8 +41,7 @@ bool scope_find(void)
         return known == SCOPE_OURS;
     for (unsigned i = 0; i < SCOPE_N_NAMES; i++)
         ours &= scope_found((enum scope_name)i) == names[i].own;
-    atomic_store_explicit(&scope_state, ours ? SCOPE_OURS : SCOPE_SHARED,
-                          memory_order_relaxed);
+    atomic_store_explicit(&scope_state, ours ? SCOPE_OURS : SCOPE_SHARED, memory_order_relaxed);
     return ours;
 }
 

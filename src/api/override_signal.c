@@ -44,18 +44,19 @@ __attribute__((used)) NOINLINE HIT_TEXT void call_handler_at(unsigned i, int num
 {
     call_handler(i, number, (siginfo_t *)(void *)frame, frame + sizeof(siginfo_t));
 }
-static ALWAYS_INLINE
+#define CALL_HANDLER_INLINE ALWAYS_INLINE
 #else
 /* A handler that was installed without SA_SIGINFO ignores what it gets beside the number; the kernel passes all three. */
-static NOINLINE
+#define CALL_HANDLER_INLINE NOINLINE
 #endif
-    HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
+static CALL_HANDLER_INLINE HIT_TEXT void call_handler(unsigned i, int number, siginfo_t *info, void *context)
 {
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0), pc = os_context_pc(context);
     /* Elsewhere nothing of ours, nor of libc's, was interrupted; and thread-local variables are not touched, for such code may lend their
      * register to other code, until its handler puts it right (Wine). */
     if (!hit_text_has(pc) && !os_is_libc((const void *)pc)) { /* NOLINT: the interrupted code */
-        atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context); /* relaxed, as below: set before installed */
+        /* relaxed, as below: set before installed */
+        atomic_load_explicit(&handlers[i], memory_order_relaxed)(number, info, context);
         return;
     }
     struct thread *thread = handler_enter(context, frame);
@@ -69,7 +70,7 @@ static NOINLINE
 #define TRAMPOLINE(i)                                                                                                  \
     void trampoline_##i(int number, siginfo_t *info, void *context) __asm__("hakmem_trampoline_" #i)                   \
         __attribute__((visibility("hidden")));                                                                         \
-    __asm__(".pushsection hakmem_hits, \"ax\", %progbits\n"                                                       \
+    __asm__(".pushsection hakmem_hits, \"ax\", %progbits\n"                                                            \
             ".balign 4\n"                                                                                              \
             ".hidden hakmem_trampoline_" #i "\n"                                                                       \
             ".type hakmem_trampoline_" #i ", %function\n"                                                              \

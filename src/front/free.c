@@ -95,7 +95,7 @@ static NOINLINE bool return_to_gaps(const struct place *place, const void *block
     if (!free_already) {
         if (slab_gap_blocks(place->slab, place->index) == 1)
             return false;
-        struct thread *thread = thread_enter(); /* as for all that may take the pool's lock */
+        struct thread *thread = thread_enter();                /* as for all that may take the pool's lock */
         free_already = !gap_return(place->slab, place->index); /* by two threads at once */
         if (thread != NULL)
             thread_leave(thread);

@@ -164,7 +164,8 @@ static struct extent extent_for(size_t size_bytes, size_t room_bytes, size_t ali
                             .data_bytes = round_up(max_size(size_bytes, least_bytes), page_bytes)};
     extent.total_bytes = extent.front_bytes + round_up(max_size(room_bytes, least_bytes), page_bytes) + guard_bytes;
     if (checks(SECURE_PAGES) && extent.total_bytes < SUPERSLAB_BYTES)
-        extent.total_bytes = SUPERSLAB_BYTES; /* Nothing accessible lies near, and what lies far lies at no round distance. */
+        /* Nothing accessible lies near, and what lies far lies at no round distance. */
+        extent.total_bytes = SUPERSLAB_BYTES;
     return extent;
 }
 
@@ -181,7 +182,8 @@ static char *place_block(char *base, const struct extent *extent, size_t size_by
 /* Makes zeros of it, unless it consists of them. */
 static void clear_fresh(char *base, const struct extent *extent, bool zeroed, bool guard)
 {
-    if (!zeroed && is_cleared_in_place(extent->total_bytes, guard)) { /* its room too: the block may wait, and be taken again longer */
+    /* its room too: the block may wait, and be taken again longer */
+    if (!zeroed && is_cleared_in_place(extent->total_bytes, guard)) {
         wipe_clear(base + extent->front_bytes, extent->total_bytes - extent->front_bytes);
         return;
     }

@@ -13,9 +13,9 @@ struct large {
     size_t size_bytes;              /* asked for */
     size_t front_bytes, data_bytes; /* from base: inaccessible, accessible; then inaccessible again */
     size_t total_bytes;
-    uint16_t kind, is_guarded;      /* the latter: counted in n_guarded */
-    uint32_t freed_at;              /* since it waits: how many were freed before it, modulo 2^32 */
-    _Atomic uint32_t state;         /* LARGE_LIVE, LARGE_FREED */
+    uint16_t kind, is_guarded; /* the latter: counted in n_guarded */
+    uint32_t freed_at;         /* since it waits: how many were freed before it, modulo 2^32 */
+    _Atomic uint32_t state;    /* LARGE_LIVE, LARGE_FREED */
 };
 enum { LARGE_LIVE = 1, LARGE_FREED };
 _Static_assert(sizeof(struct large) <= SLAB_MAX_WORDS * sizeof(uint64_t), "fits into a slab's large bit map");

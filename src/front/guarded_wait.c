@@ -120,8 +120,7 @@ void guarded_let_wait(struct large *large)
 static bool fits(const struct large *large, size_t total_bytes, size_t front_bytes, size_t alignment, bool guard)
 {
     return large != NULL && large->total_bytes == total_bytes && large->front_bytes == front_bytes &&
-           large->is_guarded == guard &&
-           ((uintptr_t)(large->base + front_bytes) & (alignment - 1)) == 0 &&
+           large->is_guarded == guard && ((uintptr_t)(large->base + front_bytes) & (alignment - 1)) == 0 &&
            atomic_load(&n_large_freed) - large->freed_at > LARGE_QUARANTINE_LEAST;
 }
 

@@ -77,7 +77,8 @@ static ALWAYS_INLINE void handler_leave(struct thread *thread)
 static ALWAYS_INLINE struct handler_call handler_note(int signal, const void *context, uintptr_t frame)
 {
     struct handler_call outer = tls_handler;
-    if (os_is_libc((const void *)os_context_pc(context)) && !os_context_waits(context)) /* NOLINT: the interrupted code */
+    /* NOLINT: the interrupted code */
+    if (os_is_libc((const void *)os_context_pc(context)) && !os_context_waits(context))
         tls_handler = (struct handler_call){frame, signal, os_context_signal_stack(context)};
     return outer;
 }

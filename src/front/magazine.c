@@ -43,7 +43,8 @@ static void note_capacity(struct thread *thread)
 /* The number is everybody's: a thread that opens twenty magazines is not to change it as often. */
 static void note_capacity_change(struct thread *thread)
 {
-    if (thread->capacity_bytes - thread->noted_bytes + NOTE_GRAIN_BYTES >= 2 * NOTE_GRAIN_BYTES) /* by so much, up or down */
+    /* by so much, up or down */
+    if (thread->capacity_bytes - thread->noted_bytes + NOTE_GRAIN_BYTES >= 2 * NOTE_GRAIN_BYTES)
         note_capacity(thread);
 }
 
@@ -124,8 +125,8 @@ void magazine_purge_arrays(struct thread *thread)
     /* relaxed, both: others guess */
     if (atomic_load_explicit(&thread->array_pages_used, memory_order_relaxed) && thread->array_slots_used == 0 &&
         from < to)
-        atomic_store_explicit(&thread->array_pages_used, !os_purge((void *)from, to - from), /* NOLINT: our own address */
-                              memory_order_relaxed);
+        /* NOLINT: our own address */
+        atomic_store_explicit(&thread->array_pages_used, !os_purge((void *)from, to - from), memory_order_relaxed);
 }
 
 /* An array for `new` blocks with what the old one holds, which is given up. False: there is no room. */

@@ -281,7 +281,8 @@ bool pressure_tell(bool failed)
         lock_drop(&lock);
     }
     is_told = true;
-    int cancel_state; /* Else a thread that is cancelled in there ends in the middle of malloc, and nobody is told any more. */
+    /* Else a thread that is cancelled in there ends in the middle of malloc, and nobody is told any more. */
+    int cancel_state;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     if (function != NULL && news)
         function(HAK_PRESSURE_SOFT, argument);

@@ -53,7 +53,7 @@ static _Atomic uint32_t *index_of_stack; /* record numbers by hash; 0: none */
 #define INSIDE_MAX_WAITS 2000
 
 static _Atomic uint32_t n_inside, next_record, changing;
-static _Atomic uint32_t turn; /* 1: somebody begins or ends a session */
+static _Atomic uint32_t turn;         /* 1: somebody begins or ends a session */
 static _Atomic uint64_t requested;    /* the last request from outside */
 static _Atomic uint64_t chance_state; /* of the spans' random numbers */
 
@@ -250,7 +250,8 @@ void profile_let_go(void)
 void *profile_claim(size_t size_bytes, size_t alignment, unsigned class_id)
 {
     int saved_errno = errno;
-    void *block = large_block_claim_apart(class_table[class_id].bytes, alignment); /* usable as any other: see hak_good_size */
+    /* usable as any other: see hak_good_size */
+    void *block = large_block_claim_apart(class_table[class_id].bytes, alignment);
     if (block != NULL && enter()) {
         note(block, size_bytes, class_id);
         leave();
@@ -447,7 +448,8 @@ void profile_follow(struct thread *thread)
     if (unlikely(atomic_load(&profile_state.request) != 0) &&
         (handler_runs() || background_is_held() || os_is_vfork_child())) {
         atomic_store(&thread->door, (struct cache *)(uintptr_t)&closed_cache);
-        atomic_fetch_sub(&thread->sampler_epoch, 1); /* whether the request is still there or not: the door must open again */
+        /* whether the request is still there or not: the door must open again */
+        atomic_fetch_sub(&thread->sampler_epoch, 1);
         return;
     }
     uint64_t request = atomic_exchange(&profile_state.request, 0);

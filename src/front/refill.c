@@ -228,7 +228,8 @@ static void *refill(struct thread *thread, unsigned class_id, bool exact, unsign
     magazine->top = magazine->base + (n_claimed - 1);
     if (unlikely(shares) && thread->current[class_id] != NULL)
         thread_leave_slab(thread, class_id); /* the blocks are in the magazine: a fork meanwhile loses none */
-    if (n_claimed == n) /* A full batch: a larger one would have saved the next miss. */
+    /* A full batch: a larger one would have saved the next miss. */
+    if (n_claimed == n)
         magazine_grow(thread, class_id);
     return block;
 }

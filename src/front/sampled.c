@@ -73,7 +73,8 @@ bool sampled_start(void)
         return false;
     }
     records = memory;
-    pattern = (unsigned char)((os_random() & 0x3e) | 0x81); /* no small number, no text, not 0xff: what is mostly stored shows */
+    /* no small number, no text, not 0xff: what is mostly stored shows */
+    pattern = (unsigned char)((os_random() & 0x3e) | 0x81);
     sampled_space.base = (uintptr_t)base;
     sampled_space.len_bytes = len_bytes;
     return true;

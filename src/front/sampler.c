@@ -63,7 +63,8 @@ static int64_t draw(struct thread *thread)
 /* Threads see a new epoch after what it stands for. */
 static void change(bool on)
 {
-    atomic_store_explicit(&picks, on, memory_order_release); /* S1: who sees it before the epoch finds what goes with it */
+    /* S1: who sees it before the epoch finds what goes with it */
+    atomic_store_explicit(&picks, on, memory_order_release);
     atomic_fetch_add_explicit(&sampler_epoch, 1, memory_order_release);
 }
 

@@ -151,7 +151,8 @@ static size_t tick(bool of_living)
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) { /* relaxed: a guess */
             if (thread->quiet_ticks >= TICKS_OF_DELAY)
                 empty_free_record(thread);
-            waiting_bytes += atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed); /* relaxed, both: a guess */
+            /* relaxed, both: a guess */
+            waiting_bytes += atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed);
             continue;
         }
         if (!holds_anything)
@@ -181,7 +182,8 @@ size_t sleepers_tick_gone(void)
 void sleepers_empty_all(void)
 {
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next)
-        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0) /* relaxed, both: who empties it looks again */
+        /* relaxed, both: who empties it looks again */
+        if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0)
             empty_free_record(thread);
         else if (!UNDER_THREAD_SANITIZER && !empty_if_asleep(thread))
             empty_spans(thread);

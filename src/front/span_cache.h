@@ -22,15 +22,17 @@
 struct thread;
 
 struct span_cache {
-    uint8_t n_places;      /* of thread.span_places */
-    uint8_t n_joined;      /* of these the first: one of each SuperSlab; the others are blocks as they were freed */
-    uint16_t held_slabs;   /* slots held; of packed spans, those that they would take by themselves */
-    uint16_t room_slabs;   /* the most that may be */
-    _Atomic uint8_t stale; /* set by a tick: not used since the last one; its thread empties it on a slow path, or sleepers.c */
-    uint8_t crowded;       /* threads waited often for the pool lock when this was last looked at */
-    uint8_t n_packed;      /* of thread.packed_places */
-    uint8_t missed_slots;  /* what the last claim that missed was to take */
-    uint8_t misses;        /* so many claims of as many slots missed in a row, and this thread freed no block meanwhile */
+    uint8_t n_places;    /* of thread.span_places */
+    uint8_t n_joined;    /* of these the first: one of each SuperSlab; the others are blocks as they were freed */
+    uint16_t held_slabs; /* slots held; of packed spans, those that they would take by themselves */
+    uint16_t room_slabs; /* the most that may be */
+    /* set by a tick: not used since the last one; its thread empties it on a slow path, or sleepers.c */
+    _Atomic uint8_t stale;
+    uint8_t crowded;      /* threads waited often for the pool lock when this was last looked at */
+    uint8_t n_packed;     /* of thread.packed_places */
+    uint8_t missed_slots; /* what the last claim that missed was to take */
+    /* so many claims of as many slots missed in a row, and this thread freed no block meanwhile */
+    uint8_t misses;
     uint32_t tail_bytes;   /* behind blocks that were claimed at the door, since the last tail_look */
     uint32_t looked_ms;    /* when `crowded` was looked at */
     uint64_t looked_waits; /* for the pool lock, by all threads, until then */

@@ -35,7 +35,8 @@ __thread struct cache *tls_cache = (struct cache *)(uintptr_t)&closed_cache;
 __thread struct thread *tls_thread;
 __thread struct handler_call tls_handler;
 __thread struct thread *tls_other; /* written under the pool lock, but to end it */
-static SELDOM_USED struct thread no_record; /* always busy: tls_thread while a record is being created, and after it is gone */
+/* always busy: tls_thread while a record is being created, and after it is gone */
+static SELDOM_USED struct thread no_record;
 
 struct thread *_Atomic thread_list;
 _Atomic uint32_t thread_cut_off;
@@ -46,7 +47,7 @@ static pthread_key_t exit_key;
 static bool exit_key_made;
 
 #define CALL_MAX_ROUNDS 50 /* of a millisecond */
-#define KEEPERS_MAX 16      /* records that keep slabs */
+#define KEEPERS_MAX 16     /* records that keep slabs */
 #define LOOK_AT_RECORDS 8
 #define YIELDS_FOR_CLAIMER 10
 
@@ -82,7 +83,8 @@ static void flush_all(struct thread *thread)
 /* The slabs that the record keeps are a thread's again, or are about to be nobody's. */
 static void end_keeping(struct thread *thread)
 {
-    size_t kept_bytes = atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_release); /* after in_use: see claim_record */
+    /* after in_use: see claim_record */
+    size_t kept_bytes = atomic_exchange_explicit(&thread->kept_bytes, 0, memory_order_release);
     if (kept_bytes == 0)
         return;
     background_note_cached(-(int64_t)kept_bytes);
@@ -245,7 +247,8 @@ static bool take_keeper(struct thread *thread)
         if (*at == thread && atomic_load_explicit(&thread->kept_bytes, memory_order_relaxed) != 0) {
             *at = thread->next_free;
             tls_other = thread;
-            atomic_store(&thread->claim, THREAD_EMPTYING); /* for a child of the child, where it may keep magazines, too */
+            /* for a child of the child, where it may keep magazines, too */
+            atomic_store(&thread->claim, THREAD_EMPTYING);
             break;
         }
     pool_unlock();
@@ -300,10 +303,12 @@ static void on_thread_exit(void *record)
     (void)record;
     if (thread == NULL || thread == &no_record)
         return;
-    thread->handler_frame = 0; /* of a handler that was left for good: or one in here would take the record for its thread's again */
+    /* of a handler that was left for good: or one in here would take the record for its thread's again */
+    thread->handler_frame = 0;
     atomic_store(&thread->busy, 1);
     thread_close_door();
-    for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++) /* It will see that we are awake, or is nearly done. */
+    /* It will see that we are awake, or is nearly done. */
+    for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++)
         wait_for_claimer(i);
     int32_t thread_id = thread->thread_id;
     tls_thread = &no_record;
@@ -335,7 +340,8 @@ static bool all_are_called(void)
     for (struct thread *thread = thread_first(); thread != NULL; thread = thread->next) {
         if (atomic_load_explicit(&thread->in_use, memory_order_relaxed) == 0 || /* relaxed: written under our lock */
             atomic_load(&thread->sampler_epoch) == epoch || !os_thread_lives(thread->thread_id))
-            continue; /* the last: it ended by a system call of its own, and its variables are gone */
+            /* the last: it ended by a system call of its own, and its variables are gone */
+            continue;
         keep_door_closed(thread); /* before the look: who enters behind it leaves with the door closed */
         bool inside = atomic_load(&thread->busy) != 0;
         if (!inside && __atomic_load_n(thread->tls_slot, __ATOMIC_SEQ_CST) == &closed_cache)
@@ -361,7 +367,8 @@ void thread_call_all(void)
 static bool is_inside(void)
 {
     const struct thread *thread = tls_thread;
-    if (thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0) /* relaxed: our own */
+    /* relaxed: our own */
+    if (thread != NULL && thread != &no_record && atomic_load_explicit(&thread->busy, memory_order_relaxed) != 0)
         return true;
     if (likely(!handler_runs()))
         return false;
@@ -428,7 +435,8 @@ static struct thread *create(void)
 {
     thread_start_process();
     if (tls_thread == &no_record)
-        return NULL;         /* called by libc from within the start */
+        /* called by libc from within the start */
+        return NULL;
     if (thread_first() != NULL) /* another thread may fork while this one holds the lock */
         os_watch_forks();
     if (unlikely(!exit_key_made) && os_thread_id() != os_process_id())
@@ -439,7 +447,8 @@ static struct thread *create(void)
         tls_thread = NULL;
         return NULL;
     }
-    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++) /* also of a record that was another's: tests change the routes */
+    /* also of a record that was another's: tests change the routes */
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
         thread->cache.magazine[c].max = (uint16_t)magazine_max(&class_table[c]);
     if (exit_key_made)
         pthread_setspecific(exit_key,

@@ -43,18 +43,19 @@ struct thread {
     struct cache cache;
     struct slab *current[CLASS_END];                          /* the slab that this thread claims from */
     struct open_word open_word[CLASS_FIRST + N_TINY_CLASSES]; /* of classes without a magazine */
-    _Atomic(struct cache *) door;     /* what tls_cache points to outside of slow paths: the cache, or the closed one */
-    struct quarantine *quarantine;    /* hardened mode's: freed blocks that wait. NULL: none */
-    uint64_t random;                  /* hardened mode's, or the sampler's, of the thread */
-    struct cache **tls_slot;          /* the thread's tls_cache: storing the closed cache there closes its door. While it
+    _Atomic(struct cache *) door;  /* what tls_cache points to outside of slow paths: the cache, or the closed one */
+    struct quarantine *quarantine; /* hardened mode's: freed blocks that wait. NULL: none */
+    uint64_t random;               /* hardened mode's, or the sampler's, of the thread */
+    struct cache **tls_slot;       /* the thread's tls_cache: storing the closed cache there closes its door. While it
                                        * has none: of the last one */
-    size_t capacity_bytes;            /* sum of magazine capacities times block size */
-    size_t noted_bytes;               /* of capacity_bytes, what background.h was told of */
-    struct span_cache span_cache;     /* of blocks above 32 KiB */
-    uint64_t refills, flushes;        /* written by the thread, read by anyone */
-    uint64_t refills_before;          /* those of threads that had the record before */
-    struct thread *next;              /* all records ever made; constant */
-    _Atomic size_t kept_bytes;        /* of memory in the slabs that a record without a thread keeps. 0: it keeps nothing */
+    size_t capacity_bytes;         /* sum of magazine capacities times block size */
+    size_t noted_bytes;            /* of capacity_bytes, what background.h was told of */
+    struct span_cache span_cache;  /* of blocks above 32 KiB */
+    uint64_t refills, flushes;     /* written by the thread, read by anyone */
+    uint64_t refills_before;       /* those of threads that had the record before */
+    struct thread *next;           /* all records ever made; constant */
+    /* of memory in the slabs that a record without a thread keeps. 0: it keeps nothing */
+    _Atomic size_t kept_bytes;
     struct thread *next_free;         /* while free. Pool lock */
     _Atomic uint32_t in_use;          /* 0: free for the next thread. Written under the pool lock */
     _Atomic uint32_t busy;            /* inside a slow path. Written by the thread */
@@ -73,9 +74,10 @@ struct thread {
     _Atomic bool array_pages_used;    /* some of the array space may be in memory */
     uint32_t array_slots_used;        /* of the array space, from its beginning */
     void **free_array[N_ARRAY_KINDS]; /* in it, linked by their first slot: of 16, 32, ... 512 slots */
-    struct held_slots span_places[SPAN_CACHE_PLACES];    /* the first span_cache.n_places */
+    struct held_slots span_places[SPAN_CACHE_PLACES];     /* the first span_cache.n_places */
     struct packed_block packed_places[SPAN_CACHE_PACKED]; /* the first span_cache.n_packed */
-    void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY]; /* what magazines begin with. Last: see IMAGE_SUMS in image.h */
+    /* what magazines begin with. Last: see IMAGE_SUMS in image.h */
+    void *first_array[CLASS_END][MAGAZINE_FIRST_CAPACITY];
 };
 
 /* Of the slots that it holds for blocks above 32 KiB: how many pages may be in memory. Any thread, or an outside reader; a guess. */
@@ -159,7 +161,8 @@ static inline void thread_close_door(void)
 static inline void thread_open_door(struct thread *thread)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    cache_set_door(atomic_load_explicit(&thread->door, memory_order_relaxed)); /* relaxed: a thread is called more than once */
+    /* relaxed: a thread is called more than once */
+    cache_set_door(atomic_load_explicit(&thread->door, memory_order_relaxed));
 }
 
 /* Enters a slow path: the caller's record with its door closed, or NULL when it must do without one. */

@@ -31,9 +31,9 @@
 #define SUPERSLAB_SHIFT 21
 #define SUPERSLAB_BYTES ((size_t)1 << SUPERSLAB_SHIFT)
 #define SUPERSLAB_SLABS 32
-#define SPAN_MAX_SLABS 31                                /* a longer block is a run */
-#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES)     /* 1.94 MiB */
-#define SPAN_GROWN_MAX_SLABS 16                          /* what grows beyond is a run, and can grow on */
+#define SPAN_MAX_SLABS 31                            /* a longer block is a run */
+#define SPAN_MAX_BYTES (SPAN_MAX_SLABS * SLAB_BYTES) /* 1.94 MiB */
+#define SPAN_GROWN_MAX_SLABS 16                      /* what grows beyond is a run, and can grow on */
 #define SPAN_GROWN_MAX_BYTES (SPAN_GROWN_MAX_SLABS * SLAB_BYTES)
 #define CHUNK_SUPERSLABS 128                             /* records are committed for so many at a time: 256 MiB */
 #define CHUNK_SLABS (CHUNK_SUPERSLABS * SUPERSLAB_SLABS) /* one word of a class set's second level: 64 * 64 */
@@ -78,8 +78,8 @@ typedef uint32_t slab_ctl; /* state << 24 | class << 16 | used */
 #define CTL_CLASS(ctl) ((unsigned)((ctl) >> 16 & 0xff))
 #define CTL_USED(ctl) ((unsigned)((ctl)&0xffff))
 
-#define SLAB_SMALL_WORDS 8 /* bit map words inside the record: up to 512 blocks, classes from 128 bytes */
-#define SLAB_MAX_WORDS 128 /* 8192 blocks of 8 bytes */
+#define SLAB_SMALL_WORDS 8  /* bit map words inside the record: up to 512 blocks, classes from 128 bytes */
+#define SLAB_MAX_WORDS 128  /* 8192 blocks of 8 bytes */
 #define SLAB_FOLLOW_WORD 64 /* of the large map, from where it tells of a slab with gaps which blocks follow others */
 
 /* A packed span, in the record of the slot where it begins. It has more than half of a slot's pages, so in each half of a slot one may
@@ -123,19 +123,24 @@ struct slab {
     uint8_t last_class;           /* of the last acquisition; tells reuse by another class. Pool lock */
     uint8_t idle_waits;           /* in the list of idle.h. Pool lock */
     union {
-        _Atomic uint16_t span_slabs;   /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
+        /* head: slabs in the span, 0: a run; body: distance to the head. Who holds the slots */
+        _Atomic uint16_t span_slabs;
         _Atomic uint16_t packed_pages; /* PACKED: bit p: page p is a packed span's. Pool lock */
     };
-    _Atomic uint16_t seen_used;   /* blocks in use at the last tick that found it PARTIAL; else see idle_in_slab. Written by ticks */
-    uint32_t idle_since_ms;       /* while idle_waits: when it became empty. Pool lock */
-    _Atomic uint8_t quiet_ticks;  /* ticks in a row that found seen_used; see is_quiet in purge.c. Written by ticks, who hands out pages */
+    /* blocks in use at the last tick that found it PARTIAL; else see idle_in_slab. Written by ticks */
+    _Atomic uint16_t seen_used;
+    uint32_t idle_since_ms; /* while idle_waits: when it became empty. Pool lock */
+    /* ticks in a row that found seen_used; see is_quiet in purge.c. Written by ticks, who hands out pages */
+    _Atomic uint8_t quiet_ticks;
     _Atomic uint8_t gaps;         /* larger blocks may lie in its gaps; see gap.h. Owner */
     _Atomic uint16_t n_following; /* blocks' worth of those beyond the first of each. Synchronization: atomic */
-    struct superslab *_Atomic superslab; /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
-    char *memory;                 /* the slab's 64 KiB. Likewise */
+    /* Set on acquire, for who holds the slab or a block of it; others: arena_superslab_of */
+    struct superslab *_Atomic superslab;
+    char *memory; /* the slab's 64 KiB. Likewise */
     union {
         _Atomic uint64_t *bits; /* small_bits or the large map. Set on acquire */
-        uint64_t sample;        /* head of a span: what the heap profile knows of the block; 0: nothing. Who holds the block */
+        /* head of a span: what the heap profile knows of the block; 0: nothing. Who holds the block */
+        uint64_t sample;
     };
     union {
         struct {
@@ -147,8 +152,9 @@ struct slab {
         } idle; /* while idle_waits. Pool lock */
     };
     union {
-        _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS]; /* set = free. Synchronization: atomic */
-        struct packed_head packed[PACKED_HEADS];                                  /* PACKED */
+        /* set = free. Synchronization: atomic */
+        _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t small_bits[SLAB_SMALL_WORDS];
+        struct packed_head packed[PACKED_HEADS]; /* PACKED */
     };
 };
 _Static_assert(sizeof(struct slab) == 128, "32 slab records fill a page");
@@ -169,13 +175,14 @@ enum superslab_tier { SS_TIER_HOT = 0, SS_TIER_DRAINING, SS_TIER_FREE };
 
 struct superslab {
     struct arena *arena;
-    uint32_t index;                    /* in the arena */
-    _Atomic uint8_t state;             /* enum superslab_state. Written under the pool lock */
-    _Atomic uint8_t tier;              /* enum superslab_tier. Written under the pool lock, read anywhere */
-    _Atomic uint8_t rising;            /* born or reopened, and not yet half full: not to be drained */
-    uint8_t committed;                 /* writable. Pool lock, or the thread that maps it */
-    uint8_t dirty_by_slab;             /* outside the pool: dirty_pages of its slots tell. Pool lock */
-    _Atomic uint8_t has_large_bits;    /* its large bit maps were in use. Raised by slab_open, gaps, hardened mode's spans */
+    uint32_t index;         /* in the arena */
+    _Atomic uint8_t state;  /* enum superslab_state. Written under the pool lock */
+    _Atomic uint8_t tier;   /* enum superslab_tier. Written under the pool lock, read anywhere */
+    _Atomic uint8_t rising; /* born or reopened, and not yet half full: not to be drained */
+    uint8_t committed;      /* writable. Pool lock, or the thread that maps it */
+    uint8_t dirty_by_slab;  /* outside the pool: dirty_pages of its slots tell. Pool lock */
+    /* its large bit maps were in use. Raised by slab_open, gaps, hardened mode's spans */
+    _Atomic uint8_t has_large_bits;
     uint8_t moved;                     /* pages came here by remapping. Pool lock, or the thread that maps it */
     _Atomic uint8_t huge;              /* the system may use huge pages. Raised by the thread that maps it */
     uint8_t bucket;                    /* number of free slots under which it is listed. Pool lock */
@@ -190,11 +197,13 @@ struct superslab {
     _Atomic uint32_t closed_slots;     /* bit i: slot i is inaccessible, or was to be (HAKMEM_SECURE=guard) */
     struct superslab *previous, *next; /* in the bucket, among the DRAINING ones, or in the LRU cache. Pool lock */
     struct superslab *row_previous, *row_next; /* POOLED and HOT: among those with as long a row. Pool lock */
-    size_t run_bytes;                  /* RUN: usable bytes. Pool lock */
-    uint32_t packed_slots;             /* bit i: slot i is PACKED and has free pages. Pool lock */
-    uint32_t packed_row;               /* the most free pages in a row of which one is in such a slot; 0: it is in no list. Pool lock */
+    size_t run_bytes;                          /* RUN: usable bytes. Pool lock */
+    uint32_t packed_slots;                     /* bit i: slot i is PACKED and has free pages. Pool lock */
+    /* the most free pages in a row of which one is in such a slot; 0: it is in no list. Pool lock */
+    uint32_t packed_row;
     struct superslab *packed_previous, *packed_next; /* HOT: among those with about as many. Pool lock */
-    uint64_t packed_free[SUPERSLAB_SLABS * PACKED_PAGES / 64]; /* a bit for each page: it is a free one of such a slot. Pool lock */
+    /* a bit for each page: it is a free one of such a slot. Pool lock */
+    uint64_t packed_free[SUPERSLAB_SLABS * PACKED_PAGES / 64];
     /* Outside the pool, unless dirty_by_slab: no page from here on was handed out since the memory was last given back. Pool
      * lock, or the thread that has it in its hands */
     _Atomic uint32_t dirty_prefix_bytes;

@@ -47,10 +47,10 @@ _Static_assert(CLASS_END <= CLASS_SET_SLOTS, "class ids fit the class sets, and 
 
 struct class_info {
     _Alignas(16) uint32_t bytes; /* block size */
-    uint32_t reciprocal; /* 2^32 / bytes, rounded up: see class_block_index */
-    uint16_t n_blocks;   /* per slab */
-    uint8_t range;       /* 0..7 for C0..C7; 8 above 1024 bytes */
-    uint8_t n_words;     /* of the bit map */
+    uint32_t reciprocal;         /* 2^32 / bytes, rounded up: see class_block_index */
+    uint16_t n_blocks;           /* per slab */
+    uint8_t range;               /* 0..7 for C0..C7; 8 above 1024 bytes */
+    uint8_t n_words;             /* of the bit map */
 };
 _Static_assert(sizeof(struct class_info) == 4 * CLASS_OFFSET_SCALE, "a class offset times 4 is an entry's distance");
 

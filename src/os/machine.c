@@ -66,7 +66,8 @@ static int ask_for_time(clockid_t clock, struct timespec *now)
  * stands would keep memory for ever. */
 static clock_function find_clock(void)
 {
-    static const char *const names[] = {"__vdso_clock_gettime", "__kernel_clock_gettime"}; /* arm64 and others: the latter */
+    /* arm64 and others: the latter */
+    static const char *const names[] = {"__vdso_clock_gettime", "__kernel_clock_gettime"};
     const void *function = NULL;
     for (unsigned i = 0; i < 2 && function == NULL; i++)
         function = os_vdso_function(names[i]);
@@ -139,7 +140,8 @@ uint64_t os_random(void)
     uint64_t bits = next_pretended();
     if (bits != 0)
         return bits;
-    if (system_call(SYS_getrandom, (long)&bits, sizeof bits, GRND_NONBLOCK, 0, 0, 0) != sizeof bits) { /* too early in the system's life */
+    /* too early in the system's life */
+    if (system_call(SYS_getrandom, (long)&bits, sizeof bits, GRND_NONBLOCK, 0, 0, 0) != sizeof bits) {
         struct timespec now = {0};
         read_clock(CLOCK_MONOTONIC, &now);
         memcpy(&bits, (const void *)getauxval(AT_RANDOM), sizeof bits); /* NOLINT: 16 bytes, given by the system */

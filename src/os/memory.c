@@ -133,7 +133,7 @@ bool os_charges_writable(void)
  * purge; false only when it has been seen. */
 static bool purge_clears(void)
 {
-    static _Atomic uint8_t known; /* 1: it does, 2: it does not */
+    static _Atomic uint8_t known;                                      /* 1: it does, 2: it does not */
     uint8_t seen = atomic_load_explicit(&known, memory_order_relaxed); /* relaxed: the same whoever finds it */
     if (likely(seen != 0))
         return seen == 1;
@@ -208,7 +208,8 @@ static bool move_keeps_source(void)
                         pages + page_bytes) != MAP_FAILED;
     if (keeps) {
         *(volatile char *)pages = 1;
-        keeps = madvise(pages, page_bytes, MADV_DONTNEED) != 0 || *(volatile char *)pages == 0; /* refused: after mlockall() */
+        /* refused: after mlockall() */
+        keeps = madvise(pages, page_bytes, MADV_DONTNEED) != 0 || *(volatile char *)pages == 0;
     }
     munmap(pages, 2 * page_bytes);
     errno = saved_errno;

@@ -21,7 +21,8 @@
 static int32_t process_id; /* to ask is a system call */
 
 uintptr_t os_linker_begin, os_linker_bytes;
-extern struct r_debug _r_debug __attribute__((weak)); /* the dynamic linker's; none in a program that is linked statically */
+/* the dynamic linker's; none in a program that is linked statically */
+extern struct r_debug _r_debug __attribute__((weak));
 
 static void find_linker(void)
 {
@@ -55,7 +56,8 @@ int32_t os_process_id(void)
 bool os_is_vfork_child(void)
 {
     int32_t caller = ask_for_process_id();
-    return caller != process_id && os_thread_id() == caller && !os_is_new_child(); /* it has no threads; one of _Fork has */
+    /* it has no threads; one of _Fork has */
+    return caller != process_id && os_thread_id() == caller && !os_is_new_child();
 }
 
 /* In a page that the child of a fork gets as zeros: not 0 in whatever process os_watch_forks or os_fork_child was called in. */

@@ -212,7 +212,8 @@ bool os_peek(uintptr_t address, void *to, size_t len_bytes)
     int saved_errno = errno;
     struct iovec local = {to, len_bytes}, remote = {(void *)address, len_bytes};
     bool done = process_vm_readv(ask_for_process_id(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
-    if (!done && errno == ESRCH) /* The process's number is that of its first thread, which has no memory any more after pthread_exit. */
+    /* The process's number is that of its first thread, which has no memory any more after pthread_exit. */
+    if (!done && errno == ESRCH)
         done = process_vm_readv(os_thread_id(), &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
     errno = saved_errno;
     return done;

@@ -22,7 +22,7 @@
 
 #define BACKGROUND_MIN_BYTES (4 * MIB)
 #define END_MAX_ROUNDS 1000 /* of a millisecond */
-#define RETRY_MS 1000 /* after the system refused a thread */
+#define RETRY_MS 1000       /* after the system refused a thread */
 /* A tick that took long and found nothing, in a heap of many GiB, is followed by so many times its length of rest. */
 #define REST_FACTOR 20
 #define PRESSURE_MAX 1000 /* hundredths of a per cent of the last ten seconds in which some task waited for memory */
@@ -33,12 +33,12 @@
 #define REST_MAX_MS 32000
 
 enum { NONE, RUNNING, RESTING };
-static _Atomic uint32_t running; /* a futex while RESTING */
+static _Atomic uint32_t running;    /* a futex while RESTING */
 static _Atomic size_t cached_bytes; /* in caches of threads */
 static size_t (*caches_tick)(void), (*caches_tick_gone)(void);
 static bool (*is_inside)(void);
-static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
-static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
+static _Atomic uint32_t last_tick_ms;  /* by callers, where there is no thread */
+static _Atomic uint32_t refused_ms;    /* when a thread was last refused; 0: never */
 static _Atomic uint32_t main_has_left; /* a futex: 1 after pthread_exit in the process's first thread */
 static _Atomic int32_t thread_id;      /* of the one that was started last; 0: none */
 
@@ -104,14 +104,16 @@ static void rest(uint32_t most_ms)
 {
     atomic_store(&running, RESTING);
     atomic_thread_fence(memory_order_seq_cst); /* B1 */
-    if (shared_pool_idle_bytes() == 0) /* What became idle before the store woke nobody. */
+    /* What became idle before the store woke nobody. */
+    if (shared_pool_idle_bytes() == 0)
         os_futex_wait_ms(&running, RESTING, most_ms);
     atomic_store(&running, RUNNING);
 }
 
 static void *run(void *unused)
 {
-    if (!os_calls_are_filtered_since_start()) /* a filter may end the process for the question; background_end does without, too */
+    /* a filter may end the process for the question; background_end does without, too */
+    if (!os_calls_are_filtered_since_start())
         atomic_store(&thread_id, os_thread_id());
     bool has_own_files = os_leave_files(); /* Looking at threads opens files, at moments that nobody expects. */
     if (has_own_files && !os_calls_are_filtered_since_start())
@@ -180,7 +182,8 @@ static inline void fence_before_look(void)
 void background_wake(void)
 {
     fence_before_look();
-    uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE; /* relaxed: it looks again before it ends (B1) */
+    /* relaxed: it looks again before it ends (B1) */
+    uint32_t state = atomic_load_explicit(&running, memory_order_relaxed), none = NONE;
     if (likely(state == RUNNING) || config.purge_delay_ms <= 0)
         return;
     if (state == RESTING) {
@@ -188,7 +191,8 @@ void background_wake(void)
             os_futex_wake(&running, 1);
         return;
     }
-    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load(&refused_ms); /* never 0; nor below what a call in the same millisecond noted */
+    /* never 0; nor below what a call in the same millisecond noted */
+    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load(&refused_ms);
     if (!config.background || atomic_load(&main_has_left) != 0 || (refused != 0 && now_ms - refused < RETRY_MS)) {
         tick_by_caller(now_ms);
         return;
@@ -199,7 +203,8 @@ void background_wake(void)
         background_wanted = true;
         return;
     }
-    if (os_is_vfork_child()) /* The thread would end with the child, maybe with the lock in its hands. The parent starts it. */
+    /* The thread would end with the child, maybe with the lock in its hands. The parent starts it. */
+    if (os_is_vfork_child())
         return;
     if (!atomic_compare_exchange_strong(&running, &none, RUNNING))
         return;

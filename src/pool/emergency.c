@@ -95,7 +95,8 @@ bool emergency_return(void *block)
     size_t mapping_bytes = header->mapping_bytes;
     uint64_t seal = seal_of(header);
     if (!atomic_compare_exchange_strong(&header->seal, &seal, 0))
-        return false; /* another thread is just freeing it: the second to unmap it might unmap what lies there by then */
+        /* another thread is just freeing it: the second to unmap it might unmap what lies there by then */
+        return false;
     registry_enter(mapping, mapping_bytes >> SUPERSLAB_SHIFT, NULL); /* The leaves are there: it cannot fail. */
     os_unreserve(mapping, mapping_bytes);
     return true;

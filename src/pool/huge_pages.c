@@ -24,7 +24,8 @@ static _Atomic size_t shared_bytes;
 
 void huge_pages_fork_child(void)
 {
-    atomic_store_explicit(&shared_bytes, (size_t)stats_read(&stats_counters.mapped_bytes), memory_order_relaxed); /* relaxed: a hint */
+    /* relaxed: a hint */
+    atomic_store_explicit(&shared_bytes, (size_t)stats_read(&stats_counters.mapped_bytes), memory_order_relaxed);
 }
 
 /* What this process alone has mapped. What it gives back is what it shared, as far as it can be. */

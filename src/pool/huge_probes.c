@@ -10,7 +10,8 @@
 bool probes_page_is_in_memory(const char *address)
 {
     size_t page_bytes = os_page_bytes();
-    return os_resident_bytes((const void *)((uintptr_t)address & ~(page_bytes - 1)), page_bytes) != 0; /* NOLINT: that block's */
+    /* NOLINT: that block's */
+    return os_resident_bytes((const void *)((uintptr_t)address & ~(page_bytes - 1)), page_bytes) != 0;
 }
 
 /* Where a run is looked at: a touch brings a whole huge page, so there must be two at least, or small ones behind the only one. In

@@ -146,7 +146,8 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
     bool wants_probe = probes_want(&probes, len_bytes);
     enum answer yes =
         wants_probe && (runs.n >= UNFILLED_RUNS / 2 || sum_bytes >= UNFILLED_BYTES / 2) ? ANSWER_SMALL_END : ANSWER_YES;
-    if (runs.n == 0 || (runs.n < UNFILLED_RUNS && sum_bytes < most_bytes)) /* whatever of them is in memory: nobody is asked */
+    /* whatever of them is in memory: nobody is asked */
+    if (runs.n == 0 || (runs.n < UNFILLED_RUNS && sum_bytes < most_bytes))
         return yes;
     if (!release_may_ask(1)) /* all of them is in memory */
         return runs.n <= 1 || (runs.n < UNFILLED_RUNS && sum_bytes < UNFILLED_BYTES) ? yes : ANSWER_NO;
@@ -165,7 +166,8 @@ static enum answer ask_about_unfilled(const struct superslab *except, size_t len
 static enum answer may_be_unfilled(const struct superslab *except, size_t len_bytes)
 {
     static _Atomic uint32_t refused_ms; /* when; 0: never */
-    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load_explicit(&refused_ms, memory_order_relaxed); /* relaxed: a hint */
+    /* relaxed: a hint */
+    uint32_t now_ms = os_now_ms() | 1, refused = atomic_load_explicit(&refused_ms, memory_order_relaxed);
     if (refused != 0 && now_ms - refused < REFUSED_MS)
         return ANSWER_NO;
     enum answer answer = ask_about_unfilled(except, len_bytes);

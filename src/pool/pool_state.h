@@ -10,25 +10,29 @@
 #include "pool/shared_pool.h"
 
 #define N_BUCKETS (SUPERSLAB_SLABS + 1) /* by number of free slots */
-#define N_PACKED_LISTS 64 /* by the longest row of free pages, in steps of PACKED_ROW_STEP; the last has all longer ones */
+/* by the longest row of free pages, in steps of PACKED_ROW_STEP; the last has all longer ones */
+#define N_PACKED_LISTS 64
 #define PACKED_ROW_STEP (SUPERSLAB_SLABS * PACKED_PAGES / N_PACKED_LISTS)
-#define SCAN_LIMIT 32 /* SuperSlabs looked at for an aligned row of slots, per list; and DRAINING ones, for whatever is wanted of them */
-#define ROW_LOOKS 4   /* SuperSlabs looked at for any other row, per list */
+/* SuperSlabs looked at for an aligned row of slots, per list; and DRAINING ones, for whatever is wanted of them */
+#define SCAN_LIMIT 32
+#define ROW_LOOKS 4 /* SuperSlabs looked at for any other row, per list */
 
 struct pool_state {
-    struct superslab *bucket[N_BUCKETS]; /* HOT ones */
-    struct superslab *row[N_BUCKETS];    /* the same by the length of their longest row of free slots */
+    struct superslab *bucket[N_BUCKETS];      /* HOT ones */
+    struct superslab *row[N_BUCKETS];         /* the same by the length of their longest row of free slots */
     struct superslab *packed[N_PACKED_LISTS]; /* those with PACKED slots: see packed_pages.c */
     struct superslab *draining;
     uint64_t bucket_bits, row_bits, packed_bits; /* bit k: bucket k, list of rows k, packed k is not empty */
-    size_t n_active_slots;             /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
-    _Atomic size_t n_empty_slots;      /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
-    _Atomic uint64_t reopen_classes;   /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs, since pool_reopen last looked in vain */
-    bool reopen_slots;                 /* likewise free slots. Pool lock */
+    size_t n_active_slots;                       /* slots of POOLED SuperSlabs that are neither UNUSED nor EMPTY */
+    _Atomic size_t n_empty_slots;                /* EMPTY slots of all POOLED SuperSlabs. Written under the lock */
+    /* bit: PARTIAL slabs of the class may be in DRAINING SuperSlabs, since pool_reopen last looked in vain */
+    _Atomic uint64_t reopen_classes;
+    bool reopen_slots; /* likewise free slots. Pool lock */
     /* Written by threads that free, and read without the lock: apart from what its holder writes. */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t draining_classes; /* as reopen_classes, of those that have recycled blocks */
-    _Atomic size_t sparser_bytes;      /* that came to lie free in slabs in use since the last tick; a guess */
-    _Atomic size_t waiting_bytes;      /* inside slabs in use, that the last tick left to a later one */
+    /* as reopen_classes, of those that have recycled blocks */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t draining_classes;
+    _Atomic size_t sparser_bytes; /* that came to lie free in slabs in use since the last tick; a guess */
+    _Atomic size_t waiting_bytes; /* inside slabs in use, that the last tick left to a later one */
 };
 extern struct pool_state pool __attribute__((visibility("hidden")));
 

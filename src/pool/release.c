@@ -74,7 +74,8 @@ void release_row(struct superslab *ss, uint32_t n)
         ss[i].committed = 0; /* until it is known: a fork's child may take it from here */
     }
     struct given_back given = give_back(superslab_memory(ss), len_bytes, moved, committed);
-    if (huge || given.decommitted || n > 1) /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
+    /* A program may have asked for huge pages itself, as numpy does for arrays of 4 MiB and more. */
+    if (huge || given.decommitted || n > 1)
         os_advise_huge(superslab_memory(ss), len_bytes, false);
     for (uint32_t i = 0; i < n; i++) {
         superslab_forget_slots(ss + i, given.clean);

@@ -134,7 +134,8 @@ void shared_pool_fork_child(bool interrupted)
     pool.bucket_bits = pool.row_bits = pool.packed_bits = 0;
     pool.draining = NULL;
     atomic_store(&pool.reopen_classes, UINT64_MAX); /* Whoever looked may have been cut off. */
-    pool_set_apart(NULL); /* It may be in no list any more. */
+    /* It may be in no list any more. */
+    pool_set_apart(NULL);
     pool.n_active_slots = 0;
     atomic_store(&pool.n_empty_slots, 0);
     idle_forget();

@@ -95,7 +95,8 @@ static struct huge_part huge_superslabs_of(const struct superslab *ss, size_t le
 {
     uint32_t n = (uint32_t)(len_bytes >> SUPERSLAB_SHIFT);
     for (uint32_t i = 0; i < n; i++)
-        if (!atomic_load_explicit(&ss[i].huge, memory_order_relaxed) || superslab_is_clean(&ss[i])) /* relaxed: they are ours */
+        /* relaxed: they are ours */
+        if (!atomic_load_explicit(&ss[i].huge, memory_order_relaxed) || superslab_is_clean(&ss[i]))
             return huge_superslabs(NULL, len_bytes);
     return (struct huge_part){.end = n};
 }

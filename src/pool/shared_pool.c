@@ -187,7 +187,8 @@ static struct slab *acquire(unsigned class_id, bool untouched)
             return NULL;
         struct superslab *ss;
         unsigned slot;
-        if (!untouched && atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) == 0) { /* relaxed: under the lock */
+        /* relaxed: under the lock */
+        if (!untouched && atomic_load_explicit(&pool.n_empty_slots, memory_order_relaxed) == 0) {
             struct slab *waiting = pool_take_idle();
             if (waiting != NULL) { /* Its pages are in memory: better than an UNUSED slot. */
                 pool_unlock();
@@ -405,7 +406,8 @@ void shared_pool_disown_slabs(struct slab **slabs, unsigned n)
 
 void shared_pool_note_sparser(size_t len_bytes)
 {
-    size_t before = atomic_fetch_add_explicit(&pool.sparser_bytes, len_bytes, memory_order_relaxed); /* relaxed: a number */
+    /* relaxed: a number */
+    size_t before = atomic_fetch_add_explicit(&pool.sparser_bytes, len_bytes, memory_order_relaxed);
     if (before / WAKE_EVERY_BYTES != (before + len_bytes) / WAKE_EVERY_BYTES)
         background_wake();
 }

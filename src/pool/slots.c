@@ -305,8 +305,7 @@ void pool_evaluate_tier(struct superslab *ss)
 
 bool pool_is_sparse(const struct superslab *ss)
 {
-    return pool_tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) &&
-           tier_is_to_drain(false, superslab_use(ss));
+    return pool_tier_of(ss) == SS_TIER_HOT && !atomic_load(&ss->rising) && tier_is_to_drain(false, superslab_use(ss));
 }
 
 void pool_reopen_superslab(struct superslab *ss)

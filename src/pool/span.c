@@ -110,7 +110,8 @@ static void *make_span_and_unlock(struct superslab *ss, unsigned slot, unsigned 
         return NULL;
     }
     struct slab *head = superslab_slab(ss, slot);
-    span_set_bytes(head, len_bytes); /* first: what is there else are links of idle.h, and readers without the lock believe the state */
+    /* first: what is there else are links of idle.h, and readers without the lock believe the state */
+    span_set_bytes(head, len_bytes);
     mark_span(ss, slot, slot, n);
     *zeroed = span_hand_out_pages(head, len_bytes);
     span_set_slots(head, n);

@@ -180,7 +180,8 @@ void tail_note(const void *block)
 {
     unsigned pages;
     struct slab *head = config.secure != 0 || config.purge_delay_ms < 0 ? NULL : registry_slab(block);
-    if (head == NULL || CTL_STATE(slab_ctl_read(head)) != SLAB_SPAN_HEAD) /* the latter: it is packed, and nothing lies behind it */
+    /* the latter: it is packed, and nothing lies behind it */
+    if (head == NULL || CTL_STATE(slab_ctl_read(head)) != SLAB_SPAN_HEAD)
         return;
     bool run = span_slots(head) == 0;
     size_t bytes = run ? run_bytes_behind(arena_superslab_of(head)) : tail_of_span(head, &pages);

@@ -310,7 +310,8 @@ static const struct {
       "50000"},
      parse_guard_sample},
     {{"HAKMEM_PROFILE", "0|report|FILE", "0",
-      "heap profile by samples, written at exit: the largest live stacks on stderr, or all to a file (%p: the process)"},
+      "heap profile by samples, written at exit: the largest live stacks on stderr, or all to a file (%p: the "
+      "process)"},
      parse_heap_profile},
     {{"HAKMEM_PROFILE_INTERVAL", "1..1T", "512K", "bytes from one sample to the next in the mean"},
      parse_profile_interval},

@@ -27,13 +27,14 @@ struct config {
     enum profile profile;
     enum on_error on_error;
     enum stats_output stats;
-    char stats_path[CONFIG_PATH_MAX_BYTES];      /* STATS_FILE: a copy, for programs that overwrite their environment */
-    size_t lru_superslabs;                       /* most empty SuperSlabs that are kept */
-    size_t empty_slabs;                          /* most empty slabs whose pages are kept */
-    int64_t purge_delay_ms;                      /* how long an emptied slab waits before its release; -1: for ever */
-    size_t arena_bytes;                          /* 0: chosen by the machine */
-    enum huge_pages huge_pages;                  /* where the system may use huge pages: see superslab_choose_pages */
-    size_t packed_heap_bytes;                    /* heaps of more have packed spans (packed.h); no variable, for tests alone */
+    char stats_path[CONFIG_PATH_MAX_BYTES]; /* STATS_FILE: a copy, for programs that overwrite their environment */
+    size_t lru_superslabs;                  /* most empty SuperSlabs that are kept */
+    size_t empty_slabs;                     /* most empty slabs whose pages are kept */
+    int64_t purge_delay_ms;                 /* how long an emptied slab waits before its release; -1: for ever */
+    size_t arena_bytes;                     /* 0: chosen by the machine */
+    enum huge_pages huge_pages;             /* where the system may use huge pages: see superslab_choose_pages */
+    /* heaps of more have packed spans (packed.h); no variable, for tests alone */
+    size_t packed_heap_bytes;
     size_t budget_soft_bytes, budget_hard_bytes; /* 0: none; soft 0: a part of hard */
     unsigned budget_percent;                     /* of the control group's limit; 0: not so */
     bool budget_auto;                            /* the control group's limit decides whether, and how much */

@@ -73,7 +73,7 @@ void stack_take_interrupted(struct stack *stack, uintptr_t pc)
     int n = 0, first = 0;
     /* Who has jumped to where nothing can be read is beyond an unwinder: it would read the instruction there, and fault in turn. */
     if (pc != 0 && !os_is_readable((const void *)(pc & ~(uintptr_t)7))) /* NOLINT: an instruction's place */
-        frame[n++] = (void *)pc;                                         /* NOLINT: likewise */
+        frame[n++] = (void *)pc;                                        /* NOLINT: likewise */
     else if (atomic_load_explicit(&prepared_early, memory_order_acquire))
         n = take_frames(frame, STACK_MAX_FRAMES + 16);
     while (pc != 0 && first < n && (uintptr_t)frame[first] != pc)

@@ -651,7 +651,8 @@ int unwind_take(void **frame, int n)
     walk.page = walk.sp / os_page_bytes();
     for (uint64_t address = walk.pc; n_taken < n; address = walk.pc - 1) { /* a call lies before where it returns to */
         struct rule rule = find_rule(&walk, address);
-        if (rule.base == BASE_END || (rule.base == BASE_UNKNOWN && os_is_linker((const void *)(uintptr_t)address))) /* NOLINT */
+        /* NOLINT */
+        if (rule.base == BASE_END || (rule.base == BASE_UNKNOWN && os_is_linker((const void *)(uintptr_t)address)))
             return n_taken; /* The linker's own beginning, from where it calls constructors, has no rule. */
         if (rule.base == BASE_UNKNOWN || !step(&walk, &rule))
             return -1;
@@ -700,7 +701,8 @@ int unwind_take(void **frame, int n)
         bool to_kernel = is_signal_return(pc);
         any_handler |= to_kernel;
         frame[n_taken++] = (void *)(uintptr_t)pc; /* NOLINT: an address of code */
-        if (next <= record && !from_handler) /* stacks grow down; a handler may have one of its own */
+        /* stacks grow down; a handler may have one of its own */
+        if (next <= record && !from_handler)
             break;
         from_handler = to_kernel;
         record = next;

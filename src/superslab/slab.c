@@ -39,8 +39,8 @@ void slab_recount(struct slab *slab, bool only_up)
         if (used == CTL_USED(ctl) || (only_up && used < CTL_USED(ctl)))
             return;
         next = SLAB_CTL(CTL_STATE(ctl), CTL_CLASS(ctl), used);
-    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, next, memory_order_acq_rel, /* R2: then the bits are seen */
-                                                    memory_order_acquire));
+    } while (!atomic_compare_exchange_weak_explicit(&slab->ctl, &ctl, next, /* R2: then the bits are seen */
+                                                    memory_order_acq_rel, memory_order_acquire));
 }
 
 void slab_open(struct slab *slab, struct superslab *ss, unsigned slot, unsigned class_id)
@@ -101,7 +101,7 @@ static unsigned end_of_claim(const struct slab *slab, unsigned end)
     if ((dirty & (dirty + 1)) != 0)
         return SLAB_RECYCLED;
     const struct class_info *class = &class_table[CTL_CLASS(slab_ctl_read(slab))];
-    unsigned n_pages = (unsigned)__builtin_ctz(dirty + 1); /* the lowest are set, and no others */
+    unsigned n_pages = (unsigned)__builtin_ctz(dirty + 1);        /* the lowest are set, and no others */
     return class_block_index(class, n_pages * slab_page_bytes()); /* blocks that end there */
 }
 
@@ -254,7 +254,8 @@ void *slab_claim_in_memory(struct slab *slab)
     size_t block_bytes = class_table[CTL_CLASS(slab_ctl_read(slab))].bytes;
     unsigned dirty = atomic_load_explicit(&slab->dirty_pages, memory_order_relaxed); /* relaxed: the owner */
     for (unsigned word = 0; word < slab->n_words; word++) {
-        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed); /* relaxed: as in slab_free_below */
+        /* relaxed: as in slab_free_below */
+        uint64_t free = atomic_load_explicit(&slab->bits[word], memory_order_relaxed);
         for (; free != 0; free &= free - 1) {
             size_t offset = (word * 64 + (size_t)__builtin_ctzll(free)) * block_bytes;
             unsigned pages = (2u << slab_page_of(offset + block_bytes - 1)) - (1u << slab_page_of(offset));

@@ -48,7 +48,8 @@ enum slab_return {
     SLAB_RETURN_LISTABLE, /* was FULL, now PARTIAL: the caller sets its bit in the class set */
     SLAB_RETURN_RETIRING, /* was nobody's and is now empty: the caller alone may and must release it */
     SLAB_RETURN_SPARSER,  /* its use fell to a half, a quarter or an eighth: the SuperSlab's tier may change */
-    SLAB_RETURN_TOO_MANY /* nothing: more came back than had gone out, so some were freed twice and handed out in between */
+    /* nothing: more came back than had gone out, so some were freed twice and handed out in between */
+    SLAB_RETURN_TOO_MANY
 };
 
 /* Notes where a slot's slab lies. Caller holds the slot. */

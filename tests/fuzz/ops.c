@@ -82,7 +82,7 @@ struct ops_settings ops_begin(struct ops_reader *reader, const uint8_t *bytes, s
                                  .purge_delay_ms = delays_ms[first[1] % 4],
                                  .lru_superslabs = superslabs[first[2] % 4],
                                  .empty_slabs = slabs[first[2] / 4 % 4],
-                                 .huge_pages = first[3] % 32 == 31  ? HUGE_PAGES_ALWAYS
+                                 .huge_pages = first[3] % 32 == 31 ? HUGE_PAGES_ALWAYS
                                                : first[3] % 4 == 3 ? HUGE_PAGES_AUTO
                                                                    : HUGE_PAGES_NEVER,
                                  .packed = first[3] % 4 == 3};

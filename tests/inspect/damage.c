@@ -212,7 +212,8 @@ static struct change damage_packed(const char *kind)
     if (strcmp(kind, "lists-packed") == 0)
         return change_part(ss_record + offsetof(struct superslab, packed_row), 4, ss->packed_row ^ 64u,
                            memory - slot * SLAB_BYTES);
-    return change_part(head, 4, PACKED_WORD(PACKED_HELD, PACKED_PAGE(word), n, PACKED_ASKED(word)), block); /* held-packed */
+    /* held-packed */
+    return change_part(head, 4, PACKED_WORD(PACKED_HELD, PACKED_PAGE(word), n, PACKED_ASKED(word)), block);
 }
 
 static struct change damage_superslab(const char *kind)
@@ -287,8 +288,8 @@ static struct change plan(const char *kind)
 {
     static const char *const of_slabs[] = {"bits",       "bits-large", "slab", "class-map", "full",
                                            "clean-page", "span",       "gaps", "held-slot", NULL};
-    static const char *const of_packed[] = {"span-packed",  "span-length",  "span-pages",
-                                            "masks-packed", "masks-free-packed", "lists-packed", "held-packed", NULL};
+    static const char *const of_packed[] = {"span-packed",       "span-length",  "span-pages",  "masks-packed",
+                                            "masks-free-packed", "lists-packed", "held-packed", NULL};
     static const char *const of_superslabs[] = {"run", "taken", "lists", "superslab", "masks", NULL};
     static const char *const of_threads[] = {"magazine", "cached", "cached-twice", "cached-free", "current",
                                              "held",     NULL};

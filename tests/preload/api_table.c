@@ -4,7 +4,6 @@
  */
 #include "check.h"
 
-
 #include <limits.h>
 #include <malloc.h>
 

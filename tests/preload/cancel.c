@@ -8,7 +8,6 @@
 #include <malloc.h>
 #include <pthread.h>
 
-
 #define LARGE_BLOCKS 64
 
 static char path[] = "/tmp/hakmem-cancel.XXXXXX", text[65536];

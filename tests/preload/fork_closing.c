@@ -12,7 +12,8 @@
 
 #define LARGE (9 * CHECK_MIB)
 #define LEAST_CLOSED (8 * CHECK_MIB) /* more than any guard page's neighbours */
-#define SPAN (CHECK_MIB + CHECK_MIB / 2) /* more than a thread takes slots for in advance: they are opened under the lock */
+/* more than a thread takes slots for in advance: they are opened under the lock */
+#define SPAN (CHECK_MIB + CHECK_MIB / 2)
 #define N_BLOCKS 8
 
 enum stops { NOWHERE, WHEN_OPENED, ONCE_OPENED, WHEN_CLOSED };

@@ -171,13 +171,9 @@ static void watch_traps(void)
     REQUIRE(sigaction(SIGTRAP, &action, NULL) == 0);
 }
 #else
-static void begin_steps(void)
-{
-}
+static void begin_steps(void) {}
 
-static void end_steps(void)
-{
-}
+static void end_steps(void) {}
 
 static void watch_traps(void)
 {
@@ -337,7 +333,8 @@ int main(void)
 {
     check_on_hakmem();
     free(malloc(1));
-    for (unsigned i = 0; i < 64; i++) /* Destructors come in the order of keys, and the library's is among the first 32. */
+    /* Destructors come in the order of keys, and the library's is among the first 32. */
+    for (unsigned i = 0; i < 64; i++)
         REQUIRE(pthread_key_create(&after_hakmem, i == 63 ? have_died : NULL) == 0);
     REQUIRE(dl_iterate_phdr(find_text, check_symbol("malloc")) == 1);
     watch_traps();

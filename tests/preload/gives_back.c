@@ -72,7 +72,8 @@ static void the_last_eighth_goes(void)
     keep_first(per_slab, per_slab / 8);
     check_await_resident("an eighth of each slab", before_bytes + sum_bytes / 6);
     keep_first(per_slab, 1);
-    check_await_resident("one block of each slab", before_bytes + sum_bytes / 9); /* a page of each, mostly, and what the table takes */
+    /* a page of each, mostly, and what the table takes */
+    check_await_resident("one block of each slab", before_bytes + sum_bytes / 9);
     release_all();
 }
 

@@ -17,9 +17,9 @@
 
 #define SIZE 48
 #define DEEP_BYTES (64 * CHECK_KIB)
-#define MOST_STEPS 40       /* of a malloc and a free */
-#define EXIT_STEPS 60       /* of the thread's exit: until it has closed its door, and some more */
-#define N_KEYS 40           /* so that the last one's destructor comes behind hakmem's */
+#define MOST_STEPS 40 /* of a malloc and a free */
+#define EXIT_STEPS 60 /* of the thread's exit: until it has closed its door, and some more */
+#define N_KEYS 40     /* so that the last one's destructor comes behind hakmem's */
 
 static sigjmp_buf out;
 static volatile int leave_after, exit_steps, n_exit_steps;

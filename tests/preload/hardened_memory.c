@@ -113,11 +113,13 @@ static void test_many_free_slots(void)
         REQUIRE(blocks[i] != NULL);
         blocks[i][0] = 1;
         if (i % 2 == 0 && i < 40000)
-            usleep(200); /* so that as many are guarded as may be, each between others that are not: that takes the most mappings */
+            /* so that as many are guarded as may be, each between others that are not: that takes the most mappings */
+            usleep(200);
     }
     for (size_t i = 0; i < N; i += 2)
         free(blocks[i]);
-    CHECK_THAT(count_mappings() < 52000, "%zu mappings", count_mappings()); /* the slower it goes, the more blocks are guarded */
+    /* the slower it goes, the more blocks are guarded */
+    CHECK_THAT(count_mappings() < 52000, "%zu mappings", count_mappings());
     int error = pthread_create(&thread, NULL, nothing, NULL);
     CHECK_THAT(error == 0, "pthread_create: %d", error);
     if (error == 0)

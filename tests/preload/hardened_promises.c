@@ -11,7 +11,6 @@
  */
 #include "check.h"
 
-
 #include <malloc.h>
 
 /* Runs an act in a child; whether a signal ended it. */
@@ -195,7 +194,10 @@ static void check_shorter_without_memory(void)
         errno = 1234;
         char *volatile shorter = realloc(block, SHORTER);
         CHECK_THAT(shorter == block && errno == 1234, "%zu bytes made shorter without memory: %s, errno %d", sizes[i],
-                   shorter == NULL ? "refused" : shorter == block ? "stays" : "moved", errno);
+                   shorter == NULL    ? "refused"
+                   : shorter == block ? "stays"
+                                      : "moved",
+                   errno);
         CHECK(malloc_usable_size(shorter) == SHORTER && shorter[0] == 7 && shorter[SHORTER - 1] == 7);
         size_t n_left = count_set(shorter + SHORTER, shorter + sizes[i]);
         CHECK_THAT(n_left <= SLACK_BYTES, "%zu bytes made shorter without memory: %zu of what was there are left",

@@ -252,7 +252,8 @@ int main(void)
     check_child("living under RLIMIT_AS", live_under, 200 * CHECK_MIB);
     check_child("living under RLIMIT_AS", live_under, 1000 * CHECK_MIB);
     const char *secure = getenv("HAKMEM_SECURE");
-    if (secure == NULL || strcmp(secure, "max") != 0) /* whose blocks take mappings, of which a process may have so many */
+    /* whose blocks take mappings, of which a process may have so many */
+    if (secure == NULL || strcmp(secure, "max") != 0)
         check_child("living at RLIMIT_DATA", live_at_data_limit, 60 * CHECK_MIB);
     check_child("RLIMIT_AS again and again", lower_again, (size_t)10000 * CHECK_MIB);
     check_child("RLIMIT_AS of a child of vfork", set_in_vfork_child, 200 * CHECK_MIB);

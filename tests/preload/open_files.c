@@ -4,7 +4,6 @@
  */
 #include "check.h"
 
-
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/resource.h>

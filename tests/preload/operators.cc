@@ -149,7 +149,8 @@ void test_huge()
                            n, outcome);
             }
     volatile size_t many = SIZE_MAX / 4;
-    try { // the compiler's own check of an array's length
+    // the compiler's own check of an array's length
+    try {
         double *volatile array = new double[many]; // which the compiler must not take for unused
         delete[] array;
         CHECK_FAIL("an array that is too long is allocated");

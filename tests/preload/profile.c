@@ -275,7 +275,8 @@ static void lasts_until_it_is_stopped(void)
     }
     if (file != NULL)
         fclose(file);
-    CHECK_THAT(said >= 0 && said <= lasted + 0.02, "it lasted %.3f s, and %.3f are said", lasted, said); /* by a coarse clock */
+    /* by a coarse clock */
+    CHECK_THAT(said >= 0 && said <= lasted + 0.02, "it lasted %.3f s, and %.3f are said", lasted, said);
 }
 
 /* What is read for a dump is dropped by a new session. */

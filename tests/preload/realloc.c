@@ -153,7 +153,8 @@ static void from_calloc(void)
  * are further apart than that, or 16 bytes. */
 static void made_much_shorter(void)
 {
-    size_t page_bytes = getenv("HAKMEM_PROFILE") != NULL ? 4096 : 0; /* A small block that was picked has whole pages. */
+    /* A small block that was picked has whole pages. */
+    size_t page_bytes = getenv("HAKMEM_PROFILE") != NULL ? 4096 : 0;
     for (size_t size = 100; size <= 32768; size = size * 3 / 2)
         for (size_t shorter = size; shorter > 16; shorter = shorter * 2 / 3) {
             char *block = malloc(size);

@@ -5,7 +5,6 @@
  */
 #include "check.h"
 
-
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -279,7 +278,7 @@ static void count_few(void)
 static const struct {
     const char *name, *interval;
     void (*run)(void);
-    const char *said; /* NULL: it ends with status 0 and says nothing */
+    const char *said;     /* NULL: it ends with status 0 and says nothing */
     bool is_freed, lives; /* the latter: under HAKMEM_ON_ERROR=warn */
 } cases[] = {
     {"store_behind", "1", store_behind, "behind the", false, false},

@@ -15,7 +15,7 @@ unsigned n_destroyed;
 
 /* Allocates when it is made, more when it is destroyed, and frees everything. */
 class Hoarder {
-  public:
+public:
     explicit Hoarder(size_t n) : seed_(n)
     {
         for (size_t i = 0; i < n; i++)
@@ -39,7 +39,7 @@ class Hoarder {
     Hoarder &operator=(const Hoarder &) = delete;
     size_t size() const { return strings_.size(); }
 
-  private:
+private:
     size_t seed_;
     std::vector<std::string> strings_;
 };

@@ -45,7 +45,8 @@ static int hold_blocks(unsigned way)
     size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     if (ways[way].zeroed) /* On a busy machine the page of each that was used before may not have gone back yet. */
         most_bytes += ways[way].n * page_bytes;
-    for (unsigned round = 0; ways[way].zeroed && round < 2; round++) /* What calloc gets has been used before, as little. */
+    /* What calloc gets has been used before, as little. */
+    for (unsigned round = 0; ways[way].zeroed && round < 2; round++)
         for (unsigned i = 0; i < ways[way].n; i++) {
             if (round != 0) {
                 free((void *)blocks[i]);

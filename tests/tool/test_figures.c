@@ -280,7 +280,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_rates_from_one),
-        cmocka_unit_test(test_rates), cmocka_unit_test(test_rates_apart),
+        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_rates_apart),
         cmocka_unit_test(test_counters_that_went_back),
         cmocka_unit_test(test_huge_numbers),
         cmocka_unit_test(test_classes),

@@ -43,7 +43,8 @@ static inline void start_without_ticks(void)
     thread_start_process();
     config.background = false;
     config.purge_delay_ms = 1;
-    background_wake(); /* the first tick is due at once */
+    /* the first tick is due at once */
+    background_wake();
     config.purge_delay_ms = 2000000000; /* and the next in days: on a busy machine a test may take minutes */
     hak_trim(HAK_TRIM_PAGES);
 }

@@ -1218,7 +1218,8 @@ static void limits_of_version_1(void **state)
     assert_int_equal(os_cgroup_limit_bytes(root), 50 * MIB);
     put("/sys/fs/cgroup/memory.max", "73400320\n");
     put("/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "104857600\n");
-    put("/proc/self/cgroup", "4:memoryless:/docker/1\nnonsense\n:\n::\n3:memory\n0:cpu:/docker/1\n"); /* no group of ours */
+    /* no group of ours */
+    put("/proc/self/cgroup", "4:memoryless:/docker/1\nnonsense\n:\n::\n3:memory\n0:cpu:/docker/1\n");
     assert_true(os_cgroup_limit_bytes(root) == SIZE_MAX);
 }
 

@@ -444,7 +444,8 @@ static void runs_that_stay_empty(void **state)
         block[i] = NULL;
     }
     hak_trim(HAK_TRIM_PAGES);
-    usleep(50000); /* a refusal holds for 10 ms */
+    /* a refusal holds for 10 ms */
+    usleep(50000);
     for (unsigned i = 0; i < N; i++) { /* each is filled before the next one comes */
         if (block[i] != NULL)
             continue;

@@ -471,8 +471,7 @@ static void look_at_it(void)
                 assert_true(one->class_id < CLASS_END && one->used <= one->n_blocks && one->state <= SLAB_PACKED);
                 assert_true(one->span_slabs + slot <= SUPERSLAB_SLABS && one->packed_spans <= PACKED_HEADS &&
                             (one->state == SLAB_PACKED) == (one->packed_pages != 0));
-                assert_true(one->span_bytes <=
-                            one->span_slabs * SLAB_BYTES + one->packed_spans * SUPERSLAB_BYTES);
+                assert_true(one->span_bytes <= one->span_slabs * SLAB_BYTES + one->packed_spans * SUPERSLAB_BYTES);
             }
         snapshot_free(&snapshot);
     }

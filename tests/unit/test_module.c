@@ -123,7 +123,8 @@ static void libc_is_told_from_others(void **state)
     (void)state;
     const struct os_module linker = module_of((const void *)_r_debug.r_ldbase); /* NOLINT: the linker's */
     assert_true(os_is_libc(symbol_of_libc("strtol")) && os_is_libc(symbol_of_libc("qsort")));
-    assert_true(os_is_libc((const char *)linker.start + 4096) && os_is_libc((const char *)linker.end - 1)); /* NOLINT: likewise */
+    /* NOLINT: likewise */
+    assert_true(os_is_libc((const char *)linker.start + 4096) && os_is_libc((const char *)linker.end - 1));
     assert_false(os_is_libc(symbol("_fail")) || os_is_libc((const void *)(uintptr_t)module_of));
     assert_false(os_is_libc(NULL) || os_is_libc(state));
 }
@@ -394,7 +395,8 @@ static void a_module_without_a_header_is_the_program_or_nothing(void **state)
     program.start = (uintptr_t)own;
     assert_ptr_equal(os_module_build_id(&program, &n_bytes), id);
     assert_int_equal(n_bytes, program_bytes);
-#ifndef SANITIZED /* It looks through all of the program, which leads over the sanitizer's bounds of global variables. */
+/* It looks through all of the program, which leads over the sanitizer's bounds of global variables. */
+#ifndef SANITIZED
     assert_true(os_module_contains(&program, "a_module_without_a_header_is_the_program", 40));
 #endif
     program.start = libc.start = (uintptr_t)symbol_of_libc("strtol");

@@ -134,7 +134,8 @@ static void a_handler_interrupts_a_write(void **state)
     assert_int_equal(pipe(ends), 0);
     sigemptyset(&alarm_only);
     sigaddset(&alarm_only, SIGALRM);
-    assert_int_equal(pthread_sigmask(SIG_BLOCK, &alarm_only, NULL), 0); /* for the reader: the signals are the writer's */
+    /* for the reader: the signals are the writer's */
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, &alarm_only, NULL), 0);
     assert_int_equal(pthread_create(&reader, NULL, read_late, &ends[0]), 0);
     assert_int_equal(pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL), 0);
     assert_int_equal(sigaction(SIGALRM, &action, &before), 0);

@@ -42,7 +42,8 @@ static void classes_ascend_and_fill_a_slab(void **state)
         assert_true(class->n_words <= SLAB_MAX_WORDS);
         assert_int_equal(class->bytes % (class->bytes <= 8 ? 8 : 16), 0);
         if (class->bytes != 17664) /* which leaves whole pages of it untouched */
-            assert_true(SLAB_BYTES - (size_t) class->n_blocks * class->bytes <= SLAB_BYTES / 8); /* the tail of a slab */
+            /* the tail of a slab */
+            assert_true(SLAB_BYTES - (size_t) class->n_blocks * class->bytes <= SLAB_BYTES / 8);
     }
     assert_int_equal(class_table[CLASS_END - 1].bytes, CLASS_MAX_BYTES);
     assert_int_equal(class_table[CLASS_FOREIGN].bytes, 0);
@@ -231,10 +232,14 @@ static void calloc_zeroes_exactly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(classes_ascend_and_fill_a_slab),       cmocka_unit_test(ranges_end_at_powers_of_two),
-        cmocka_unit_test(every_request_has_the_smallest_class), cmocka_unit_test(block_index_is_exact),
-        cmocka_unit_test(aligned_class_fits_and_is_a_multiple), cmocka_unit_test(good_size_fits_and_is_monotone),
-        cmocka_unit_test(every_request_gets_a_fitting_block),   cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(classes_ascend_and_fill_a_slab),
+        cmocka_unit_test(ranges_end_at_powers_of_two),
+        cmocka_unit_test(every_request_has_the_smallest_class),
+        cmocka_unit_test(block_index_is_exact),
+        cmocka_unit_test(aligned_class_fits_and_is_a_multiple),
+        cmocka_unit_test(good_size_fits_and_is_monotone),
+        cmocka_unit_test(every_request_gets_a_fitting_block),
+        cmocka_unit_test(aligned_blocks_are_aligned),
         cmocka_unit_test(calloc_zeroes_exactly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

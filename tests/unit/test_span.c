@@ -37,9 +37,10 @@ enum { RSS_IS_OURS = true, TRAFFIC_STEPS = 8000 };
 #define CLASS_LIMIT_BYTES (32 * KIB) /* the largest class; a longer block is a span */
 
 static const size_t sizes_bytes[] = {
-    32 * KIB + 1, 36 * KIB,   64 * KIB - 1, 64 * KIB, 64 * KIB + 1,    100 * KIB,     128 * KIB,   200000,  512 * KIB,
-    1000000,      MIB - 4096, MIB - 1,      MIB,      MIB + 1,         MIB + 4096,    2 * MIB - 1, 2 * MIB, 2 * MIB + 1,
-    3 * MIB + 5,  31 * 65536, 7654321,      16 * MIB, 16 * MIB + 4097, 63 * MIB + 17, 31 * 65536 + 1};
+    32 * KIB + 1, 36 * KIB,        64 * KIB - 1,  64 * KIB,      64 * KIB + 1, 100 * KIB,  128 * KIB,
+    200000,       512 * KIB,       1000000,       MIB - 4096,    MIB - 1,      MIB,        MIB + 1,
+    MIB + 4096,   2 * MIB - 1,     2 * MIB,       2 * MIB + 1,   3 * MIB + 5,  31 * 65536, 7654321,
+    16 * MIB,     16 * MIB + 4097, 63 * MIB + 17, 31 * 65536 + 1};
 #define N_SIZES (sizeof sizes_bytes / sizeof sizes_bytes[0])
 
 /* ---- Contents ------------------------------------------------------------------------------------------------------ */

@@ -188,10 +188,8 @@ static void a_stack_is_reported_by_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_not_prepared_is_empty),
-        cmocka_unit_test(so_many_frames_at_most),
-        cmocka_unit_test(a_handler_s_frames_are_left_out),
-        cmocka_unit_test(who_jumped_where_nothing_is_has_one_frame),
+        cmocka_unit_test(what_is_not_prepared_is_empty),   cmocka_unit_test(so_many_frames_at_most),
+        cmocka_unit_test(a_handler_s_frames_are_left_out), cmocka_unit_test(who_jumped_where_nothing_is_has_one_frame),
         cmocka_unit_test(a_stack_is_reported_by_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -457,7 +457,7 @@ static void counters_are_told_as_themselves(void **state)
     X(slot_reuses_other_class) X(tier_hot_to_draining) X(tier_draining_to_hot) X(tier_to_free)                         \
     X(superslabs_mapped_total) X(superslabs_released_total) X(superslabs_evicted_total) X(release_refused_pinned)      \
     X(purged_bytes) X(caches_emptied) X(lock_contended) X(budget_refusals) X(budget_reliefs)
-/* clang-format on */
+    /* clang-format on */
     struct hak_stats before = read_stats();
     uint64_t by = 0;
 #define RAISE(name) stats_add(&stats_counters.name, by += 1000);

@@ -499,10 +499,10 @@ static void little_stack_is_enough(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reader_is_strict),   cmocka_unit_test(json_has_every_field),
-        cmocka_unit_test(json_has_the_lists), cmocka_unit_test(rounding_is_told_where_it_is_known),
-        cmocka_unit_test(a_childs_thread_is_its_own),
-        cmocka_unit_test(json_is_cut),        cmocka_unit_test(little_stack_is_enough),
+        cmocka_unit_test(reader_is_strict),           cmocka_unit_test(json_has_every_field),
+        cmocka_unit_test(json_has_the_lists),         cmocka_unit_test(rounding_is_told_where_it_is_known),
+        cmocka_unit_test(a_childs_thread_is_its_own), cmocka_unit_test(json_is_cut),
+        cmocka_unit_test(little_stack_is_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,9 +82,19 @@ static void tell_counters_apart(void)
 {
     struct stats_counters *c = &stats_counters;
     _Atomic uint64_t *counters[] = {
-        &c->superslabs_mapped_total, &c->superslabs_released_total, &c->superslabs_evicted_total,
-        &c->slot_reuses_other_class, &c->stage_class_list, &c->stage_slot, &c->stage_reopen, &c->stage_lru,
-        &c->stage_os, &c->gap_blocks_total, &c->tier_hot_to_draining, &c->tier_draining_to_hot, &c->tier_to_free,
+        &c->superslabs_mapped_total,
+        &c->superslabs_released_total,
+        &c->superslabs_evicted_total,
+        &c->slot_reuses_other_class,
+        &c->stage_class_list,
+        &c->stage_slot,
+        &c->stage_reopen,
+        &c->stage_lru,
+        &c->stage_os,
+        &c->gap_blocks_total,
+        &c->tier_hot_to_draining,
+        &c->tier_draining_to_hot,
+        &c->tier_to_free,
         &c->lock_contended,
     };
     for (unsigned i = 0; i < sizeof counters / sizeof counters[0]; i++)
@@ -151,8 +161,8 @@ static void each_figure_stands_beside_its_words(void **state)
     ASSERT_FIGURES(" slots # active, # empty, # unused; # reused by another class", s.slots_active, s.slots_empty,
                    s.slots_unused, s.slot_reuses_other_class);
     ASSERT_FIGURES(" large # spans of # KiB, # runs of # KiB", s.spans, s.span_bytes / KIB, s.runs, s.run_bytes / KIB);
-    ASSERT_FIGURES(" acquired # from class lists, # slots, # reopened, # cached, # from the system",
-                   s.stage_class_list, s.stage_slot, s.stage_reopen, s.stage_lru, s.stage_os);
+    ASSERT_FIGURES(" acquired # from class lists, # slots, # reopened, # cached, # from the system", s.stage_class_list,
+                   s.stage_slot, s.stage_reopen, s.stage_lru, s.stage_os);
     ASSERT_FIGURES(" gaps # slabs have some open, # larger blocks were placed in them", s.gap_slabs,
                    s.gap_blocks_total);
     ASSERT_FIGURES(" tiers # to draining, # reopened, # to free", s.tier_hot_to_draining, s.tier_draining_to_hot,
@@ -179,7 +189,7 @@ static void each_class_has_its_row(void **state)
         if (class->slabs == 0)
             continue;
         if (i < CLASS_END)
-            snprintf(words, sizeof words, " %u # # # # #", (unsigned) class->block_bytes);
+            snprintf(words, sizeof words, " %u # # # # #", (unsigned)class->block_bytes);
         else
             snprintf(words, sizeof words, " %s # # # # #", i == CENSUS_SPANS ? "spans" : "runs");
         const uint64_t figures[] = {class->slabs, class->live_blocks, class->cached_blocks, class->free_blocks,

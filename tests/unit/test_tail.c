@@ -91,8 +91,8 @@ static char *shorter(size_t old_bytes, size_t new_bytes)
 static const struct {
     size_t old_bytes, new_bytes;
 } cases[] = {
-    {128 * KIB, 65 * KIB},  {64 * KIB, 33 * KIB},      {MIB, 15 * 64 * KIB + 1},
-    {4 * MIB, 2 * MIB + 1}, {2 * MIB, 31 * 64 * KIB + 4096}, {6 * MIB, 5 * MIB},
+    {128 * KIB, 65 * KIB},           {64 * KIB, 33 * KIB}, {MIB, 15 * 64 * KIB + 1}, {4 * MIB, 2 * MIB + 1},
+    {2 * MIB, 31 * 64 * KIB + 4096}, {6 * MIB, 5 * MIB},
 };
 #define N_CASES (sizeof cases / sizeof cases[0])
 

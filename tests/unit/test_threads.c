@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #define N_SHORT_THREADS 10000u
 #define N_ROWS 4
 #define N_CLAIMED 300
@@ -428,12 +427,9 @@ static void many_threads_share_slabs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(short_threads_leave_nothing),
-        cmocka_unit_test(exit_returns_the_magazines),
-        cmocka_unit_test(destructors_may_still_allocate),
-        cmocka_unit_test(idle_threads_have_no_record),
-        cmocka_unit_test(a_given_block_goes_back),
-        cmocka_unit_test(own_threads_take_no_signals),
+        cmocka_unit_test(short_threads_leave_nothing),    cmocka_unit_test(exit_returns_the_magazines),
+        cmocka_unit_test(destructors_may_still_allocate), cmocka_unit_test(idle_threads_have_no_record),
+        cmocka_unit_test(a_given_block_goes_back),        cmocka_unit_test(own_threads_take_no_signals),
         cmocka_unit_test(many_threads_share_slabs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

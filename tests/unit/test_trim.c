@@ -338,9 +338,12 @@ static void a_refusal_does_no_harm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(free_pages_go_back),        cmocka_unit_test(trim_is_idempotent),
-        cmocka_unit_test(calloc_is_zero_afterwards), cmocka_unit_test(everything_goes_back),
-        cmocka_unit_test(levels_reach_further),      cmocka_unit_test(all_that_goes_is_returned),
+        cmocka_unit_test(free_pages_go_back),
+        cmocka_unit_test(trim_is_idempotent),
+        cmocka_unit_test(calloc_is_zero_afterwards),
+        cmocka_unit_test(everything_goes_back),
+        cmocka_unit_test(levels_reach_further),
+        cmocka_unit_test(all_that_goes_is_returned),
         cmocka_unit_test(superslabs_that_go_are_returned),
         cmocka_unit_test(a_refusal_does_no_harm),
     };

@@ -268,7 +268,8 @@ MADE(long_ways, SAVED,
 MADE(after_the_call, SAVED, LOST CALL ".cfi_def_cfa_offset 4096\nnop\n.cfi_def_cfa_offset 16\n")
 MADE(many_rows, SAVED,
      LOST DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER DEEPER CALL "add $128, %rsp\n.cfi_def_cfa_offset 16\n")
-MADE(in_the_call, SAVED, LOST ".cfi_def_cfa_offset 4096\n.cfi_escape 0x44, 0x0e, 16\n" CALL) /* holds from the call's last byte on */
+/* holds from the call's last byte on */
+MADE(in_the_call, SAVED, LOST ".cfi_def_cfa_offset 4096\n.cfi_escape 0x44, 0x0e, 16\n" CALL)
 MADE(pushed_arguments, ".cfi_escape 0x2e, 0x90, 0x01\n" SAVED, LOST CALL)
 MADE(other_expression, ".cfi_escape 0x10, 3, 2, 0x77, 0\n" SAVED, LOST CALL)
 MADE(other_value, ".cfi_escape 0x16, 3, 2, 0x77, 0\n" SAVED, LOST CALL)
@@ -405,12 +406,9 @@ static void threads_share_the_rules(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames_are_those_of_backtrace),
-        cmocka_unit_test(a_long_stack_is_cut),
-        cmocka_unit_test(signal_handlers_are_left_to_others),
-        cmocka_unit_test(children_of_fork_go_on),
-        cmocka_unit_test(tables_are_read_or_left_to_others),
-        cmocka_unit_test(threads_share_the_rules),
+        cmocka_unit_test(frames_are_those_of_backtrace),      cmocka_unit_test(a_long_stack_is_cut),
+        cmocka_unit_test(signal_handlers_are_left_to_others), cmocka_unit_test(children_of_fork_go_on),
+        cmocka_unit_test(tables_are_read_or_left_to_others),  cmocka_unit_test(threads_share_the_rules),
     };
     void *frame[2];
     (void)!backtrace(frame, 2); /* loads what it needs */
