@@ -119,7 +119,7 @@ static int compare_texts(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* The bytes of the character at s; 0 when it is none by RFC 3629, or a control character. */
+/* The bytes of the character at s; 0 when it is none by RFC 3629, a control character, or U+FFFE or U+FFFF, which XML does not allow. */
 static size_t character_bytes(const unsigned char *s)
 {
     if (s[0] < 0x80)
@@ -129,7 +129,8 @@ static size_t character_bytes(const unsigned char *s)
         if ((s[i] & 0xc0) != 0x80)
             return 0;
     bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool no_character = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f);
+    bool no_character = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f) ||
+                        (s[0] == 0xef && s[1] == 0xbf && s[2] >= 0xbe);
     bool control = s[0] == 0xc2 && s[1] < 0xa0;
     return overlong || no_character || control ? 0 : n;
 }

@@ -60,10 +60,11 @@ static void copy_without_arguments(struct shortening *s, const char *end)
             copy(s, 1);
 }
 
-/* "{lambda(int)#2}" of the demangler; or "<lambda(int)>" of the compiler, behind "f::". */
+/* "{lambda(int)#2}" of the demangler; or "<lambda(int)>" of the compiler, behind "f::". Whatever its partner is, that makes no name
+ * longer: only a bracket without one, of which there is one at most, gets one. */
 static void take_lambda(struct shortening *s)
 {
-    const char *behind = behind_partner(s->at), *end = behind[-1] == '}' || behind[-1] == '>' ? behind - 1 : behind;
+    const char *behind = behind_partner(s->at), *end = strchr(")]}>", behind[-1]) != NULL ? behind - 1 : behind;
     s->at++;
     s->out[s->len++] = '{';
     copy_without_arguments(s, end);

@@ -327,6 +327,7 @@ static void texts_are_made_fit(void **state)
                         "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
     assert_string_equal(heap_text(profile, "\xc0\x80|\xed\xa0\x80|\xf5|\xc3"), "??|???|?|?");
     assert_string_equal(heap_text(profile, "\xc2\x9b"), "??"); /* some terminals obey it */
+    assert_string_equal(heap_text(profile, "\xef\xbf\xbe|\xef\xbf\xbf|\xef\xbf\xbd"), "???|???|\xef\xbf\xbd"); /* XML */
     heap_profile_free(profile);
 }
 

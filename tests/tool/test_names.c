@@ -47,6 +47,8 @@ static const struct {
     {"std::__cxx11::basic_string<char>::basic_string[abi:cxx11](int)", "std::__cxx11::basic_string::basic_string"},
     {"decltype(auto) g<int>(int)", "g"},
     {"void (*h<int>(int))(char)", "void (*h<int>(int))(char)"}, /* nothing would be left */
+    {"{){){)", "{}{}{}"}, /* such a text grew by a bracket for each, beyond its memory */
+    {"f::<)::<]", "f::{}::{}"},
     {"", ""},
 };
 
