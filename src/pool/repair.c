@@ -21,6 +21,16 @@ uint64_t pool_count_dirty_bytes(void)
     return sum_bytes;
 }
 
+/* What mapped_bytes should be, by the records, if no SuperSlab is on its way. */
+static uint64_t count_mapped_bytes(void)
+{
+    uint64_t n = 0;
+    for (struct arena *arena = arena_first(); arena != NULL; arena = arena_next(arena))
+        for (uint32_t i = 0; i < atomic_load(&arena->high); i++)
+            n += atomic_load(&arena->superslabs[i].state) != SUPERSLAB_ABSENT;
+    return n << SUPERSLAB_SHIFT;
+}
+
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 /* What the class map says of a slab with a class. */
@@ -147,6 +157,8 @@ void shared_pool_fork_child(bool interrupted)
             rebuild_superslab(&arena->superslabs[i], interrupted);
     /* Those who counted may have been in the midst of it. */
     atomic_store_explicit(&stats_counters.committed_bytes, pool_count_dirty_bytes(), memory_order_relaxed);
+    if (!interrupted) /* else what is on its way may be in this thread's hands, which counts it when it goes on */
+        atomic_store_explicit(&stats_counters.mapped_bytes, count_mapped_bytes(), memory_order_relaxed);
     pool_unlock();
 }
 

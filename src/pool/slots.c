@@ -157,7 +157,7 @@ void pool_relink_superslab(struct superslab *ss)
  * each, and there may be 8,192. Beyond so many rows what is free stays accessible. */
 #define CLOSED_MAX_ROWS 8192
 
-static _Atomic size_t n_closed_rows; /* relaxed: a number */
+static _Atomic ptrdiff_t n_closed_rows; /* relaxed: a number. Below 0 where a fork cut off a thread that was about to count */
 
 static unsigned rows_of(uint32_t slots)
 {
@@ -166,7 +166,8 @@ static unsigned rows_of(uint32_t slots)
 
 static void note_rows(uint32_t before, uint32_t now)
 {
-    atomic_fetch_add_explicit(&n_closed_rows, (size_t)rows_of(now) - rows_of(before), memory_order_relaxed);
+    atomic_fetch_add_explicit(&n_closed_rows, (ptrdiff_t)rows_of(now) - (ptrdiff_t)rows_of(before),
+                              memory_order_relaxed);
 }
 
 /* Without the lock too, for slots that the caller holds. */

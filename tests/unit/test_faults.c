@@ -779,6 +779,36 @@ static void closed_slots_take_so_many_mappings(void **state)
     in_child(close_many_rows, 8192, 0, 0);
 }
 
+/* A thread that a fork cuts off may have closed slots that it has not counted yet. When the child opens them, it counts fewer than none: no
+ * reason not to close any more. */
+static void close_after_a_fork(unsigned long unused, unsigned long unused_too, unsigned unused_also)
+{
+    (void)unused;
+    (void)unused_too;
+    (void)unused_also;
+    struct slab *slabs[SUPERSLAB_SLABS];
+    thread_start_process();
+    config.secure = SECURE_GUARD; /* as above */
+    config.purge_delay_ms = 0;
+    for (unsigned i = 0; i < SUPERSLAB_SLABS; i++)
+        EXPECT((slabs[i] = shared_pool_acquire_slab(class_of(1024))) != NULL);
+    struct superslab *ss = slabs[0]->superslab;
+    EXPECT(slabs[SUPERSLAB_SLABS - 1]->superslab == ss && count_closed_rows() == 0);
+    EXPECT(pool_lock(HAK_LOCK_TRIM));
+    atomic_store(&ss->closed_slots, 1); /* as the fork leaves it */
+    EXPECT(pool_open_memory(ss, 0, 1));
+    pool_unlock();
+    shared_pool_disown_slab(slabs[5]);
+    EXPECT(is_closed(slabs[5]));
+    EXPECT(pool_check() == NULL);
+}
+
+static void what_a_fork_left_uncounted_is_no_limit(void **state)
+{
+    (void)state;
+    in_child(close_after_a_fork, 0, 0, 0);
+}
+
 /* ---- Larger pages -------------------------------------------------------------------------------------------------- */
 
 static void live_on_larger_pages(unsigned long page_bytes, unsigned long unused, unsigned unused_too)
@@ -850,6 +880,7 @@ int main(void)
         cmocka_unit_test(sampled_blocks_have_what_they_had),
         cmocka_unit_test(what_waits_makes_room),
         cmocka_unit_test(closed_slots_take_so_many_mappings),
+        cmocka_unit_test(what_a_fork_left_uncounted_is_no_limit),
         cmocka_unit_test(larger_pages_hold_the_same_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

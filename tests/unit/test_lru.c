@@ -15,10 +15,13 @@
 #include "left_out.h"
 #include "look.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -730,6 +733,48 @@ static void without_an_answer_all_is_touched(void **state)
     }
 }
 
+/* ---- Fork ---- */
+
+static _Atomic int is_held, may_go;
+
+/* A SuperSlab and the lock in the hands of a thread. (It stands for two: one that maps a SuperSlab, and one that has the lock.) */
+static void *map_and_hold(void *result)
+{
+    struct superslab *ss = superslab_map(1, SUPERSLAB_BYTES);
+    *(struct superslab **)result = ss;
+    if (ss == NULL || !pool_lock(HAK_LOCK_SPAN))
+        abort();
+    atomic_store(&is_held, 1);
+    while (!atomic_load(&may_go))
+        usleep(1000);
+    pool_unlock();
+    release_row(ss, 1);
+    return NULL;
+}
+
+/* The child gives it back to the arena, and so it counts no longer. */
+static void what_a_child_takes_back_is_not_mapped(void **state)
+{
+    (void)state;
+    struct superslab *ss = NULL;
+    pthread_t thread;
+    uint64_t before_bytes = read_stats().mapped_bytes;
+    assert_int_equal(pthread_create(&thread, NULL, map_and_hold, &ss), 0);
+    while (!atomic_load(&is_held))
+        usleep(1000);
+    assert_int_equal(read_stats().mapped_bytes, before_bytes + SUPERSLAB_BYTES);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(ss->state != SUPERSLAB_ABSENT ? 1 : read_stats().mapped_bytes != before_bytes ? 2 : 0);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    atomic_store(&may_go, 1);
+    pthread_join(thread, NULL);
+    assert_int_equal(read_stats().mapped_bytes, before_bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -747,6 +792,7 @@ int main(void)
         cmocka_unit_test_setup(what_was_refused_goes_at_the_next_trim, drain),
         cmocka_unit_test_setup(a_row_serves_shorter_requests, drain),
         cmocka_unit_test_setup(cached_memory_is_cleared_for_calloc, drain),
+        cmocka_unit_test_setup(what_a_child_takes_back_is_not_mapped, drain),
         cmocka_unit_test_setup_teardown(what_nobody_touched_takes_no_room, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(a_run_begins_where_memory_is_warm, drain_by_time, drain_at_once),
         cmocka_unit_test_setup_teardown(the_warm_row_serves, drain_by_time, drain_at_once),
