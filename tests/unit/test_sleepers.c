@@ -16,6 +16,7 @@
 #include "front/thread.h"
 #include "hakmem/hakmem.h"
 #include "os/os.h"
+#include "pool/background.h"
 #include "pool/shared_pool.h"
 #include "service/config.h"
 #include "look.h"
@@ -267,6 +268,162 @@ static void ticks_are_patient_but_not_for_ever(void **state)
     sleepers_tick();
     assert_true(is_empty(record));
     end_worker(thread);
+}
+
+/* That its blocks come back is no sign of life: pages that lie free in its slabs go at the next tick. Nor do its magazines' arrays stay. */
+static void what_it_gave_back_waits_no_longer(void **state)
+{
+    (void)state;
+    pthread_t thread = start_worker(IN_FUTEX);
+    wait_until_asleep(worker.thread_id);
+    struct thread *record = record_of(worker.thread_id);
+    struct slab *slab[CLASS_END];
+    unsigned n_looked_at = 0;
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        slab[c] = record->current[c];
+    assert_true(atomic_load(&record->array_pages_used));
+    sleepers_empty_all();
+    assert_true(is_empty(record));
+    assert_false(atomic_load(&record->array_pages_used));
+    for (unsigned c = CLASS_FIRST; c < CLASS_END; c++)
+        if (slab[c] != NULL && CTL_USED(slab_ctl_read(slab[c])) != 0) {
+            n_looked_at++;
+            assert_int_equal(atomic_load(&slab[c]->quiet_ticks), TICKS_OF_DELAY);
+            assert_int_equal(atomic_load(&slab[c]->seen_used), CTL_USED(slab_ctl_read(slab[c])));
+        }
+    assert_true(n_looked_at > 0);
+    end_worker(thread);
+}
+
+/* Of a stack that cannot be read nobody knows whether a hit was interrupted. */
+static void who_cannot_be_read_is_left_alone(void **state)
+{
+    (void)state;
+    pthread_t thread = start_worker(IN_FUTEX);
+    wait_until_asleep(worker.thread_id);
+    struct thread *record = record_of(worker.thread_id);
+    os_fail_from(2, 1, OS_CALL_LOOK); /* the first one: whether it sleeps */
+    sleepers_empty_all();
+    assert_int_equal(os_fail_from(0, 0, 0), 2);
+    assert_false(is_empty(record));
+    sleepers_empty_all();
+    assert_true(is_empty(record));
+    end_worker(thread);
+}
+
+/* A hit changes nothing but where a magazine ends. */
+static void a_hit_is_a_use(void **state)
+{
+    (void)state;
+    void *block = hak_malloc(200);
+    hak_free(block);
+    for (unsigned i = 0; i < 3; i++)
+        sleepers_tick();
+    assert_true(tls_thread->quiet_ticks >= TICKS_OF_DELAY);
+    uint64_t refills = tls_thread->refills, flushes = tls_thread->flushes;
+    block = hak_malloc(200);
+    assert_int_equal(tls_thread->refills, refills);
+    assert_int_equal(tls_thread->flushes, flushes);
+    sleepers_tick();
+    assert_int_equal(tls_thread->quiet_ticks, 0);
+    hak_free(block);
+}
+
+/* What looks only at threads that are gone leaves one alone that sleeps, and does not count what it has. */
+static void where_nobody_may_ask_sleepers_are_left_alone(void **state)
+{
+    (void)state;
+    pthread_t thread = start_worker(IN_FUTEX);
+    wait_until_asleep(worker.thread_id);
+    struct thread *record = record_of(worker.thread_id);
+    size_t waiting_bytes = 0;
+    for (unsigned i = 0; i < 5; i++)
+        waiting_bytes = sleepers_tick_gone();
+    assert_false(is_empty(record));
+    assert_true(waiting_bytes < record->capacity_bytes);
+    end_worker(thread);
+}
+
+/* ---- What a thread keeps for blocks above 32 KiB -------------------------------------------------------------------------- */
+
+/* And some small ones, or none. */
+static void *keep_spans_and_spin(void *and_small)
+{
+    void *block[6];
+    for (unsigned i = 0; i < 6; i++)
+        memset(block[i] = hak_malloc(64 * KIB), 1, 64 * KIB);
+    for (unsigned i = 0; i < 6; i++)
+        hak_free(block[i]);
+    if (and_small != NULL)
+        hak_free(hak_malloc(100));
+    worker.thread_id = os_thread_id();
+    set_word(&worker.filled, 1);
+    while (atomic_load(&worker.go_on) == 0)
+        cpu_relax();
+    return and_small;
+}
+
+static struct thread *start_keeping_spans(pthread_t *thread, bool and_small)
+{
+    worker.filled = worker.go_on = 0;
+    config.purge_delay_ms = 100000; /* where it is switched off nothing is kept */
+    sleepers_empty_all(); /* no record that has something of a thread before */
+    assert_int_equal(pthread_create(thread, NULL, keep_spans_and_spin, and_small ? &worker : NULL), 0);
+    wait_for_word(&worker.filled, 1);
+    struct thread *record = record_of(worker.thread_id);
+    assert_non_null(record);
+    assert_true(record->span_cache.held_slabs > 0);
+    assert_int_equal(is_empty(record), !and_small);
+    return record;
+}
+
+static void end_keeping_spans(pthread_t thread)
+{
+    set_word(&worker.go_on, 1);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    config.purge_delay_ms = -1;
+    assert_null(pool_check());
+}
+
+/* Of a thread that is awake it goes, if the thread is not about to touch it, and nothing else does. */
+static void spans_go_though_their_thread_is_awake(void **state)
+{
+    (void)state;
+    if (!os_barrier_of_all())
+        skip();
+    pthread_t thread;
+    struct thread *record = start_keeping_spans(&thread, true);
+    uint32_t held_slabs = record->span_cache.held_slabs;
+    atomic_store(&record->busy, 1); /* as on a slow path */
+    sleepers_empty_all();
+    assert_int_equal(record->span_cache.held_slabs, held_slabs);
+    assert_int_equal(atomic_load(&record->claim), THREAD_UNCLAIMED);
+    atomic_store(&record->busy, 0);
+    sleepers_empty_all();
+    assert_int_equal(record->span_cache.held_slabs, 0);
+    assert_int_equal(atomic_load(&record->claim), THREAD_UNCLAIMED);
+    assert_true(record->capacity_bytes > 0);
+    assert_ptr_equal(*record->tls_slot, &record->cache); /* its door is as it was */
+    end_keeping_spans(thread);
+}
+
+static void ticks_take_spans_that_are_not_used(void **state)
+{
+    (void)state;
+    if (!os_barrier_of_all())
+        skip();
+    pthread_t thread;
+    struct thread *record = start_keeping_spans(&thread, false);
+    uint32_t held_slabs = record->span_cache.held_slabs;
+    size_t kept_bytes = held_slabs * SLAB_BYTES;
+    assert_in_range(sleepers_tick(), kept_bytes, kept_bytes + GIB);
+    assert_int_equal(record->span_cache.held_slabs, held_slabs);
+    sleepers_tick();
+    assert_int_equal(record->span_cache.held_slabs, held_slabs);
+    sleepers_tick();
+    assert_int_equal(record->span_cache.held_slabs, 0);
+    assert_int_equal(atomic_load(&record->claim), THREAD_UNCLAIMED);
+    end_keeping_spans(thread);
 }
 
 static void deep_stacks_and_foreign_ones_are_left_alone(void **state)
@@ -702,6 +859,12 @@ int main(void)
         cmocka_unit_test(the_caller_keeps_its_own_cache),
         cmocka_unit_test(a_trim_empties_sleepers),
         cmocka_unit_test(ticks_are_patient_but_not_for_ever),
+        cmocka_unit_test(what_it_gave_back_waits_no_longer),
+        cmocka_unit_test(who_cannot_be_read_is_left_alone),
+        cmocka_unit_test(a_hit_is_a_use),
+        cmocka_unit_test(where_nobody_may_ask_sleepers_are_left_alone),
+        cmocka_unit_test(spans_go_though_their_thread_is_awake),
+        cmocka_unit_test(ticks_take_spans_that_are_not_used),
         cmocka_unit_test(deep_stacks_and_foreign_ones_are_left_alone),
 #if defined(__x86_64__) && !defined(ADDRESS_SANITIZED)
         cmocka_unit_test(any_instruction_may_be_interrupted),
