@@ -367,7 +367,7 @@ static struct thread *start_keeping_spans(pthread_t *thread, bool and_small)
 {
     worker.filled = worker.go_on = 0;
     config.purge_delay_ms = 100000; /* where it is switched off nothing is kept */
-    sleepers_empty_all(); /* no record that has something of a thread before */
+    sleepers_empty_all();           /* no record that has something of a thread before */
     assert_int_equal(pthread_create(thread, NULL, keep_spans_and_spin, and_small ? &worker : NULL), 0);
     wait_for_word(&worker.filled, 1);
     struct thread *record = record_of(worker.thread_id);
