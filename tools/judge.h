@@ -43,11 +43,10 @@ struct violation {
     enum rule rule;
     uint64_t address;     /* there: a block, a slab, a SuperSlab, a thread's record; 0: the whole heap */
     uint32_t class_bytes; /* of blocks; 0: no class */
-    int64_t
-        /* RULE_COMMITTED, RULE_POOL_COUNTS, the pages of RULE_HELD: it must be found again with the same one */
-        difference;
-    bool
-        excused; /* it may be what a fork has left: a call of a thread that the child does not have was cut off there */
+    /* RULE_COMMITTED, RULE_POOL_COUNTS, the pages of RULE_HELD: it must be found again with the same one */
+    int64_t difference;
+    /* it may be what a fork has left: a call of a thread that the child does not have was cut off there */
+    bool excused;
     char text[VIOLATION_TEXT_BYTES];
     /* What it is about, to be read again: */
     uint32_t arena, superslab, n_superslabs; /* superslab NO_SUPERSLAB: none */

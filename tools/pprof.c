@@ -243,7 +243,7 @@ static uint8_t *decompress(const char *bytes, size_t len_bytes, size_t *decoded_
         *decoded_bytes = size - stream.avail_out;
     }
     inflateEnd(&stream);
-    if (status != Z_STREAM_END) {
+    if (status != Z_STREAM_END || *decoded_bytes > MAX_DECODED_BYTES) {
         free(decoded);
         return NULL;
     }

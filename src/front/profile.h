@@ -48,8 +48,8 @@ struct profile_state {
     uint64_t modules_bytes;         /* sizeof(struct modules) */
     _Atomic uint32_t *epoch;        /* &sampler_epoch */
     _Atomic uint64_t request;       /* written from outside, 0 once it is seen */
-    _Atomic uint32_t
-        answer; /* to it: EINPROGRESS, then 0 (it was obeyed) or another errno; EPERM: HAKMEM_BACKGROUND=off */
+    /* to it: EINPROGRESS, then 0 (it was obeyed) or another errno; EPERM: HAKMEM_BACKGROUND=off */
+    _Atomic uint32_t answer;
     _Atomic uint32_t session; /* 0: there was none; counts up */
     _Atomic uint32_t on;
     _Atomic uint32_t n_records; /* from 1 to here; a record is valid when its total_samples is not 0 */

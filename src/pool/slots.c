@@ -157,8 +157,8 @@ void pool_relink_superslab(struct superslab *ss)
  * each, and there may be 8,192. Beyond so many rows what is free stays accessible. */
 #define CLOSED_MAX_ROWS 8192
 
-static _Atomic ptrdiff_t
-    n_closed_rows; /* relaxed: a number. Below 0 where a fork cut off a thread that was about to count */
+/* relaxed: a number. Below 0 where a fork cut off a thread that was about to count */
+static _Atomic ptrdiff_t n_closed_rows;
 
 static unsigned rows_of(uint32_t slots)
 {

@@ -14,9 +14,9 @@
 
 struct module {
     _Atomic uint32_t valid;
-    uint32_t
-        since; /* the number of the first record that was made when it was known. Addresses of records before it may belong to
-                     * another module, which lay there before. */
+    /* The number of the first record that was made when it was known. Addresses of records before it may belong to another module, which
+     * lay there before. */
+    uint32_t since;
     uint64_t start, end, bias; /* see os_module_of */
     uint32_t build_id_bytes;   /* 0: there is none */
     uint8_t build_id[MODULE_BUILD_ID_BYTES];

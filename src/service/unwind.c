@@ -222,6 +222,12 @@ struct machine {
     const struct common *common;
 };
 
+/* An offset in the unit of the record, in bytes; of one that no file can mean, any. */
+static int64_t scaled(const struct machine *m, uint64_t offset)
+{
+    return (int64_t)(offset * (uint64_t)m->common->data_factor);
+}
+
 static void keep_register(struct machine *m, uint64_t number, enum kept kept, int64_t offset_bytes)
 {
     if (number == REGISTER_BP) {
@@ -291,11 +297,11 @@ static void run_extended(struct machine *m, struct reader *r, uint64_t code)
         break;
     case 0x05: /* offset_extended, and with a signed offset */
         number = read_unsigned(r);
-        keep_register(m, number, KEPT_AT_OFFSET, (int64_t)read_unsigned(r) * m->common->data_factor);
+        keep_register(m, number, KEPT_AT_OFFSET, scaled(m, read_unsigned(r)));
         break;
     case 0x11:
         number = read_unsigned(r);
-        keep_register(m, number, KEPT_AT_OFFSET, read_signed(r) * m->common->data_factor);
+        keep_register(m, number, KEPT_AT_OFFSET, scaled(m, (uint64_t)read_signed(r)));
         break;
     case 0x06: /* restore_extended */
         restore_register(m, read_unsigned(r));
@@ -323,7 +329,7 @@ static void run_extended(struct machine *m, struct reader *r, uint64_t code)
         break;
     case 0x12:
         number = read_unsigned(r);
-        define_cfa(m, number, read_signed(r) * m->common->data_factor);
+        define_cfa(m, number, scaled(m, (uint64_t)read_signed(r)));
         break;
     case 0x0d: /* def_cfa_register */
         m->state.cfa_register = read_unsigned(r);
@@ -332,7 +338,7 @@ static void run_extended(struct machine *m, struct reader *r, uint64_t code)
         m->state.cfa_bytes = (int64_t)read_unsigned(r);
         break;
     case 0x13:
-        m->state.cfa_bytes = read_signed(r) * m->common->data_factor;
+        m->state.cfa_bytes = scaled(m, (uint64_t)read_signed(r));
         break;
     case 0x0f: /* def_cfa_expression */
         skip_block(r);
@@ -368,7 +374,7 @@ static bool run(struct machine *m, struct reader r, uint64_t address)
             m->address += operand * m->common->code_factor;
             break;
         case 2: /* offset */
-            keep_register(m, operand, KEPT_AT_OFFSET, (int64_t)read_unsigned(&r) * m->common->data_factor);
+            keep_register(m, operand, KEPT_AT_OFFSET, scaled(m, read_unsigned(&r)));
             break;
         case 3: /* restore */
             restore_register(m, operand);
