@@ -153,6 +153,7 @@ __attribute__((constructor)) static void on_load(void)
 {
     bool program_has_free = &scope_has_free == NULL || scope_has_free();
     thread_start_process();
+    config_drop_refused();
     if (&scope_prepare != NULL)
         scope_prepare();
     if (program_has_free && (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0))

@@ -1,6 +1,6 @@
 /* config.c - see config.h.
- * Owns     config.     Called by  front/thread.c at start.     Calls  report.h, libc's secure_getenv (a set-user-ID
- * program listens to no variable).
+ * Owns     config.     Called by  front/thread.c at start, api/introspect.c.     Calls  report.h, libc's secure_getenv (a
+ * set-user-ID program listens to no variable).
  * Threads  written by the one thread that starts the allocator, constant afterwards.
  */
 #include "service/config.h"
@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LRU_SUPERSLABS_STANDARD 4
 #define EMPTY_SLABS_STANDARD 64
@@ -334,4 +335,33 @@ void config_read(void)
         if (text != NULL && !rows[i].parse(text))
             report_bad_value(rows[i].help.name, text, rows[i].help.values, rows[i].help.standard);
     }
+}
+
+/* The variable that an entry of the environment sets, if it is one of ours; else NULL. */
+static const char *own_variable(const char *entry)
+{
+    for (size_t i = 0; i < N_ROWS; i++) {
+        size_t len = strlen(rows[i].help.name);
+        if (strncmp(entry, rows[i].help.name, len) == 0 && entry[len] == '=')
+            return rows[i].help.name;
+    }
+    return NULL;
+}
+
+/* Not by unsetenv: a program may define that (bash does), and is not ready for it yet. */
+void config_drop_refused(void)
+{
+    char **to = environ;
+    if (to == NULL)
+        return;
+    for (char **from = to; *from != NULL; from++) {
+        const char *name = **from == 'H' ? own_variable(*from) : NULL;
+        if (name != NULL && secure_getenv(name) == NULL)
+            continue;
+        if (to != from)
+            *to = *from;
+        to++;
+    }
+    if (*to != NULL)
+        *to = NULL;
 }

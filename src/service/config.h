@@ -55,6 +55,11 @@ extern const char *const profile_names[N_PROFILES];
  * before the first use. */
 void config_read(void);
 
+/* In a set-user-ID program: takes our variables out of the environment, as the dynamic linker does with its own. A program that becomes
+ * root altogether and starts another one would hand them to a process that listens to them, and HAKMEM_STATS and HAKMEM_PROFILE
+ * name files to be written. Called once, when the library is loaded. */
+void config_drop_refused(void);
+
 /* One line per variable: name, values, default, meaning, as `hakmem help variables` prints them. */
 struct config_help {
     const char *name, *values, *standard, *meaning;

@@ -78,27 +78,34 @@ while read -r name; do
     grep -q "^| \`$name\` |" "$HAKMEM_SOURCE_DIR/docs/configuration.md" || fail "docs/configuration.md does not know $name"
 done < names
 
-step "a set-user-ID program listens to none"
+step "a set-user-ID program listens to none, and hands none on"
 cat > privileged.c << 'EOF'
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <unistd.h>
 int main(void)
 {
     free(malloc(100));
     puts(getauxval(AT_SECURE) != 0 ? "privileged" : "like any");
+    fflush(stdout);
+    return getenv("START") != NULL && execl("/usr/bin/env", "env", (char *)NULL) != 0;
 }
 EOF
 "${HAKMEM_CC:-gcc}" -o privileged privileged.c "$HAKMEM_BUILD_DIR/libhakmem.a" -Wl,-u,malloc -pthread -ldl
 HAKMEM_STATS=1 HAKMEM_THP=bad ./privileged > out 2> err
 grep -qx "like any" out || fail "it says $(cat out)"
 grep -q '^hakmem ' err && grep -q '^hakmem: HAKMEM_THP=bad' err || fail "it does not run on hakmem: $(cat err)"
+env -i HAKMEM_GAPS=on START=1 HAKMEM_OTHER=1 HAKMEM_BUDGET=1G ./privileged > out || fail "status $?"
+[[ "$(cat out)" == $'like any\nHAKMEM_GAPS=on\nSTART=1\nHAKMEM_OTHER=1\nHAKMEM_BUDGET=1G' ]] || fail "it hands on: $(cat out)"
 if chown 65534:65534 privileged 2> /dev/null && chmod u+s privileged && ./privileged > out && grep -qx privileged out; then
     for setting in HAKMEM_STATS=1 "HAKMEM_STATS=$work/by-root.json" HAKMEM_PROFILE=report "HAKMEM_PROFILE=$work/by-root.gz" HAKMEM_THP=bad \
         HAKMEM_SECURE=bad HAKMEM_BUDGET=bad HAKMEM_ARENA_BYTES=bad; do
         env "$setting" ./privileged > out 2> err || fail "$setting: status $?"
         [[ ! -s err && ! -e by-root.json && ! -e by-root.gz ]] || fail "$setting: a set-user-ID program listens: $(head -n 3 err)"
     done
+    env -i HAKMEM_STATS=/nowhere START=1 HAKMEM_PROFILE=report HAKMEM_OTHER=1 HAKMEM_BUDGET=1G LAST=1 ./privileged > out || fail "status $?"
+    [[ "$(cat out)" == $'privileged\nSTART=1\nHAKMEM_OTHER=1\nLAST=1' ]] || fail "it hands on: $(cat out)"
 else
     leave_out "no set-user-ID program can be made here"
 fi
