@@ -58,6 +58,14 @@ static void set_class_in_map(const struct superslab *ss, unsigned slot, unsigned
     arena_set_class_map(ss->arena, superslab_slab_index(ss, slot), 1, (uint8_t)(class_id * CLASS_OFFSET_SCALE));
 }
 
+/* Whoever took or put back a free slot may have been cut off between its state and the class map, which would let a free of an address
+ * in it pass as that of a block. interrupted: it may be this very thread, which goes on. */
+static void unmark_free(const struct superslab *ss, unsigned slot, bool interrupted)
+{
+    if (!interrupted)
+        set_class_in_map(ss, slot, CLASS_FOREIGN);
+}
+
 /* One slot of a SuperSlab of the pool, whose pages of packed spans are right already. */
 static void rebuild_slot(struct superslab *ss, unsigned i, bool interrupted)
 {
@@ -65,6 +73,7 @@ static void rebuild_slot(struct superslab *ss, unsigned i, bool interrupted)
     slab->idle_waits = 0;
     switch (CTL_STATE(slab_ctl_read(slab))) {
     case SLAB_UNUSED:
+        unmark_free(ss, i, interrupted);
         ss->unused_slots |= 1u << i;
         break;
     case SLAB_RETIRING:
@@ -76,6 +85,7 @@ static void rebuild_slot(struct superslab *ss, unsigned i, bool interrupted)
         ss->empty_slots |= 1u << i;
         break;
     case SLAB_EMPTY:
+        unmark_free(ss, i, interrupted);
         ss->empty_slots |= 1u << i;
         break;
     case SLAB_SPAN_HEAD:

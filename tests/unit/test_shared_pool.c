@@ -3,6 +3,7 @@
  */
 #include "front/flush.h"
 #include "hakmem/hakmem.h"
+#include "meta/arena.h"
 #include "meta/registry.h"
 #include "pool/lru.h"
 #include "pool/release.h"
@@ -15,6 +16,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -160,6 +163,60 @@ static void refusals(void **state)
     assert_int_equal(ss->state, SUPERSLAB_ABSENT);
     assert_int_equal(shared_pool_release_slab(ss, 0), RELEASE_BAD_ARGUMENT); /* no longer in the pool */
     assert_false(shared_pool_pin(ss));
+    assert_null(pool_check());
+}
+
+/* ---- Fork ---- */
+
+static _Atomic bool is_held, may_go;
+
+static void *hold_the_lock(void *unused)
+{
+    if (!pool_lock(HAK_LOCK_TIER))
+        abort();
+    atomic_store(&is_held, true);
+    while (!atomic_load(&may_go))
+        usleep(1000);
+    pool_unlock();
+    return unused;
+}
+
+/* Whoever is cut off by a fork may have marked the slot already, or still: no block is there for the child. */
+static void free_slots_have_no_class_in_a_child(void **state)
+{
+    (void)state;
+    struct slab *slab = shared_pool_acquire_slab(class_of(64)), *emptied = shared_pool_acquire_slab(class_of(64));
+    struct superslab *ss = slab->superslab;
+    assert_ptr_equal(emptied->superslab, ss);
+    void *block;
+    assert_int_equal(slab_claim(emptied, 1, UINT16_MAX, &block), 1);
+    shared_pool_disown_slab(emptied);
+    return_block(emptied, block);
+    assert_int_equal(CTL_STATE(slab_ctl_read(emptied)), SLAB_EMPTY);
+    unsigned unused = SUPERSLAB_SLABS / 2;
+    assert_int_equal(CTL_STATE(slab_ctl_read(superslab_slab(ss, unused))), SLAB_UNUSED);
+
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, hold_the_lock, NULL), 0);
+    while (!atomic_load(&is_held))
+        usleep(1000);
+    uint8_t offset = (uint8_t)(class_of(64) * CLASS_OFFSET_SCALE);
+    size_t index[] = {superslab_slab_index(ss, slot_of(emptied)), superslab_slab_index(ss, unused)};
+    for (size_t i = 0; i < 2; i++)
+        arena_set_class_map(ss->arena, index[i], 1, offset);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(pool_check() == NULL ? 0 : 1);
+    for (size_t i = 0; i < 2; i++)
+        arena_set_class_map(ss->arena, index[i], 1, CLASS_FOREIGN);
+    int status;
+    pid_t ended = waitpid(pid, &status, 0);
+    atomic_store(&may_go, true);
+    pthread_join(thread, NULL);
+    shared_pool_disown_slab(slab);
+    assert_int_equal(ended, pid);
+    assert_int_equal(status, 0);
     assert_null(pool_check());
 }
 
@@ -318,6 +375,7 @@ int main(void)
         cmocka_unit_test(first_slab_takes_no_pages),
         cmocka_unit_test(stage_lru),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(free_slots_have_no_class_in_a_child),
         cmocka_unit_test(full_slabs_hold_all_blocks_once),
         cmocka_unit_test(a_flush_takes_blocks_of_many_slabs),
         cmocka_unit_test(a_pinned_superslab_stays_while_threads_churn),
