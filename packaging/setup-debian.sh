@@ -15,8 +15,8 @@ packages_of_set() {
                  libcairo2-dev libdw-dev libelf-dev libiberty-dev libprotobuf-c-dev protobuf-c-compiler
             ;;
         test)
-            echo clang libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils perl \
-                 python3 python3-jsonschema libpython3.11-testsuite strace gdb spin binutils jq tmux prometheus curl \
+            echo clang clang-format libclang-rt-14-dev libcmocka-dev valgrind sqlite3 redis-server redis-tools git xz-utils \
+                 perl python3 python3-jsonschema libpython3.11-testsuite strace gdb spin binutils jq tmux prometheus curl \
                  mold python3-prometheus-client chromium chromium-driver golang-go google-perftools php-cli dpkg-dev file man-db
             # Node.js may come from elsewhere than a package; then the package would only be in its way.
             if ! command -v node > /dev/null; then echo nodejs; fi
