@@ -7,6 +7,7 @@
 #include "api/introspect.h"
 
 #include "api/anchor.h"
+#include "api/override_identity.h"
 #include "api/override_scope.h"
 #include "api/printing.h"
 #include "api/profile.h"
@@ -148,6 +149,7 @@ size_t hak_trim(int level)
 /* Where the library has no names, as in unit tests, there is none of this. */
 #pragma weak scope_has_free
 #pragma weak scope_prepare
+#pragma weak identity_watch
 
 __attribute__((constructor)) static void on_load(void)
 {
@@ -156,6 +158,8 @@ __attribute__((constructor)) static void on_load(void)
     config_drop_refused();
     if (&scope_prepare != NULL)
         scope_prepare();
+    if (program_has_free && &identity_watch != NULL)
+        identity_watch();
     if (program_has_free && (harden_mode() == HARDEN_SAMPLING || config.profile_path[0] != 0))
         stack_prepare();
     profile_start_process();

@@ -1,5 +1,5 @@
 /* override_dlopen.c - dlopen and dlmopen, which take no notice of RTLD_DEEPBIND; dlsym, which finds ours where it would find libc's.
- * Owns     nothing.     Called by  programs     Calls  libc's; os.h
+ * Owns     nothing.     Called by  programs     Calls  libc's, by override_next.h; os.h
  * Threads  any, as libc's.
  *
  * With that flag what is opened looks for malloc and free among its own libraries first: it finds libc's, while the program goes
@@ -8,53 +8,22 @@
  *
  * Not part of the static library: in a program that is linked statically there is no other dlopen to call.
  */
+#include "api/override_next.h"
 #include "os/os.h"
 
 #include <dlfcn.h>
 #include <gnu/libc-version.h>
 #include <stddef.h>
 
-typedef void function(void);
 typedef void *dlopen_function(const char *, int);
 typedef void *dlmopen_function(Lmid_t, const char *, int);
 typedef void *dlsym_function(void *, const char *);
 
-#if defined(__x86_64__)
-#define DLSYM_VERSION "GLIBC_2.2.5"
-#elif defined(__aarch64__)
-#define DLSYM_VERSION "GLIBC_2.17"
-#else
-#define DLSYM_VERSION "GLIBC_2.34"
-#endif
-
-/* libc's dlsym, past those of other libraries, which may have no version: dlvsym passes them by. */
-static dlsym_function *libc_dlsym(void)
-{
-    static _Atomic(dlsym_function *) found;
-    dlsym_function *libc_s = atomic_load_explicit(&found, memory_order_relaxed); /* relaxed: a constant */
-    if (libc_s == NULL) {
-        libc_s = (dlsym_function *)(uintptr_t)dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
-        atomic_store_explicit(&found, libc_s, memory_order_relaxed);
-    }
-    return libc_s;
-}
-
-static function *find_libc_s(const char *name, _Atomic(function *) *found)
-{
-    function *libc_s = atomic_load_explicit(found, memory_order_relaxed); /* relaxed: a constant */
-    if (libc_s == NULL) {
-        dlsym_function *look_up = libc_dlsym();
-        libc_s = look_up == NULL ? NULL : (function *)(uintptr_t)look_up(RTLD_NEXT, name);
-        atomic_store_explicit(found, libc_s, memory_order_relaxed);
-    }
-    return libc_s;
-}
-
 /* libc asks who calls, for it looks along that one's search path: the call must be a jump, so that it is not us. */
 __attribute__((visibility("default"))) void *dlopen(const char *path, int mode)
 {
-    static _Atomic(function *) found;
-    function *libc_s = find_libc_s("dlopen", &found);
+    static _Atomic(override_function *) found;
+    override_function *libc_s = override_next("dlopen", &found);
     if (unlikely(libc_s == NULL))
         return NULL;
     return ((dlopen_function *)libc_s)(path, mode & ~RTLD_DEEPBIND);
@@ -70,7 +39,7 @@ static bool is_of_libc(const void *symbol)
 static bool is_ours(const void *symbol)
 {
     struct os_module its, own;
-    return symbol != NULL && os_module_of(symbol, &its) && os_module_of(find_libc_s, &own) &&
+    return symbol != NULL && os_module_of(symbol, &its) && os_module_of(override_next, &own) &&
            its.dynamic == own.dynamic;
 }
 
@@ -78,8 +47,9 @@ static bool is_ours(const void *symbol)
  * libc's strdup has made of our blocks. What the program would find by that name is meant, if that is ours. RTLD_NEXT asks who calls. */
 __attribute__((visibility("default"))) void *dlsym(void *handle, const char *name)
 {
-    static _Atomic(function *) found;
-    function *libc_s = find_libc_s("dlsym", &found); /* or the next one's, where a library behind us has one */
+    static _Atomic(override_function *) found;
+    override_function *libc_s =
+        override_next("dlsym", &found); /* or the next one's, where a library behind us has one */
     if (unlikely(libc_s == NULL))
         return NULL;
     if (handle == RTLD_NEXT || handle == RTLD_DEFAULT)
@@ -95,8 +65,8 @@ __attribute__((visibility("default"))) void *dlsym(void *handle, const char *nam
 /* In a namespace of its own there is none of our names, and the flag matters to nobody else. */
 __attribute__((visibility("default"))) void *dlmopen(Lmid_t space, const char *path, int mode)
 {
-    static _Atomic(function *) found;
-    function *libc_s = find_libc_s("dlmopen", &found);
+    static _Atomic(override_function *) found;
+    override_function *libc_s = override_next("dlmopen", &found);
     if (unlikely(libc_s == NULL))
         return NULL;
     return ((dlmopen_function *)libc_s)(space, path, space == LM_ID_BASE ? mode & ~RTLD_DEEPBIND : mode);

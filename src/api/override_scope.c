@@ -1,15 +1,17 @@
 /* override_scope.c - see override_scope.h.
- * Owns     scope_state.     Called by  override.c, override_cxx.c     Calls  the dynamic linker; registry.h
+ * Owns     scope_state.     Called by  override.c, override_cxx.c, sleepers.c     Calls  the dynamic linker; registry.h
  * Threads  any.
  * The names below are the only ones of which a reference from inside the library is not bound to its own definition
  * (cmake/dynamic.list). Weak: linked statically, this file fetches none of them.
  */
 #include "api/override_scope.h"
 
+#include "front/hit.h"
 #include "front/sampled.h"
 #include "meta/registry.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 
 #pragma weak dlsym /* NULL in a fully static program that has no other use for them */
 #pragma weak dlerror
@@ -69,4 +71,12 @@ bool scope_free(void *block)
         return false;
     ((void (*)(void *))found)(block);
     return true;
+}
+
+bool hit_is_entry(uintptr_t address)
+{
+    bool is_entry = address == (uintptr_t)malloc || address == (uintptr_t)calloc;
+    for (unsigned i = 0; i < SCOPE_N_NAMES; i++)
+        is_entry |= address == (uintptr_t)names[i].own;
+    return is_entry;
 }

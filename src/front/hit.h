@@ -28,6 +28,11 @@ static ALWAYS_INLINE bool hit_text_has(uintptr_t address)
     return address - (uintptr_t)__start_hakmem_hits <= (uintptr_t)(__stop_hakmem_hits - __start_hakmem_hits);
 }
 
+/* Whether it is that of a first instruction of theirs by a name that programs know. Who is interrupted there has done nothing yet. But
+ * programs keep such addresses (whose destructor is free), and the dynamic linker leaves them on the stack when it has looked a name up. By
+ * api/override_scope.c; NULL where the library has no such names. */
+bool hit_is_entry(uintptr_t address) __attribute__((weak, visibility("hidden")));
+
 static ALWAYS_INLINE void *hit_claim(size_t size_bytes, enum block_kind kind)
 {
     if (unlikely(size_bytes > SMALL_MAX_BYTES))

@@ -10,7 +10,8 @@
  *   2  ask the system whether the thread sleeps in a call that waits. Then it is past whatever it did before step 1, and all
  *      that it stored is seen; unless a signal handler sleeps that interrupted it
  *        - on a slow path: then busy is set;
- *        - on a hit path: then the interrupted instruction's address lies on the stack. All hit paths are in one section.
+ *        - on a hit path: then the interrupted instruction's address lies on the stack. All hit paths are in one section. (What is
+ *          left of an earlier call may look like that, too: then the cache stays until the stack looks otherwise.)
  *   3  empty the cache, and end the claim. The thread's next slow call opens the door.
  * What it keeps for blocks above 32 KiB needs less: see empty_spans.
  * Where an emulator runs the program (valgrind, qemu), the system's stack is not the program's: it lies elsewhere, and the
@@ -40,7 +41,7 @@ static bool may_be_inside_hit(uintptr_t sp, uintptr_t stack_end)
         if (!os_peek(at, word, len_bytes))
             return true;
         for (size_t i = 0; i < len_bytes / sizeof(uintptr_t); i++)
-            if (hit_text_has(word[i]))
+            if (unlikely(hit_text_has(word[i])) && (hit_is_entry == NULL || !hit_is_entry(word[i])))
                 return true;
         at += len_bytes;
     }

@@ -230,7 +230,7 @@ bool os_move_pages(void *from, void *to, size_t len_bytes)
         mmap(to, len_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != to) {
         static const char message[] = "hakmem: the system refuses to map back what mremap unmapped\n";
         os_write_stderr(message, sizeof message - 1);
-        abort();
+        os_abort();
     }
     errno = saved_errno;
     return done;

@@ -222,6 +222,25 @@ void os_sleep_ms(uint32_t ms);
 /* Starts a detached thread that blocks all signals, with a small stack. False: the system refuses. Keeps errno. */
 bool os_start_thread(void *(*function)(void *));
 
+/* The same, but if the process has one thread, then so that libc does not come to know of a second one (bare_thread.c): the function must
+ * take no lock of libc's, directly or through a function of it, nor call what is the program's. One at a time: waits, for a second at most,
+ * until the one before is gone. Otherwise, where that is not possible, as os_start_thread. */
+bool os_start_bare_thread(void *(*function)(void *));
+
+/* Whether one is there. setuid and the like, which act on all threads that libc knows, do not reach it. */
+bool os_bare_thread_lives(void);
+
+/* From now on somebody sees to it that it ends before the process changes its rights. Until then a process that has any to lose gets
+ * none. */
+void os_bare_thread_keeps_rights(void);
+
+/* In the child of a fork. */
+void os_bare_thread_fork_child(void);
+
+/* As abort. But a handler that the program has for SIGABRT runs in a thread that libc knows, the first one, if the caller is none; and has
+ * ten seconds then. */
+_Noreturn void os_abort(void);
+
 /* The number of the calling thread, as the system counts them. */
 int32_t os_thread_id(void);
 

@@ -91,6 +91,7 @@ void os_fork_child(void)
 {
     _Atomic uint32_t *mark = atomic_load(&watched);
     process_id = ask_for_process_id();
+    os_bare_thread_fork_child();
     if (mark != NULL)
         atomic_store(mark, 1);
 }

@@ -3,6 +3,7 @@
  * Called by every layer above.     Calls  system_call.h; libc's pthread_create, process_vm_readv; write.c
  * Threads  any, no lock.
  */
+#include "os/bare_thread.h"
 #include "os/fault.h"
 #include "os/os.h"
 
@@ -33,8 +34,10 @@ static int add_tls(struct dl_phdr_info *file, size_t size, void *sum_bytes)
 {
     (void)size;
     for (unsigned i = 0; i < file->dlpi_phnum; i++)
-        if (file->dlpi_phdr[i].p_type == PT_TLS)
+        if (file->dlpi_phdr[i].p_type == PT_TLS) {
             *(size_t *)sum_bytes += file->dlpi_phdr[i].p_memsz + file->dlpi_phdr[i].p_align;
+            bare_thread_learn(file, &file->dlpi_phdr[i]);
+        }
     return 0;
 }
 

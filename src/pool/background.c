@@ -37,10 +37,11 @@ static _Atomic uint32_t running;    /* a futex while RESTING */
 static _Atomic size_t cached_bytes; /* in caches of threads */
 static size_t (*caches_tick)(void), (*caches_tick_gone)(void);
 static bool (*is_inside)(void);
-static _Atomic uint32_t last_tick_ms;  /* by callers, where there is no thread */
-static _Atomic uint32_t refused_ms;    /* when a thread was last refused; 0: never */
-static _Atomic uint32_t main_has_left; /* a futex: 1 after pthread_exit in the process's first thread */
-static _Atomic int32_t thread_id;      /* of the one that was started last; 0: none */
+static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
+static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
+enum { GO_ON, END_NOW, END_FOR_EVER };
+static _Atomic uint32_t told_to_end; /* a futex; END_FOR_EVER after pthread_exit in the process's first thread */
+static _Atomic int32_t thread_id;    /* of the one that was started last; 0: none */
 
 static __thread bool held __attribute__((tls_model("initial-exec")));
 static __thread bool ticking __attribute__((tls_model("initial-exec")));
@@ -119,8 +120,8 @@ static void *run(void *unused)
     if (has_own_files && !os_calls_are_filtered_since_start())
         os_learn_charges();
     for (uint32_t took_ms = 0, n_last = 0, rest_ms = REST_MIN_MS;;) {
-        os_futex_wait_ms(&main_has_left, 0, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
-        if (atomic_load(&main_has_left) != 0)
+        os_futex_wait_ms(&told_to_end, GO_ON, (uint32_t)max_size(tick_ms(), (size_t)took_ms * REST_FACTOR));
+        if (atomic_load(&told_to_end) != GO_ON)
             break;
         bool is_filtered = os_calls_are_filtered_since_start();
         uint32_t from_ms = clock_ms(is_filtered);
@@ -161,7 +162,7 @@ static void tick_by_caller(uint32_t now_ms)
         return;
     ticking = true;
     /* Who switches the thread off may be under a filter of system calls: then nothing is asked of the system. */
-    tick(config.background && atomic_load(&main_has_left) == 0);
+    tick(config.background && atomic_load(&told_to_end) != END_FOR_EVER);
     ticking = false;
 }
 
@@ -179,6 +180,14 @@ static inline void fence_before_look(void)
 #endif
 }
 
+/* Who was told to end, and has, keeps no other one from being started. */
+static void forget_halt(void)
+{
+    uint32_t end_now = END_NOW;
+    if (atomic_load(&told_to_end) == END_NOW && !os_bare_thread_lives())
+        atomic_compare_exchange_strong(&told_to_end, &end_now, GO_ON);
+}
+
 void background_wake(void)
 {
     fence_before_look();
@@ -191,9 +200,10 @@ void background_wake(void)
             os_futex_wake(&running, 1);
         return;
     }
+    forget_halt();
     /* never 0; nor below what a call in the same millisecond noted */
     uint32_t now_ms = os_now_ms() | 1, refused = atomic_load(&refused_ms);
-    if (!config.background || atomic_load(&main_has_left) != 0 || (refused != 0 && now_ms - refused < RETRY_MS)) {
+    if (!config.background || atomic_load(&told_to_end) != GO_ON || (refused != 0 && now_ms - refused < RETRY_MS)) {
         tick_by_caller(now_ms);
         return;
     }
@@ -210,7 +220,7 @@ void background_wake(void)
         return;
     os_watch_forks(); /* it may hold the lock at a fork */
     atomic_store(&thread_id, 0);
-    if (atomic_load(&main_has_left) != 0 || !os_start_thread(run)) {
+    if (atomic_load(&told_to_end) != GO_ON || !os_start_bare_thread(run)) {
         atomic_store(&refused_ms, now_ms);
         atomic_store(&running, NONE);
     }
@@ -227,19 +237,51 @@ void background_start_wanted(void)
     background_wake();
 }
 
-void background_end(void)
+static bool is_gone(void)
 {
-    atomic_store(&main_has_left, 1);
-    os_futex_wake(&main_has_left, 1);
-    for (unsigned i = 0; i < END_MAX_ROUNDS; i++) {
+    int32_t id = atomic_load(&thread_id);
+    return atomic_load(&running) == NONE && (id == 0 || os_calls_are_filtered_since_start() || !os_thread_lives(id));
+}
+
+static bool bare_is_gone(void)
+{
+    return !os_bare_thread_lives();
+}
+
+/* Waits until the thread has heard that it is to end, and has. */
+static void wait_for_end(bool (*has_ended)(void))
+{
+    os_futex_wake(&told_to_end, 1);
+    for (unsigned i = 0; i < END_MAX_ROUNDS && !has_ended(); i++) {
         uint32_t resting = RESTING; /* in each round: it may have been about to rest */
         if (atomic_compare_exchange_strong(&running, &resting, RUNNING))
             os_futex_wake(&running, 1);
-        int32_t id = atomic_load(&thread_id);
-        if (atomic_load(&running) == NONE && (id == 0 || os_calls_are_filtered_since_start() || !os_thread_lives(id)))
-            break;
         os_sleep_ms(1);
     }
+}
+
+void background_end(void)
+{
+    atomic_store(&told_to_end, END_FOR_EVER);
+    wait_for_end(is_gone);
+}
+
+bool background_halt(void)
+{
+    bool before = background_hold(true);
+    uint32_t none = GO_ON;
+    if (!os_bare_thread_lives() || os_is_vfork_child())
+        return before;
+    atomic_compare_exchange_strong(&told_to_end, &none, END_NOW);
+    wait_for_end(bare_is_gone);
+    return before;
+}
+
+void background_let(bool before)
+{
+    background_hold(before);
+    if (atomic_load(&told_to_end) == END_NOW)
+        background_wake(); /* What was left undone may be enough for another thread. */
 }
 
 bool background_runs(void)
@@ -276,7 +318,7 @@ void background_set_caches_tick(size_t (*function)(void), size_t (*function_gone
 bool background_fork_child(void)
 {
     atomic_store(&budget.system_short, 0);
-    atomic_store(&main_has_left, 0); /* The child's first thread is the one that forked. */
+    atomic_store(&told_to_end, GO_ON); /* The child's first thread is the one that forked. */
     atomic_store(&thread_id, 0);
     return atomic_exchange(&running, NONE) != NONE;
 }

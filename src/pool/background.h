@@ -30,6 +30,12 @@ static inline void background_look(void)
  * second at most. */
 void background_end(void);
 
+/* Before the process gives up rights: ends the thread, if it is one that libc does not know of (os_start_bare_thread), and keeps the calling
+ * thread from starting another until background_let is called with the result. Waits until it is gone, a second at most: if it waits for what
+ * a signal handler's caller has interrupted, it ends later. */
+bool background_halt(void);
+void background_let(bool before);
+
 /* Whether the thread runs: it looks again at what waits before it ends. Any thread. */
 bool background_runs(void);
 

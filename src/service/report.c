@@ -86,7 +86,7 @@ void report_mistake(const char *call, const char *what, const void *address, con
 void report_end_of_mistake(void)
 {
     if (config.on_error == ON_ERROR_ABORT)
-        abort();
+        os_abort();
 }
 
 void report_misuse(const char *call, const char *what, const void *address, const char *detail, size_t number)
@@ -108,5 +108,5 @@ void report_bad_value(const char *name, const char *value, const char *values, c
 void report_broken(const char *what, const void *address)
 {
     report_line("hakmem: internal records are damaged: %s: %p", what, address);
-    abort();
+    os_abort();
 }

@@ -144,10 +144,49 @@ static void threads_sleep(void)
     check_wait(pid, "threads that sleep");
 }
 
+/* Threads that sleep with the addresses of these functions on their stacks, as programs keep them, and the dynamic linker leaves them there:
+ * that is no sign of a call that is not yet at its end. */
+static void *cache_and_sleep(void *unused)
+{
+    static const char *const names[] = {"malloc", "free", "calloc", "realloc", "_Znwm", "_ZdlPv"};
+    void *volatile addresses[CHECK_COUNT(names)];
+    char *block[300];
+    for (unsigned i = 0; i < CHECK_COUNT(names); i++)
+        addresses[i] = dlsym(RTLD_DEFAULT, names[i]);
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++) {
+        block[i] = check_malloc(1000);
+        memset(block[i], 1, 1000);
+    }
+    for (unsigned i = 0; i < CHECK_COUNT(block); i++)
+        free(block[i]);
+    pthread_barrier_wait(&all_sleep);
+    pause();
+    return addresses[0] == NULL ? NULL : unused;
+}
+
+static void addresses_are_no_calls(void)
+{
+    pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+        REQUIRE(pthread_barrier_init(&all_sleep, NULL, N_SLEEPERS + 1) == 0);
+        size_t before_bytes = check_resident_bytes();
+        for (unsigned i = 0; i < N_SLEEPERS; i++) {
+            pthread_t thread;
+            REQUIRE(pthread_create(&thread, NULL, cache_and_sleep, NULL) == 0);
+        }
+        pthread_barrier_wait(&all_sleep);
+        check_await_resident("threads with addresses of malloc and free", before_bytes + N_SLEEPERS * 64 * CHECK_KIB);
+        _exit(check_status());
+    }
+    check_wait(pid, "threads with addresses of malloc and free");
+}
+
 int main(void)
 {
     check_on_hakmem();
     threads_sleep();
+    addresses_are_no_calls();
     more_than_half_stays(4096);
     more_than_half_stays(2048);
     one_of_two_stays();
