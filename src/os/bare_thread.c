@@ -15,6 +15,7 @@
 #include "os/bare_thread.h"
 
 #include "os/fault.h"
+#include "os/lock.h"
 #include "os/os.h"
 
 #include "os/system_call.h"
@@ -75,8 +76,6 @@ static struct part {
     size_t image_bytes;
 } libc_s, own;
 
-static __thread char any_own __attribute__((tls_model("initial-exec")));
-
 static struct control *control(void)
 {
     struct control *self;
@@ -93,7 +92,7 @@ void bare_thread_learn(const struct dl_phdr_info *file, const ElfW(Phdr) * tls)
         return;
     if ((uintptr_t)&errno - block < tls->p_memsz)
         libc_s = part;
-    if ((uintptr_t)&any_own - block < tls->p_memsz)
+    if ((uintptr_t)&lock_name - block < tls->p_memsz)
         own = part;
 }
 

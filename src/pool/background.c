@@ -22,7 +22,9 @@
 
 #define BACKGROUND_MIN_BYTES (4 * MIB)
 #define END_MAX_ROUNDS 1000 /* of a millisecond */
-#define RETRY_MS 1000       /* after the system refused a thread */
+#define HALTS_MAX                                                                                                      \
+    8 /* A program that changes its rights more often has a thread of libc's, for which it need not wait. */
+#define RETRY_MS 1000 /* after the system refused a thread */
 /* A tick that took long and found nothing, in a heap of many GiB, is followed by so many times its length of rest. */
 #define REST_FACTOR 20
 #define PRESSURE_MAX 1000 /* hundredths of a per cent of the last ten seconds in which some task waited for memory */
@@ -41,6 +43,7 @@ static _Atomic uint32_t last_tick_ms; /* by callers, where there is no thread */
 static _Atomic uint32_t refused_ms;   /* when a thread was last refused; 0: never */
 enum { GO_ON, END_NOW, END_FOR_EVER };
 static _Atomic uint32_t told_to_end; /* a futex; END_FOR_EVER after pthread_exit in the process's first thread */
+static _Atomic uint32_t n_halts;     /* how often the thread ended for who changed rights */
 static _Atomic int32_t thread_id;    /* of the one that was started last; 0: none */
 
 static __thread bool held __attribute__((tls_model("initial-exec")));
@@ -220,7 +223,8 @@ void background_wake(void)
         return;
     os_watch_forks(); /* it may hold the lock at a fork */
     atomic_store(&thread_id, 0);
-    if (atomic_load(&told_to_end) != GO_ON || !os_start_bare_thread(run)) {
+    bool bare = atomic_load(&n_halts) < HALTS_MAX;
+    if (atomic_load(&told_to_end) != GO_ON || !(bare ? os_start_bare_thread : os_start_thread)(run)) {
         atomic_store(&refused_ms, now_ms);
         atomic_store(&running, NONE);
     }
@@ -274,6 +278,7 @@ bool background_halt(void)
         return before;
     atomic_compare_exchange_strong(&told_to_end, &none, END_NOW);
     wait_for_end(bare_is_gone);
+    atomic_fetch_add(&n_halts, 1);
     return before;
 }
 

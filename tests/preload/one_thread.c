@@ -147,6 +147,26 @@ static void each_call_ends_it(void)
     }
 }
 
+/* A server that goes to and fro does not wait for the end of a thread each time. */
+static void not_for_ever(void)
+{
+    pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+        for (unsigned i = 0; i < 8; i++) {
+            CHECK(__libc_single_threaded);
+            start_it();
+            REQUIRE(seteuid(geteuid()) == 0);
+        }
+        int number = start_it();
+        REQUIRE(seteuid(geteuid()) == 0);
+        CHECK(lives(number));
+        CHECK(!__libc_single_threaded);
+        _exit(check_status());
+    }
+    check_wait(pid, "changing rights often");
+}
+
 /* What a task's status says in a line. */
 static void status_of(int task, const char *heading, char *line, size_t size_bytes)
 {
@@ -255,6 +275,7 @@ int main(void)
 #if defined(__x86_64__)
     libc_sees_one();
     each_call_ends_it();
+    not_for_ever();
     rights_are_gone();
     a_handler_runs_in_the_first_thread();
 #else
