@@ -29,7 +29,7 @@ static struct {
     _Atomic uint32_t n_superslabs; /* read by anyone, written under the lock */
     uint32_t n_warm;               /* of them, those that may be in memory, but for unasked */
     uint32_t most_live;            /* SuperSlabs mapped, and not in the cache: the most lately */
-    uint32_t pushed,
+    uint64_t pushed,
         touched; /* of what came lately, the later the more: all SuperSlabs, and those that were in memory */
     struct superslab *unasked; /* the row of which it is not known what is in memory; NULL: none */
     uint32_t n_rows[LENGTHS];  /* by length; the last one: so long and longer */
@@ -153,8 +153,8 @@ static void note_pushed(uint32_t n, uint32_t n_warm)
 {
     enum { SCALE = 16, OLD_PART = 8 };
     lru.most_live = (uint32_t)max_size(lru.most_live, live_superslabs());
-    lru.pushed += n * SCALE - lru.pushed / OLD_PART;
-    lru.touched += n_warm * SCALE - lru.touched / OLD_PART;
+    lru.pushed += (uint64_t)n * SCALE - lru.pushed / OLD_PART;
+    lru.touched += (uint64_t)n_warm * SCALE - lru.touched / OLD_PART;
 }
 
 /* The part of n that is used, if it is used as what came lately was. */
