@@ -42,16 +42,21 @@ static inline size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Whether this is built for ThreadSanitizer. */
-#if defined(__SANITIZE_THREAD__)
+/* Whether this is built for ThreadSanitizer or AddressSanitizer: gcc's way to tell, and clang's. */
+#if defined(__has_feature)
+#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#define UNDER_ADDRESS_SANITIZER __has_feature(address_sanitizer)
+#else
+#ifdef __SANITIZE_THREAD__
 #define UNDER_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_THREAD_SANITIZER 1
-#endif
-#endif
-#ifndef UNDER_THREAD_SANITIZER
+#else
 #define UNDER_THREAD_SANITIZER 0
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define UNDER_ADDRESS_SANITIZER 1
+#else
+#define UNDER_ADDRESS_SANITIZER 0
+#endif
 #endif
 
 /* A relaxed atomic load of a byte, zero-extended. Clang makes two instructions of the atomic one, and a volatile load of a

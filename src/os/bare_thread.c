@@ -28,15 +28,6 @@
 #include <sys/mman.h>
 #include <sys/single_threaded.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1 /* its own functions stand in libc's place */
-#endif
-
 static _Atomic uint32_t thread_number; /* the kernel's; 0: it has ended */
 
 bool os_bare_thread_lives(void)
@@ -56,7 +47,8 @@ void os_bare_thread_keeps_rights(void)
     atomic_store(&rights_are_watched, true);
 }
 
-#if defined(__x86_64__) && !defined(__ILP32__) && !defined(SANITIZED)
+/* A sanitizer's own functions stand in libc's place. */
+#if defined(__x86_64__) && !defined(__ILP32__) && !UNDER_ADDRESS_SANITIZER && !UNDER_THREAD_SANITIZER
 
 /* ---- Thread-local storage ---------------------------------------------------------------------------------------- */
 

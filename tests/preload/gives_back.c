@@ -119,29 +119,34 @@ static void *free_and_sleep(void *unused)
     return unused;
 }
 
-static void threads_sleep(void)
+/* What threads have freed goes back while they sleep. */
+static void goes_back_meanwhile(const char *what, void *(*free_and_sleep_so)(void *), bool with_rights)
 {
-    long barriers = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
-    if (barriers < 0 || (barriers & MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0) {
-        check_leave_out("this system has no barrier for all threads");
-        return;
-    }
     pid_t pid = fork();
     REQUIRE(pid >= 0);
     if (pid == 0) {
-        REQUIRE(geteuid() != 0 || (setgid(65534) == 0 && setuid(65534) == 0));
-        REQUIRE(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
+        REQUIRE(with_rights || geteuid() != 0 || (setgid(65534) == 0 && setuid(65534) == 0));
+        REQUIRE(with_rights || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
         REQUIRE(pthread_barrier_init(&all_sleep, NULL, N_SLEEPERS + 1) == 0);
         size_t before_bytes = check_resident_bytes();
         for (unsigned i = 0; i < N_SLEEPERS; i++) {
             pthread_t thread;
-            REQUIRE(pthread_create(&thread, NULL, free_and_sleep, NULL) == 0);
+            REQUIRE(pthread_create(&thread, NULL, free_and_sleep_so, NULL) == 0);
         }
         pthread_barrier_wait(&all_sleep);
-        check_await_resident("threads that sleep", before_bytes + N_SLEEPERS * 64 * CHECK_KIB);
+        check_await_resident(what, before_bytes + N_SLEEPERS * 64 * CHECK_KIB);
         _exit(check_status());
     }
-    check_wait(pid, "threads that sleep");
+    check_wait(pid, what);
+}
+
+static void threads_sleep(void)
+{
+    long barriers = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+    if (barriers >= 0 && (barriers & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0)
+        goes_back_meanwhile("threads that sleep", free_and_sleep, false);
+    else
+        check_leave_out("this system has no barrier for all threads");
 }
 
 /* Threads that sleep with the addresses of these functions on their stacks, as programs keep them, and the dynamic linker leaves them there:
@@ -166,20 +171,7 @@ static void *cache_and_sleep(void *unused)
 
 static void addresses_are_no_calls(void)
 {
-    pid_t pid = fork();
-    REQUIRE(pid >= 0);
-    if (pid == 0) {
-        REQUIRE(pthread_barrier_init(&all_sleep, NULL, N_SLEEPERS + 1) == 0);
-        size_t before_bytes = check_resident_bytes();
-        for (unsigned i = 0; i < N_SLEEPERS; i++) {
-            pthread_t thread;
-            REQUIRE(pthread_create(&thread, NULL, cache_and_sleep, NULL) == 0);
-        }
-        pthread_barrier_wait(&all_sleep);
-        check_await_resident("threads with addresses of malloc and free", before_bytes + N_SLEEPERS * 64 * CHECK_KIB);
-        _exit(check_status());
-    }
-    check_wait(pid, "threads with addresses of malloc and free");
+    goes_back_meanwhile("threads with addresses of malloc and free", cache_and_sleep, true);
 }
 
 int main(void)
