@@ -153,15 +153,20 @@ static void not_for_ever(void)
     pid_t pid = fork();
     REQUIRE(pid >= 0);
     if (pid == 0) {
-        for (unsigned i = 0; i < 8; i++) {
-            CHECK(__libc_single_threaded);
+        unsigned n = 0;
+        bool stays = false;
+        for (; __libc_single_threaded && n < 100;
+             n++) { /* where this one was kept waiting, it may have ended by itself */
             start_it();
             REQUIRE(seteuid(geteuid()) == 0);
         }
-        int number = start_it();
-        REQUIRE(seteuid(geteuid()) == 0);
-        CHECK(lives(number));
-        CHECK(!__libc_single_threaded);
+        CHECK_THAT(n >= 8 && !__libc_single_threaded, "%u times", n);
+        for (unsigned i = 0; !stays && i < 20; i++) {
+            int number = start_it();
+            REQUIRE(seteuid(geteuid()) == 0);
+            stays = lives(number);
+        }
+        CHECK(stays);
         _exit(check_status());
     }
     check_wait(pid, "changing rights often");
@@ -192,12 +197,12 @@ static void rights_are_gone(void)
     if (pid == 0) {
         start_it();
         REQUIRE(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
-        int number = start_it(); /* the next one */
         static const char *const headings[] = {"Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:"};
         for (unsigned i = 0; i < CHECK_COUNT(headings); i++) {
-            char own[256], its[256];
+            char own[256], its[256] = "";
             status_of((int)gettid(), headings[i], own, sizeof own);
-            status_of(number, headings[i], its, sizeof its);
+            for (unsigned k = 0; its[0] == 0 && k < 20; k++) /* of the next one, unless it has ended meanwhile */
+                status_of(start_it(), headings[i], its, sizeof its);
             CHECK_THAT(own[0] != 0 && strcmp(own, its) == 0, "%.80s but %.80s", own, its);
         }
         CHECK(__libc_single_threaded);
