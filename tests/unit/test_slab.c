@@ -593,6 +593,8 @@ static void a_guess_about_recycled_blocks(void **state)
     if (per_page < class_table[id].n_blocks)
         assert_false(slab_maybe_recycled(slab, id)); /* its only page is all in use */
     give_one(slab, 7);
+    for (unsigned b = 8; slab_counts_as_full(id, used_of(slab)); b++)
+        give_one(slab, b); /* where a page is the whole slab */
     assert_true(slab_maybe_recycled(slab, id));
     assert_false(slab_maybe_recycled(slab, id + 1));
     assert_true(slab_own(slab, id));
