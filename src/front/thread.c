@@ -49,7 +49,7 @@ static bool exit_key_made;
 #define CALL_MAX_ROUNDS 50 /* of a millisecond */
 #define KEEPERS_MAX 16     /* records that keep slabs */
 #define LOOK_AT_RECORDS 8
-#define YIELDS_FOR_CLAIMER 10
+#define YIELDS_FOR_OTHER 10
 
 enum { START_NOT, START_RUNNING, START_DONE };
 static _Atomic int start_state;
@@ -169,10 +169,10 @@ void thread_forget_free(void)
     free_threads = NULL;
 }
 
-/* Another thread has the record claimed. To yield lets no thread of a lower real-time priority run: that takes sleep. */
-static void wait_for_claimer(unsigned i)
+/* Another thread has what this one waits for. To yield lets no thread of a lower real-time priority run: that takes sleep. */
+static void wait_for_other(unsigned i)
 {
-    if (i < YIELDS_FOR_CLAIMER)
+    if (i < YIELDS_FOR_OTHER)
         os_yield();
     else
         os_sleep_ms(1);
@@ -186,7 +186,7 @@ void thread_release(struct thread *thread)
         if (likely(atomic_load(&thread->claim) == THREAD_UNCLAIMED))
             break;
         pool_unlock(); /* Claimed since we looked: it must not be the next thread's before that has ended. */
-        wait_for_claimer(i);
+        wait_for_other(i);
     }
     if (atomic_exchange_explicit(&thread->in_use, 0, memory_order_relaxed) != 0)
         atomic_fetch_sub_explicit(&n_threads, 1, memory_order_relaxed);
@@ -309,7 +309,7 @@ static void on_thread_exit(void *record)
     thread_close_door();
     /* It will see that we are awake, or is nearly done. */
     for (unsigned i = 0; atomic_load(&thread->claim) != THREAD_UNCLAIMED; i++)
-        wait_for_claimer(i);
+        wait_for_other(i);
     int32_t thread_id = thread->thread_id;
     tls_thread = &no_record;
     if (!keep_slabs(thread))
@@ -402,8 +402,9 @@ void thread_start_process(void)
         return;
     if (!atomic_compare_exchange_strong(&start_state, &state, START_RUNNING)) {
         /* Another thread starts; or this one does, and a libc function called malloc: then the pool serves it. */
-        while (tls_thread != &no_record && atomic_load_explicit(&start_state, memory_order_acquire) != START_DONE)
-            os_yield();
+        for (unsigned i = 0;
+             tls_thread != &no_record && atomic_load_explicit(&start_state, memory_order_acquire) != START_DONE; i++)
+            wait_for_other(i);
         return;
     }
     struct thread *before = tls_thread;
